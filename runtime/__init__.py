@@ -1,0 +1,1 @@
+"""Runs and measures exported models; needs neither PyTorch nor TensorFlow."""

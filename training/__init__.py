@@ -1,0 +1,1 @@
+"""PyTorch side: binary layers, gradient rules, models, data and the training loop."""
