@@ -1,7 +1,42 @@
 """fsg: train binary neural networks in PyTorch and run them bitwise on ARM boards."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 __version__ = "0.1.0"
 
 
 class FsgError(Exception):
     """A problem the user can solve; the message is one line: what, where and the remedy."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place when the block has ended well.
+
+    Whatever happens, `path` holds either its old content or all of the new. Errors: FsgError where it cannot be
+    written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise FsgError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder and its parents; FsgError where that, or writing into it, is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise FsgError(f"cannot create the folder {path}: {error.strerror}; choose another") from error
+    if not writable:
+        raise FsgError(f"cannot write into the folder {path}: permission denied; choose another")

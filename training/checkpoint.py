@@ -1,0 +1,128 @@
+"""The folder of a run and its checkpoint.
+
+    config.toml      the settings                     metrics.csv    one row per epoch
+    checkpoint.pt    after every epoch                summary.json   when the run is complete
+    curves.png       when it is complete or interrupted
+
+checkpoint.pt is a torch.save archive of plain containers and tensors: format, epoch, model (state dict), data (class
+names, normalisation, image shape), rule (optimizers, hypernetworks, history), rows, steps, seconds and
+hypernetwork_parameters. Reading the model leaves the tensors of `rule` on the disk.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fsg import FsgError, replacing
+from fsg.training.config import FORMAT, Config, check_format, load_config
+from fsg.training.models import build_model
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a model must know of its training data: `shape` is (C, H, W), mean and std are of pixels / 255."""
+
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model as read from its run folder, without the hypernetworks."""
+
+    path: Path
+    config: Config
+    model: nn.Module
+    data: DataInfo
+    epoch: int
+    hypernetwork_parameters: int
+
+
+def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
+    """Replaces checkpoint.pt in one step, so that a kill at any moment leaves the old or the new one."""
+    with replacing(folder / CHECKPOINT) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """Reads checkpoint.pt; tensors stay memory-mapped until they are used.
+
+    Errors: FsgError for a missing or broken file and for another version.
+    """
+    path = folder / CHECKPOINT
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except FileNotFoundError as error:
+        raise FsgError(
+            f"{folder} has no {CHECKPOINT} yet: its first epoch was not finished; fsg train --resume {folder}"
+        ) from error
+    except Exception as error:  # torch raises many types for broken archives
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise FsgError(f"cannot read {path}: it is truncated or no checkpoint ({reason}); train anew") from error
+    if not isinstance(content, dict):
+        raise FsgError(f"cannot read {path}: it is no checkpoint of fsg")
+    check_format(content.get("format"), path)
+    return content
+
+
+def model_for(config: Config, data: DataInfo) -> nn.Module:
+    """The network that a run trains, with fresh weights."""
+    return build_model(
+        config.model,
+        classes=len(data.class_names),
+        channels=data.shape[0],
+        activation_bits=config.activation_bits,
+        first_last=config.first_last,
+        quantizer=config.quantizer,
+    )
+
+
+def open_run(folder: Path) -> Run:
+    """Reads the model of a run, in evaluation mode. Errors: FsgError, see `load_config` and `read_checkpoint`."""
+    config = load_config(folder / "config.toml")
+    content = read_checkpoint(folder)
+    try:
+        data = DataInfo(**content["data"])
+        model = model_for(config, data)
+        model.load_state_dict(content["model"])
+        epoch, hypernetwork_parameters = content["epoch"], content["hypernetwork_parameters"]
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise FsgError(f"{folder / CHECKPOINT} does not fit {folder / 'config.toml'}: train anew") from error
+    return Run(folder, config, model.eval(), data, epoch, hypernetwork_parameters)
+
+
+def load_initial_weights(model: nn.Module, path: Path) -> None:
+    """Loads full-precision weights (a state dict saved by torch) into a model's parameters of the same names.
+
+    Only entries of our own (the batch norm before a binary classifier) may be missing from the file. Errors: FsgError
+    that names the file and the first entry that does not fit.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise FsgError(f"initial weights {path}: no such file") from error
+    except Exception as error:  # torch raises many types for broken archives
+        raise FsgError(f"initial weights {path}: not a state dict that torch can read safely") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise FsgError(f"initial weights {path}: not a state dict of tensors")
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.startswith("bn2.")]
+    unknown = [name for name in state if name not in own]
+    if missing or unknown:
+        what = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"
+        raise FsgError(f"initial weights {path}: the file {what}; is it of another network?")
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise FsgError(
+                f"initial weights {path}: {name} is {list(tensor.shape)}, the model needs {list(own[name].shape)}"
+            )
+    model.load_state_dict(state, strict=False)

@@ -1,0 +1,392 @@
+"""Read the file formats data sets come in: IDX, CIFAR's pickles, .npz archives and folders of images.
+
+Every reader checks all it reads, because the files come from elsewhere, and returns `Parts`. A file that is
+missing, truncated or inconsistent ends in one FsgError line that names it. NumPy only; Pillow is imported
+when a folder of images is read.
+"""
+
+import gzip
+import importlib
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsg import FsgError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Without names, the number of classes is the largest label; a stray 2**40 must not become a list of names.
+MAX_CLASSES = 65_536
+
+
+class Parts(NamedTuple):
+    """Images uint8 [N,C,H,W] and labels int64 [N], each label an index into class_names.
+
+    A training part that was not asked for has N = 0.
+    """
+
+    x_train: Images
+    y_train: Labels
+    x_test: Images
+    y_test: Labels
+    class_names: tuple[str, ...]
+
+
+def need(module: str, who: str) -> ModuleType:
+    """Import an optional module, or raise an FsgError: `who` ("X needs Y"), why not, and what installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise FsgError(f"{who} ({why(error)}): pip install 'fsg[train]'") from error
+
+
+def why(error: BaseException) -> str:
+    """Return an exception's reason on one line, without a repeated file name."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def empty_like(images: Images) -> tuple[Images, Labels]:
+    """Return a part without images, of the same [C,H,W] as `images`."""
+    return np.empty((0, *images.shape[1:]), np.uint8), np.empty(0, np.int64)
+
+
+# --- IDX (the MNIST family) -------------------------------------------------------------------------------
+
+
+def read_idx(path: Path, ndim: int) -> Images:
+    """Read one IDX file of unsigned bytes, gzipped if its name ends in .gz.
+
+    Format: bytes 0, 0, 8 (unsigned byte), ndim; ndim big-endian uint32 sizes; the values, last index fastest.
+    Errors: FsgError for an unreadable file, another type or rank, or a length that is not the header's.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4 + 4 * ndim)
+            if len(head) < 4 + 4 * ndim or head[:4] != bytes((0, 0, 8, ndim)):
+                raise FsgError(
+                    f"{path}: not an IDX file of unsigned bytes with {ndim} dimensions; fetch it anew"
+                )
+            sizes = struct.unpack(f">{ndim}I", head[4:])
+            # Exactly what is there, never what the header claims: sizes can name far more than any memory.
+            body = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise FsgError(f"{path}: cannot be read ({why(error)}); fetch it anew") from error
+    count = 1
+    for size in sizes:
+        count *= size
+    if len(body) != count:
+        raise FsgError(f"{path}: holds {len(body)} values where its header says {count}; fetch it anew")
+    return np.frombuffer(body, np.uint8).reshape(sizes).copy()
+
+
+# --- CIFAR's pickles --------------------------------------------------------------------------------------
+
+
+class _PickledDtype:
+    """Stands for numpy.dtype while unpickling; the byte order that follows means nothing to single bytes."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+class _PickledArray:
+    """Stands for numpy.ndarray while unpickling; keeps the array of bytes the pickle describes."""
+
+    values: Images
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, raw = state
+        if dtype.code != "u1":
+            raise pickle.UnpicklingError(f"array of {dtype.code!r} instead of unsigned bytes")
+        # Python 2 strings arrive as text in the latin-1 encoding that the unpickler was told.
+        content = raw.encode("latin-1") if isinstance(raw, str) else raw
+        self.values = np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+class _CifarUnpickler(pickle.Unpickler):
+    """Knows three names, and gives none of them to NumPy.
+
+    A pickle may call whatever it can name. NumPy's own reconstructors trust their arguments (a forged dtype
+    makes them read arbitrary memory), so plain stand-ins take their places.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module, name:
+            case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
+                return lambda *_: _PickledArray()
+            case "numpy", "ndarray":
+                return _PickledArray
+            case "numpy", "dtype":
+                return _PickledDtype
+        raise pickle.UnpicklingError(f"names {module}.{name}, which no CIFAR file needs")
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = _CifarUnpickler(file, encoding="latin-1").load()
+    except Exception as error:  # unpickling a damaged file raises nearly anything
+        raise FsgError(
+            f"{path}: not a CIFAR file ({why(error)}); delete its folder and fetch it anew"
+        ) from error
+    if not isinstance(content, dict):
+        raise FsgError(f"{path}: not a CIFAR file; delete its folder and fetch it anew")
+    return content
+
+
+def _cifar_batch(path: Path, label_key: str, num_classes: int) -> tuple[Images, Labels]:
+    content = _unpickle(path)
+    images = getattr(content.get("data"), "values", None)
+    labels = content.get(label_key)
+    if not isinstance(images, np.ndarray) or images.ndim != 2 or images.shape[1] != 3072:
+        raise FsgError(f"{path}: has no images of 3072 bytes; delete its folder and fetch it anew")
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise FsgError(f"{path}: has no list of {label_key}; delete its folder and fetch it anew")
+    if len(labels) != len(images) or not all(0 <= label < num_classes for label in labels):
+        raise FsgError(
+            f"{path}: its {len(labels)} labels do not fit {len(images)} images of {num_classes} classes; "
+            "delete its folder and fetch it anew"
+        )
+    return images.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
+
+
+def read_cifar(
+    train: Sequence[Path], test: Path, meta: Path, *, label_key: str, names_key: str, num_classes: int
+) -> Parts:
+    """Read CIFAR-10 or CIFAR-100 in the "python version" of https://www.cs.toronto.edu/~kriz/cifar.html.
+
+    Each file is a Python 2 pickle of {"data": uint8 [N,3072], label_key: list of N ints}, a row being the
+    red, green and blue plane; `meta` holds the class names under names_key. With no `train` files that part
+    is empty. The pickles can run no code (see _CifarUnpickler).
+    Errors: FsgError naming the file.
+    """
+    names = _unpickle(meta).get(names_key)
+    if not isinstance(names, list) or len(names) != num_classes or not all(type(n) is str for n in names):
+        raise FsgError(f"{meta}: has no {num_classes} {names_key}; delete its folder and fetch it anew")
+    x_test, y_test = _cifar_batch(test, label_key, num_classes)
+    x_train, y_train = empty_like(x_test)
+    if train:
+        batches = [_cifar_batch(path, label_key, num_classes) for path in train]
+        x_train = np.concatenate([images for images, _ in batches])
+        y_train = np.concatenate([labels for _, labels in batches])
+    return Parts(x_train, y_train, x_test.copy(), y_test, tuple(names))
+
+
+# --- .npz -------------------------------------------------------------------------------------------------
+
+
+def _npz_images(path: Path, key: str, values: NDArray[Any]) -> Images:
+    if values.dtype != np.uint8 or values.ndim not in (3, 4) or 0 in values.shape:
+        raise FsgError(
+            f"{path}: {key} is {values.dtype} {list(values.shape)}; "
+            "save non-empty uint8 images [N,C,H,W], [N,H,W,C] or [N,H,W]"
+        )
+    if values.ndim == 3:
+        values = values[:, None]
+    elif values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
+        values = values.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(values)
+
+
+def _npz_labels(path: Path, key: str, values: NDArray[Any], images: int) -> Labels:
+    if values.dtype.kind not in "iu" or values.ndim != 1:
+        raise FsgError(f"{path}: {key} is {values.dtype} {list(values.shape)}; save integer labels [N]")
+    if len(values) != images:
+        raise FsgError(
+            f"{path}: {key} has {len(values)} labels for {images} images; save one label per image"
+        )
+    if values.min() < 0 or values.max() >= MAX_CLASSES:
+        worst = values.min() if values.min() < 0 else values.max()
+        raise FsgError(f"{path}: {key} holds the label {worst}; number the classes from 0")
+    return values.astype(np.int64)
+
+
+def _npz_names(path: Path, values: NDArray[Any] | None, largest: int) -> tuple[str, ...]:
+    if values is None:
+        return tuple(str(label) for label in range(largest + 1))
+    if values.dtype.kind != "U" or values.ndim != 1:
+        raise FsgError(
+            f"{path}: class_names is {values.dtype} {list(values.shape)}; save a 1-D array of strings"
+        )
+    if largest >= len(values):
+        raise FsgError(
+            f"{path}: holds the label {largest} but {len(values)} class_names, numbered from 0; "
+            "name every class or leave class_names out"
+        )
+    return tuple(str(name) for name in values)
+
+
+def read_npz(path: Path, *, test_only: bool = False) -> Parts:
+    """Read an .npz of images x_train, x_test (uint8) and labels y_train, y_test (any integers).
+
+    Images are [N,C,H,W], [N,H,W,C] with C of 1 or 3 (where the second size is neither), or [N,H,W]. An
+    optional array class_names holds strings; without it, classes are called by their numbers, up to the
+    largest label read. With test_only, x_train and y_train may be absent and are not read. Nothing is
+    unpickled.
+    Errors: FsgError naming the file and the key.
+    """
+    keys = ("x_test", "y_test") if test_only else ("x_train", "y_train", "x_test", "y_test")
+    try:
+        # np.load takes other kinds of file for a pickle, and then complains about pickles.
+        if not zipfile.is_zipfile(path):
+            path.open("rb").close()
+            raise FsgError(f"{path}: not an .npz file, or only part of one; write it with numpy.savez")
+        with np.load(path, allow_pickle=False) as archive:
+            if missing := [key for key in keys if key not in archive]:
+                hint = "" if test_only else " (x_test and y_test are enough where only the test part is used)"
+                raise FsgError(f"{path}: lacks {', '.join(missing)}; add what is missing{hint}")
+            # asarray: what is no array in the archive comes as bytes, which the checks below then refuse.
+            arrays = {key: np.asarray(archive[key]) for key in (*keys, "class_names") if key in archive}
+    except FsgError:
+        raise
+    except OSError as error:
+        raise FsgError(f"{path}: cannot be read ({why(error)}); check the path") from error
+    except MemoryError as error:
+        raise FsgError(
+            f"{path}: does not fit into memory ({why(error)}); save fewer or smaller images"
+        ) from error
+    except Exception as error:  # a damaged zip raises nearly anything
+        raise FsgError(f"{path}: cannot be read ({why(error)}); write it anew with numpy.savez") from error
+
+    x_test = _npz_images(path, "x_test", arrays["x_test"])
+    y_test = _npz_labels(path, "y_test", arrays["y_test"], len(x_test))
+    x_train, y_train = empty_like(x_test)
+    if not test_only:
+        x_train = _npz_images(path, "x_train", arrays["x_train"])
+        y_train = _npz_labels(path, "y_train", arrays["y_train"], len(x_train))
+        if x_train.shape[1:] != x_test.shape[1:]:
+            sizes = f"{list(x_train.shape[1:])} in x_train, but {list(x_test.shape[1:])} in x_test"
+            raise FsgError(f"{path}: images [C,H,W] are {sizes}; save both in one size")
+    largest = int(max(y_test.max(), y_train.max(initial=0)))
+    return Parts(x_train, y_train, x_test, y_test, _npz_names(path, arrays.get("class_names"), largest))
+
+
+# --- folders of images ------------------------------------------------------------------------------------
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    """Return the sorted names of the class folders in `folder`; hidden ones are no classes."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    except OSError as error:
+        raise FsgError(
+            f"{folder}: cannot be read ({why(error)}); expected one folder of images per class in it"
+        ) from error
+    if not names:
+        raise FsgError(f"{folder}: has no folders; put the images into one folder per class")
+    return tuple(names)
+
+
+def _class_files(folder: Path) -> list[Path]:
+    try:
+        files = sorted(
+            entry
+            for entry in folder.iterdir()
+            if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "." and entry.is_file()
+        )
+    except OSError as error:
+        raise FsgError(f"{folder}: cannot be read ({why(error)}); make it readable") from error
+    if not files:
+        raise FsgError(f"{folder}: has no images; put files in it that end in {', '.join(IMAGE_SUFFIXES)}")
+    return files
+
+
+def _decode(path: Path, size: tuple[int, int] | None, first: Path) -> Images:
+    """Return one image as uint8 [3,H,W]; `size` is the (width, height) that `first` has, None for itself."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if size is not None and image.size != size:
+                raise FsgError(
+                    f"{path}: is {image.width}x{image.height} pixels, but {first} is {size[0]}x{size[1]}; "
+                    "resize all images to one size"
+                )
+            # Pillow clips these modes at 255 instead of scaling them: most pictures would come out white.
+            if image.mode[0] in "IF":
+                raise FsgError(f"{path}: has more than 8 bits per channel; save it with 8")
+            pixels = np.asarray(image.convert("RGB"))
+    except FsgError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
+        raise FsgError(f"{path}: not a readable image ({why(error)}); replace or remove it") from error
+    return pixels.transpose(2, 0, 1)
+
+
+def _decode_all(files: list[Path], first: Path, done: int, total: int, progress: Progress | None) -> Images:
+    """Return uint8 [N,3,H,W]; Pillow decodes outside the interpreter lock, so threads help."""
+    _, height, width = _decode(first, None, first).shape
+    try:
+        images = np.empty((len(files), 3, height, width), np.uint8)
+    except MemoryError as error:
+        raise FsgError(
+            f"{first.parent}: {len(files)} images of {width}x{height} do not fit into memory; resize them"
+        ) from error
+
+    def fill(start: int) -> int:
+        chunk = files[start : start + 256]
+        for offset, path in enumerate(chunk):
+            images[start + offset] = _decode(path, (width, height), first)
+        return len(chunk)
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            for count in pool.map(fill, range(0, len(files), 256)):
+                done += count
+                if progress:
+                    progress(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return images
+
+
+def read_folder(path: Path, *, test_only: bool = False, progress: Progress | None = None) -> Parts:
+    """Read PATH/train/CLASS/* and PATH/test/CLASS/*, decoded to RGB.
+
+    Classes are the sorted folder names of train (of test, where only that is there and asked for), and both
+    parts must have the same ones: an accuracy over fewer classes would be another figure. All images must
+    have the size of the first, since any resizing here would also have to run on the device. Hidden files
+    and files that are no images by name are passed over. progress(done, total) counts files.
+    Errors: FsgError naming the folder or file.
+    """
+    need("PIL", f"{path}: reading images needs Pillow")
+    test_names = _subfolders(path / "test")
+    names = test_names if test_only and not (path / "train").exists() else _subfolders(path / "train")
+    for name in test_names:
+        if name not in names:
+            raise FsgError(f"{path / 'test' / name}: no such class in {path / 'train'}; rename or remove it")
+    for name in names:
+        if name not in test_names:
+            raise FsgError(f"{path / 'test' / name}: is missing; add test images of this class, or drop it")
+
+    parts = ("test",) if test_only else ("train", "test")
+    files = {part: [_class_files(path / part / name) for name in names] for part in parts}
+    first = files[parts[0]][0][0]
+    total = sum(len(group) for part in parts for group in files[part])
+    images: dict[str, Images] = {}
+    for part in parts:
+        done = sum(len(group) for earlier in images for group in files[earlier])
+        flat = [file for group in files[part] for file in group]
+        images[part] = _decode_all(flat, first, done, total, progress)
+    labels = {
+        part: np.repeat(np.arange(len(names), dtype=np.int64), [len(group) for group in files[part]])
+        for part in parts
+    }
+    x_train, y_train = empty_like(images["test"]) if test_only else (images["train"], labels["train"])
+    return Parts(x_train, y_train, images["test"], labels["test"], names)

@@ -1,0 +1,223 @@
+"""The training loop."""
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from fsg import FsgError, replacing
+from fsg.training.checkpoint import (
+    CHECKPOINT,
+    DataInfo,
+    load_initial_weights,
+    model_for,
+    read_checkpoint,
+    save_checkpoint,
+)
+from fsg.training.config import Config
+from fsg.training.data import Dataset, augment, batches, load_dataset
+from fsg.training.layers import count_parameters
+from fsg.training.plots import plot_curves
+from fsg.training.rules import FSG, STE, GradientRule
+
+EVALUATION_BATCH = 256
+
+
+def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
+    """Trains until `config.epochs`, from the run's checkpoint if it has one, and returns the summary.
+
+    `folder` must exist and hold config.toml. Every epoch ends with a checkpoint; all randomness of an epoch follows
+    from the seed and its number, so that an interrupted run continues exactly. Errors: FsgError for data or weights
+    that cannot be used and for a loss that is not finite; KeyboardInterrupt passes.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    data = load_dataset(config.dataset, data_dir=config.data_dir or None)
+    info = DataInfo(data.class_names, data.mean, data.std, data.shape)
+
+    torch.manual_seed(config.seed)
+    model = model_for(config, info)
+    if config.init:
+        load_initial_weights(model, Path(config.init))
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rule = make_rule(config, model)
+
+    rows: list[dict[str, float]] = []
+    steps, seconds = 0, 0.0
+    if (folder / CHECKPOINT).exists():
+        checkpoint = read_checkpoint(folder)
+        model.load_state_dict(checkpoint["model"])
+        rule.load_state_dict(checkpoint["rule"])
+        rows, steps, seconds = checkpoint["rows"], checkpoint["steps"], checkpoint["seconds"]
+        del checkpoint
+
+    normalize = Normalizer(info, device)
+    x_test, y_test = normalize(data.x_test), torch.from_numpy(data.y_test).to(device)
+    steps_per_epoch = len(data.x_train) // config.batch_size
+
+    try:
+        for epoch in range(len(rows), config.epochs):
+            rng = np.random.default_rng([config.seed, epoch])
+            torch.manual_seed(int(rng.integers(2**63)))
+            model.train()
+            start = time.perf_counter()
+            losses, hits = torch.zeros((), device=device), torch.zeros((), device=device)
+            indices = batches(len(data.x_train), config.batch_size, rng, drop_last=True)
+            for step, index in enumerate(progress(console, indices, steps_per_epoch, f"epoch {epoch + 1}")):
+                rule.lr = learning_rate(config, epoch + step / steps_per_epoch)
+                images = data.x_train[index]
+                if config.augment:
+                    images = augment(images, rng, pad=data.pad, flip=data.flip)
+                labels = torch.from_numpy(data.y_train[index]).to(device)
+                with rule.lookahead():
+                    logits = model(normalize(images))
+                    loss = F.cross_entropy(logits, labels)
+                loss.backward()
+                rule.step()
+                losses += loss.detach()
+                hits += (logits.detach().argmax(1) == labels).sum()
+            seconds += time.perf_counter() - start
+            steps += steps_per_epoch
+            if not math.isfinite(losses.item()):
+                raise FsgError(
+                    f"the loss became {losses.item()} in epoch {epoch + 1}; the checkpoint of epoch {epoch} is kept:"
+                    f" try a smaller --lr than {config.lr:g}"
+                )
+            test_loss, test_accuracy = evaluate(model, x_test, y_test)
+            row = {
+                "epoch": epoch + 1,
+                "lr": learning_rate(config, epoch),
+                "train_loss": losses.item() / steps_per_epoch,
+                "train_accuracy": hits.item() / (steps_per_epoch * config.batch_size),
+                "test_loss": test_loss,
+                "test_accuracy": test_accuracy,
+            }
+            rows.append(row)
+            save_checkpoint(
+                folder,
+                {
+                    "epoch": epoch + 1,
+                    "model": model.state_dict(),
+                    "data": asdict(info),
+                    "rule": rule.state_dict(),
+                    "rows": rows,
+                    "steps": steps,
+                    "seconds": seconds,
+                    "hypernetwork_parameters": rule.hypernetwork_parameters,
+                },
+            )
+            write_metrics(folder / "metrics.csv", rows)
+            console.print(
+                f"epoch {epoch + 1:>{len(str(config.epochs))}}/{config.epochs}  train loss {row['train_loss']:.4f}"
+                f"  test loss {test_loss:.4f}  test accuracy {test_accuracy:.2%}",
+                highlight=False,
+            )
+    finally:
+        if rows:
+            write_metrics(folder / "metrics.csv", rows)
+            plot_curves(rows, folder / "curves.png", f"{config.model}, {config.method}, {config.dataset}")
+
+    binary, floats = count_parameters(model)
+    summary = {
+        "method": config.method,
+        "model": config.model,
+        "dataset": config.dataset,
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "activation_bits": config.activation_bits,
+        "train_loss": rows[-1]["train_loss"],
+        "test_accuracy": rows[-1]["test_accuracy"],
+        "seconds_per_step": seconds / steps,
+        "binary_parameters": binary,
+        "float_parameters": floats,
+        "hypernetwork_parameters": rule.hypernetwork_parameters,
+    }
+    with replacing(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def make_rule(config: Config, model: nn.Module) -> GradientRule:
+    """The gradient rule that a run's settings name."""
+    if config.method == "ste":
+        return STE(model, lr=config.lr, optimizer=config.optimizer)
+    return FSG(
+        model,
+        lr=config.lr,
+        optimizer=config.optimizer,
+        alpha=config.alpha,
+        history=config.history,
+        meta_lr=config.meta_lr,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" means here. Errors: FsgError where there is no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FsgError("device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def learning_rate(config: Config, epoch: float) -> float:
+    """The learning rate at a point of the run, `epoch` counted from 0 and fractional within an epoch."""
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+    return config.lr * 0.1 ** (int(epoch) // config.step_epochs)
+
+
+class Normalizer:
+    """uint8 images [N, C, H, W] -> float32 tensor on the device, (pixel / 255 - mean) / std per channel."""
+
+    def __init__(self, data: DataInfo, device: torch.device) -> None:
+        self.device = device
+        self.mean = torch.tensor(data.mean, device=device).view(-1, 1, 1)
+        self.std = torch.tensor(data.std, device=device).view(-1, 1, 1)
+
+    def __call__(self, images: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(images).to(self.device)
+        tensor = tensor.to(torch.float32, memory_format=torch.channels_last)
+        return (tensor / 255 - self.mean) / self.std
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits [N, classes] of normalised images [N, C, H, W], in evaluation mode."""
+    model.eval()
+    return torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
+
+
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (a fraction) on normalised images."""
+    logits = predict(model, images)
+    accuracy = (logits.argmax(1) == labels).float().mean()
+    return F.cross_entropy(logits, labels).item(), accuracy.item()
+
+
+def progress(console: Console, items: Iterator[Any], total: int, text: str) -> Iterator[Any]:
+    """Yields the items while a bar on the console shows how many have passed; the bar goes when they end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(items, total=total, description=text)
+
+
+def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
+    """Writes metrics.csv: one row per epoch, losses in nats, accuracies as fractions."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue())
