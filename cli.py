@@ -1,3 +1,368 @@
+"""The `fsg` command: parses, calls, prints. Heavy imports wait inside the commands, so that --help is quick."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
 import click
-@click.group()
-def main(): pass
+
+from fsg import FsgError, __version__, make_folder, replacing
+from fsg.training.config import CHOICES, Config, load_config, save_config
+
+RUNS = Path("runs")
+RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "summary.json")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Runs the command; every foreseen problem is one line on stderr and exit code 2."""
+    try:
+        code = cli.main(prog_name="fsg", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = 130
+    except (click.ClickException, FsgError) as error:
+        if "--debug" in sys.argv:
+            raise
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
+        code = 2
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Train binary neural networks in PyTorch, export them, run and measure them bitwise.
+
+    \b
+    fsg train                         train a network, into runs/NAME
+    fsg export --format tflite        write a verified model file
+    fsg bench                         measure it on this machine
+    """
+
+
+def config_options(command: F) -> F:
+    """An option of `fsg train` for every setting of `Config`, with its default."""
+    texts = {
+        "method": "Gradient rule of the binary weights.",
+        "model": "Network.",
+        "dataset": "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.",
+        "data_dir": "Folder with a copy of cifar10, cifar100 or fashion-mnist.  [default: download to a cache]",
+        "init": "Start from the full-precision weights in this .pth file.",
+        "activation_bits": "1 runs as XNOR-popcount; 32 makes only the weights binary.",
+        "first_last": "First convolution and classifier.",
+        "quantizer": "How latent weights become one bit.",
+        "epochs": "Passes over the training images.",
+        "batch_size": "Images per step.",
+        "optimizer": "For all parameters; FSG starts as its momentum and departs from it.",
+        "lr": "Initial learning rate.",
+        "schedule": "Learning rate: cosine to 0, or divided by 10 every --step-epochs.",
+        "step_epochs": "See --schedule.",
+        "alpha": "FSG: weight of the slow gradient, and decay of its momentum.",
+        "history": "FSG: gradients of each weight that the slow net sees.",
+        "meta_lr": "FSG: learning rate of the hypernetworks.",
+        "augment": "Random crops, and flips where the data allow them.",
+        "seed": "Of weights, order and augmentation.",
+        "threads": "CPU threads; 0 leaves it to PyTorch. With 1, runs repeat exactly.",
+        "device": "auto takes a CUDA device if there is one.",
+    }
+    for field in reversed(fields(Config)):
+        name, default = "--" + field.name.replace("_", "-"), field.default
+        kind: Any = click.Choice(CHOICES[field.name]) if field.name in CHOICES else field.type
+        if field.type is bool:
+            name, kind = f"{name}/--no-{name[2:]}", None
+        command = click.option(
+            name, field.name, type=kind, default=default, show_default=default != "", help=texts[field.name]
+        )(command)
+    return command
+
+
+@cli.command()
+@config_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATASET-METHOD]")
+@click.option("--resume", type=click.Path(path_type=Path), help="Continue the run in this folder.")
+@click.pass_context
+def train(context: click.Context, out: Path | None, resume: Path | None, **settings: Any) -> None:
+    """Train a binary network into a run folder.
+
+    Every epoch ends with a checkpoint; an interrupted run continues with --resume.
+    """
+    from fsg.training.data import check_spec
+
+    given = {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    for name in ("init", "data_dir"):
+        if settings[name]:
+            settings[name] = given[name] = str(Path(settings[name]).expanduser().resolve())
+    settings["dataset"] = absolute_spec(settings["dataset"])
+    if "dataset" in given:
+        given["dataset"] = settings["dataset"]
+
+    if resume:
+        config = load_config(resume / "config.toml")
+        if out and out.resolve() != resume.resolve():
+            raise FsgError(f"--resume {resume} continues in that folder: leave --out away")
+        for name, value in given.items():
+            if value != getattr(config, name):
+                option = "--" + name.replace("_", "-")
+                raise FsgError(
+                    f"{option} {value} contradicts {resume / 'config.toml'} ({getattr(config, name)}):"
+                    " leave it away to resume, or start a new run with --out"
+                )
+        run_training(config, resume)
+        return
+
+    check_spec(settings["dataset"])
+    config = Config(**settings)
+    folder = out or unused_folder(config)
+    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
+    if taken:
+        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
+    existed = folder.exists()
+    make_folder(folder)
+    save_config(config, folder / "config.toml")
+    try:
+        run_training(config, folder)
+    except FsgError:
+        if not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
+            (folder / "config.toml").unlink(missing_ok=True)
+            if not existed:
+                folder.rmdir()
+        raise
+
+
+def run_training(config: Config, folder: Path) -> None:
+    """Trains into an existing run folder and prints where things are."""
+    console = make_console(stderr=False)
+    console.print(f"{config.model} on {config.dataset} by {config.method}, into {folder}", highlight=False)
+    from fsg.training.loop import train as train_loop
+
+    try:
+        summary = train_loop(config, folder, console)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; continue with: fsg train --resume {folder}", highlight=False)
+        sys.exit(130)
+    console.print(
+        f"test accuracy {summary['test_accuracy']:.2%}, {summary['seconds_per_step']:.3f} s a step;"
+        f" curves in {folder / 'curves.png'}\nnext: fsg export {folder} --format tflite",
+        highlight=False,
+    )
+
+
+def absolute_spec(spec: str) -> str:
+    """folder:PATH and npz:PATH with an absolute path, so that a run can be used from anywhere."""
+    name, _, path = spec.partition(":")
+    if name in ("folder", "npz") and path:
+        return f"{name}:{Path(path).expanduser().resolve()}"
+    return spec
+
+
+def unused_folder(config: Config) -> Path:
+    """runs/MODEL-DATASET-METHOD, numbered if it is taken."""
+    dataset = config.dataset.partition(":")
+    label = Path(dataset[2]).stem if dataset[2] else dataset[0]
+    base = RUNS / f"{config.model}-{label}-{config.method}"
+    number, folder = 1, base
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+@cli.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["tflite", "onnx"]),
+    multiple=True,
+    default=["tflite"],
+    show_default=True,
+    help="May be given several times.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write into.  [default: RUN/export]")
+@click.option("--data-dir", help="Where the data set of the run is now.")
+def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_dir: str | None) -> None:
+    """Write a trained model as .tflite or .onnx.
+
+    Each is compared with PyTorch on real test images before it takes its place. The hypernetworks stay behind. RUN is a run folder; the newest under ./runs if left away.
+    """
+    run = run or newest_run()
+    load_config(run / "config.toml")
+    console = make_console()
+    with console.status(f"reading {run}") as status:
+        from fsg.export.pipeline import export_run
+        from fsg.training.checkpoint import open_run
+
+        formats = tuple(dict.fromkeys(formats))
+        report = export_run(open_run(run), formats, out or run / "export", data_dir=data_dir, on_step=status.update)
+    from fsg.export.report import export_table
+
+    print_table(export_table(report))
+
+
+@cli.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--device", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option("--threads", default="1", show_default=True, help="Thread counts, such as 1,2.")
+@click.option("--runs", default=50, show_default=True, help="Timed inferences for each record.")
+@click.option("--json", "json_path", help="Write the records to this file, or with - print them.")
+def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_path: str | None) -> None:
+    """Measure latency and memory of exported models.
+
+    FILE is a .tflite or .onnx; the export of the newest run under ./runs if left away.
+    """
+    from fsg.runtime.benchmark import benchmark
+    from fsg.runtime.metadata import model_format
+    from fsg.runtime.report import bench_table
+
+    files = files or newest_export()
+    for path in files:
+        model_format(path)
+    counts = parse_threads(threads)
+    console = make_console()
+    records = []
+    for path in files:
+        for count in counts:
+            with console.status(f"measuring {path} with {count} thread{'s' * (count > 1)}"):
+                records.append(benchmark(path, threads=count, runs=runs, device=device))
+    text = json.dumps(records, indent=2)
+    if json_path == "-":
+        click.echo(text)
+        return
+    if json_path:
+        with replacing(Path(json_path)) as temporary:
+            temporary.write_text(text + "\n")
+    print_table(bench_table(records))
+
+
+def parse_threads(text: str) -> list[int]:
+    """The counts in a list such as "1,2,4"."""
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise FsgError(f"--threads {text}: give numbers of at least 1, such as 1,2,4")
+    return counts
+
+
+@cli.command("eval")
+@click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[RUN|FILE]")
+@click.option("--dataset", help="Data set to test on.  [default: that of the training]")
+@click.option("--data-dir", help="Where that data set is.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_json: bool) -> None:
+    """Accuracy of a run or a model file on real images.
+
+    FILE is a .tflite or .onnx. The images are the test split of a data set. The newest run under ./runs if neither is given.
+    """
+    target = target or newest_run()
+    with make_console().status(f"testing {target}") as status:
+        from fsg.runtime.evaluate import evaluate as evaluate_model
+        from fsg.training.data import check_spec, load_dataset
+
+        model: Any
+        if target.is_dir():
+            from fsg.training.checkpoint import open_run
+
+            load_config(target / "config.toml")
+            model = open_run(target)
+        else:
+            from fsg.runtime.session import open_model
+
+            model = open_model(target)
+        spec = dataset or model.metadata.get("dataset")
+        if not spec:
+            raise FsgError(f"{target} does not say what it was trained on: give --dataset")
+        check_spec(spec)
+        data = load_dataset(spec, data_dir=data_dir, test_only=True)
+        status.update(f"testing {target} on {len(data.x_test)} images")
+        result = {"dataset": spec, **evaluate_model(model, data.x_test, data.y_test, data.class_names)}
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        click.echo(f"{target}: accuracy {result['accuracy']:.2%} on {result['samples']} images of {spec}")
+
+
+@cli.command()
+@click.argument("target", required=False, metavar="[RUN|MODEL]")
+@click.option("--activation-bits", type=click.Choice([1, 32]), default=1, help="For a MODEL.")
+@click.option("--first-last", type=click.Choice(["float", "binary"]), default="float", help="For a MODEL.")
+def summary(target: str | None, activation_bits: int, first_last: str) -> None:
+    """Layers, parameters, memory and MACs of a network.
+
+    Binary MACs are those that XNOR-popcount can do. MODEL is a name such as resnet20, for
+    3x32x32 images and 10 classes.
+    """
+    from fsg.training.config import MODELS
+
+    if target not in MODELS:
+        run_path = Path(target) if target else newest_run()
+        if target and not run_path.is_dir():
+            raise FsgError(f"{target} is neither a run folder nor a model; models are {', '.join(MODELS)}")
+        load_config(run_path / "config.toml")
+    from fsg.training.summary import summarize, summary_table
+
+    if target in MODELS:
+        from fsg.training.models import build_model
+
+        shape = (3, 32, 32)
+        model = build_model(target, classes=10, activation_bits=activation_bits, first_last=first_last)
+    else:
+        from fsg.training.checkpoint import open_run
+
+        run = open_run(run_path)
+        model, shape = run.model, run.data.shape
+    print_table(summary_table(summarize(model, shape)))
+
+
+@cli.command()
+def env() -> None:
+    """Versions, processor, and which native kernels are active."""
+    from fsg.runtime.environment import environment, environment_table
+
+    print_table(environment_table(environment()))
+
+
+def newest_run() -> Path:
+    """The run under ./runs whose config.toml is newest, after saying which it is."""
+    runs = sorted(RUNS.glob("*/config.toml"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise FsgError(f"no run under ./{RUNS}: train one with fsg train, or name its folder")
+    click.echo(f"taking the newest run, {runs[-1].parent}", err=True)
+    return runs[-1].parent
+
+
+def newest_export() -> tuple[Path, ...]:
+    """The model files of the newest export under ./runs, after saying which they are."""
+    reports = sorted(RUNS.glob("*/export/report.json"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        raise FsgError(f"no export under ./{RUNS}: write one with fsg export, or name a model file")
+    click.echo(f"taking the newest export, {reports[-1].parent}", err=True)
+    return tuple(sorted(reports[-1].parent.glob("model.*"), reverse=True))
+
+
+def make_console(*, stderr: bool = True) -> Any:
+    """A rich console; progress goes to stderr, so that stdout holds only results."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def print_table(table: Any) -> None:
+    """Prints a rich table, wide enough for its content where the output is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(120, console.width))
+    console.print(table)

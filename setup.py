@@ -1,4 +1,4 @@
-"""Compiles runtime/native/ into libfsg_delegate.so with the C++ compiler of the ziglang wheel; the rest is pyproject.toml."""
+"""Compiles runtime/native/ into libfsg_delegate.so with ziglang's compiler; the rest is pyproject.toml."""
 
 import os
 import platform

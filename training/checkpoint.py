@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from fsg import FsgError, replacing
+from fsg import FsgError, __version__, replacing
 from fsg.training.config import FORMAT, Config, check_format, load_config
 from fsg.training.models import build_model
 
 CHECKPOINT = "checkpoint.pt"
+EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,11 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model as read from its run folder, without the hypernetworks."""
+    """A trained model as read from its run folder, without the hypernetworks.
+
+    Calling it gives logits [N, classes] of normalised images [N, C, H, W], float32 arrays both, as an opened model
+    file does.
+    """
 
     path: Path
     config: Config
@@ -43,6 +50,38 @@ class Run:
     data: DataInfo
     epoch: int
     hypernetwork_parameters: int
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return predict(self.model, torch.from_numpy(images)).numpy()
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return self.data.shape
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What travels in exported files: where the model is from, how to normalise its input, its classes."""
+        return {
+            "fsg_version": __version__,
+            "model": self.config.model,
+            "method": self.config.method,
+            "dataset": self.config.dataset,
+            "epochs": self.epoch,
+            "seed": self.config.seed,
+            "activation_bits": self.config.activation_bits,
+            "class_names": list(self.data.class_names),
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+            "input_shape": [1, *self.data.shape],
+        }
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits [N, classes] of normalised images [N, C, H, W], in evaluation mode."""
+    model.eval()
+    return torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 import json
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 from fsg import FsgError, replacing
 
@@ -57,7 +58,14 @@ class Config:
             if value not in known:
                 kind = name.replace("_", " ")
                 raise FsgError(f"unknown {kind} {value!r}: choose one of {', '.join(map(str, known))}")
-        for name, low in {"epochs": 1, "batch_size": 2, "step_epochs": 1, "history": 1, "seed": 0, "threads": 0}.items():
+        for name, low in {
+            "epochs": 1,
+            "batch_size": 2,
+            "step_epochs": 1,
+            "history": 1,
+            "seed": 0,
+            "threads": 0,
+        }.items():
             if getattr(self, name) < low:
                 raise FsgError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least {low}")
         if not 0 < self.lr < float("inf"):
@@ -85,14 +93,14 @@ def load_config(path: Path) -> Config:
     except (OSError, ValueError) as error:
         raise FsgError(f"cannot read {path}: {error}") from error
     check_format(values.pop("format", None), path)
-    types = {field.name: field.type for field in fields(Config)}
+    types = get_type_hints(Config)
     for key, value in values.items():
         if key not in types:
             raise FsgError(f"{path}: unknown key {key!r}; remove it")
         expected = types[key]
-        if not isinstance(value, (int, float) if expected is float else expected) or (
-            isinstance(value, bool) and expected is not bool
-        ):
+        if expected is float and type(value) is int:
+            values[key] = float(value)
+        elif type(value) is not expected:
             raise FsgError(f"{path}: {key} is {value!r}; it must be of type {expected.__name__}")
     try:
         return Config(**values)

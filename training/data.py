@@ -91,9 +91,7 @@ def _split_spec(spec: str) -> tuple[str, Path | None]:
     if not colon and name in SPECS:
         return name, None
     if name in SPECS:
-        raise FsgError(
-            f"data set {spec!r}: {name} takes no path; write {name}, and give its folder as data_dir"
-        )
+        raise FsgError(f"data set {spec!r}: {name} takes no path; write {name}, and give its folder as data_dir")
     # A likely slip is a bare path.
     if spec.endswith(".npz") and not colon:
         hint = f"did you mean npz:{spec}? "
@@ -257,9 +255,7 @@ def _fashion_mnist(root: Path, download: bool, test_only: bool) -> Parts:
         if grey.shape[1:] != (28, 28) or not len(grey):
             raise FsgError(f"{image_file}: holds {list(grey.shape)}, no 28x28 images; fetch it anew")
         if len(labels) != len(grey) or labels.max() > 9:
-            raise FsgError(
-                f"{label_file}: is not one label 0 to 9 for each of {len(grey)} images; fetch it anew"
-            )
+            raise FsgError(f"{label_file}: is not one label 0 to 9 for each of {len(grey)} images; fetch it anew")
         padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
         return np.repeat(padded[:, None], 3, axis=1), labels.astype(np.int64)
 
@@ -279,9 +275,7 @@ def _find(folders: tuple[Path, ...], files: tuple[tuple[str, ...], ...]) -> Path
 def _download(torchvision_name: str, root: Path, name: str, download: bool) -> None:
     """Let torchvision fetch a data set into `root`, and check its md5."""
     if not download:
-        raise FsgError(
-            f"{root}: has no {name}; allow the download or give the folder that has it as data_dir"
-        )
+        raise FsgError(f"{root}: has no {name}; allow the download or give the folder that has it as data_dir")
     from fsg.training.vision import import_torchvision
 
     datasets = import_torchvision().datasets
@@ -298,9 +292,7 @@ def _download(torchvision_name: str, root: Path, name: str, download: bool) -> N
 # --- batches and augmentation -----------------------------------------------------------------------------
 
 
-def batches(
-    n: int, batch_size: int, rng: np.random.Generator | None, drop_last: bool
-) -> Iterator[NDArray[np.int64]]:
+def batches(n: int, batch_size: int, rng: np.random.Generator | None, drop_last: bool) -> Iterator[NDArray[np.int64]]:
     """Return an iterator over index arrays that together hold 0..n-1 once, shuffled where `rng` is given.
 
     Each has batch_size indices; a shorter rest comes last, or with drop_last not at all.

@@ -76,9 +76,7 @@ def read_idx(path: Path, ndim: int) -> Images:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             head = file.read(4 + 4 * ndim)
             if len(head) < 4 + 4 * ndim or head[:4] != bytes((0, 0, 8, ndim)):
-                raise FsgError(
-                    f"{path}: not an IDX file of unsigned bytes with {ndim} dimensions; fetch it anew"
-                )
+                raise FsgError(f"{path}: not an IDX file of unsigned bytes with {ndim} dimensions; fetch it anew")
             sizes = struct.unpack(f">{ndim}I", head[4:])
             # Exactly what is there, never what the header claims: sizes can name far more than any memory.
             body = file.read()
@@ -141,9 +139,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = _CifarUnpickler(file, encoding="latin-1").load()
     except Exception as error:  # unpickling a damaged file raises nearly anything
-        raise FsgError(
-            f"{path}: not a CIFAR file ({why(error)}); delete its folder and fetch it anew"
-        ) from error
+        raise FsgError(f"{path}: not a CIFAR file ({why(error)}); delete its folder and fetch it anew") from error
     if not isinstance(content, dict):
         raise FsgError(f"{path}: not a CIFAR file; delete its folder and fetch it anew")
     return content
@@ -207,9 +203,7 @@ def _npz_labels(path: Path, key: str, values: NDArray[Any], images: int) -> Labe
     if values.dtype.kind not in "iu" or values.ndim != 1:
         raise FsgError(f"{path}: {key} is {values.dtype} {list(values.shape)}; save integer labels [N]")
     if len(values) != images:
-        raise FsgError(
-            f"{path}: {key} has {len(values)} labels for {images} images; save one label per image"
-        )
+        raise FsgError(f"{path}: {key} has {len(values)} labels for {images} images; save one label per image")
     if values.min() < 0 or values.max() >= MAX_CLASSES:
         worst = values.min() if values.min() < 0 else values.max()
         raise FsgError(f"{path}: {key} holds the label {worst}; number the classes from 0")
@@ -220,9 +214,7 @@ def _npz_names(path: Path, values: NDArray[Any] | None, largest: int) -> tuple[s
     if values is None:
         return tuple(str(label) for label in range(largest + 1))
     if values.dtype.kind != "U" or values.ndim != 1:
-        raise FsgError(
-            f"{path}: class_names is {values.dtype} {list(values.shape)}; save a 1-D array of strings"
-        )
+        raise FsgError(f"{path}: class_names is {values.dtype} {list(values.shape)}; save a 1-D array of strings")
     if largest >= len(values):
         raise FsgError(
             f"{path}: holds the label {largest} but {len(values)} class_names, numbered from 0; "
@@ -257,9 +249,7 @@ def read_npz(path: Path, *, test_only: bool = False) -> Parts:
     except OSError as error:
         raise FsgError(f"{path}: cannot be read ({why(error)}); check the path") from error
     except MemoryError as error:
-        raise FsgError(
-            f"{path}: does not fit into memory ({why(error)}); save fewer or smaller images"
-        ) from error
+        raise FsgError(f"{path}: does not fit into memory ({why(error)}); save fewer or smaller images") from error
     except Exception as error:  # a damaged zip raises nearly anything
         raise FsgError(f"{path}: cannot be read ({why(error)}); write it anew with numpy.savez") from error
 
@@ -385,8 +375,7 @@ def read_folder(path: Path, *, test_only: bool = False, progress: Progress | Non
         flat = [file for group in files[part] for file in group]
         images[part] = _decode_all(flat, first, done, total, progress)
     labels = {
-        part: np.repeat(np.arange(len(names), dtype=np.int64), [len(group) for group in files[part]])
-        for part in parts
+        part: np.repeat(np.arange(len(names), dtype=np.int64), [len(group) for group in files[part]]) for part in parts
     }
     x_train, y_train = empty_like(images["test"]) if test_only else (images["train"], labels["train"])
     return Parts(x_train, y_train, images["test"], labels["test"], names)

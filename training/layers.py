@@ -28,7 +28,7 @@ class BinaryActivation(nn.Module):
 class BinaryLayer(nn.Module):
     """What binary layers share: latent weights, their quantiser, and the weights lent for a look-ahead."""
 
-    weight: nn.Parameter
+    weight: Tensor
     quantizer: str
     lookahead: Tensor | None
 
@@ -57,9 +57,7 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
         quantizer: str = "dorefa",
         padding_value: float = 1.0,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
         self.quantizer = check_name(quantizer, WEIGHT_QUANTIZERS, "weight quantiser")
         self.padding_value = padding_value
         self.lookahead: Tensor | None = None
@@ -70,9 +68,7 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
         if self.padding_value and any(padding):
             input = F.pad(input, (columns, columns, rows, rows), value=self.padding_value)
             padding = (0, 0)
-        return F.conv2d(
-            input, self.binary_weight(), None, self.stride, padding, self.dilation, self.groups
-        )
+        return F.conv2d(input, self.binary_weight(), None, self.stride, padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, quantizer={self.quantizer}, padding_value={self.padding_value:g}"
@@ -81,9 +77,7 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
 class BinaryLinear(nn.Linear, BinaryLayer):
     """Linear with one-bit weights: [N, I] -> [N, O]. The bias, if any, stays float."""
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, quantizer: str = "dorefa"
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, quantizer: str = "dorefa") -> None:
         super().__init__(in_features, out_features, bias)
         self.quantizer = check_name(quantizer, WEIGHT_QUANTIZERS, "weight quantiser")
         self.lookahead: Tensor | None = None

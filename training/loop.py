@@ -23,16 +23,15 @@ from fsg.training.checkpoint import (
     DataInfo,
     load_initial_weights,
     model_for,
+    predict,
     read_checkpoint,
     save_checkpoint,
 )
 from fsg.training.config import Config
-from fsg.training.data import Dataset, augment, batches, load_dataset
+from fsg.training.data import augment, batches, load_dataset
 from fsg.training.layers import count_parameters
 from fsg.training.plots import plot_curves
 from fsg.training.rules import FSG, STE, GradientRule
-
-EVALUATION_BATCH = 256
 
 
 def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
@@ -45,7 +44,8 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    data = load_dataset(config.dataset, data_dir=config.data_dir or None)
+    with console.status(f"reading {config.dataset}"):
+        data = load_dataset(config.dataset, data_dir=config.data_dir or None)
     info = DataInfo(data.class_names, data.mean, data.std, data.shape)
 
     torch.manual_seed(config.seed)
@@ -190,13 +190,6 @@ class Normalizer:
         tensor = torch.from_numpy(images).to(self.device)
         tensor = tensor.to(torch.float32, memory_format=torch.channels_last)
         return (tensor / 255 - self.mean) / self.std
-
-
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits [N, classes] of normalised images [N, C, H, W], in evaluation mode."""
-    model.eval()
-    return torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
 
 
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -1,10 +1,10 @@
 """Gradient rules: how the latent weights of binary layers are updated. Every method has the same two verbs:
 
-    rule = FSG(model, lr=4e-3)
-    with rule.lookahead():
-        loss = criterion(model(x), y)
-    loss.backward()
-    rule.step()
+rule = FSG(model, lr=4e-3)
+with rule.lookahead():
+    loss = criterion(model(x), y)
+loss.backward()
+rule.step()
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,5 @@
+"""python -m fsg"""
+
+from fsg.cli import main
+
+main()

@@ -1,0 +1,318 @@
+"""BinaryGraph: what a network computes, as a short list of typed nodes with NumPy arrays.
+
+Images and weights are in PyTorch's order: values [N, C, H, W] or [N, C], convolution weights [O, I, KH, KW]. Shapes are
+those of a batch of one.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsg import FsgError
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float32]
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """One operation. `name` is unique and, where there is one, that of the module in the user's model."""
+
+    name: str
+    inputs: tuple[str, ...] = ()
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Input(Node):
+    """The normalised image."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sign(Node):
+    """-1 where the input is negative, else +1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Convolution(Node):
+    """What float and binary convolutions share. `padding` is added on both sides of (rows, columns)."""
+
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conv(Convolution):
+    """Float convolution of a zero-padded input: weight [O, I/groups, KH, KW], bias [O]."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BinaryConv(Convolution):
+    """scale * (convolution with -1 where `negative`, else +1) + bias: negative [O, I/groups, KH, KW], scale, bias [O].
+
+    The input is padded with `padding_value`.
+    """
+
+    negative: NDArray[np.bool_]
+    scale: Floats
+    bias: Floats
+    padding_value: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dense(Node):
+    """weight [O, I] @ input + bias [O]."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BinaryDense(Node):
+    """scale * (product with -1 where `negative`, else +1) + bias: negative [O, I], scale, bias [O]."""
+
+    negative: NDArray[np.bool_]
+    scale: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Affine(Node):
+    """scale * input + bias per channel, [C]: batch normalisation at inference."""
+
+    scale: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Relu(Node):
+    """max(input, 0)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Add(Node):
+    """Sum of two inputs of one shape."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pad(Node):
+    """`padding` rows and columns of `value` on both sides."""
+
+    padding: Pair
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaxPool(Node):
+    """Maximum over unpadded windows."""
+
+    kernel: Pair
+    stride: Pair
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeanPool(Node):
+    """Mean over all rows and columns: [N, C, H, W] -> [N, C, 1, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reshape(Node):
+    """The same values in the shape [N, C] or [N, C, 1, 1]; the input has one row and column or none."""
+
+
+@dataclass(frozen=True)
+class BinaryGraph:
+    """Nodes in the order they are computed; the first is the Input, the last gives the logits."""
+
+    nodes: tuple[Node, ...]
+
+    def __getitem__(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    def count(self, kind: type[Node]) -> int:
+        """How many nodes are of a type."""
+        return sum(isinstance(node, kind) for node in self.nodes)
+
+    def users(self, name: str) -> list[Node]:
+        """The nodes that read a value."""
+        return [node for node in self.nodes if name in node.inputs]
+
+    def takes_bits(self, node: Node) -> bool:
+        """Whether a node's input is a sign, so that a binary layer needs no multiplication."""
+        return isinstance(self[node.inputs[0]], Sign)
+
+
+def rewrite(graph: BinaryGraph, rule: Callable[[Node], list[Node]]) -> BinaryGraph:
+    """Replaces every node by the nodes that `rule` returns for it; the last of them must keep the node's name.
+
+    An empty list removes the node: its users read its first input.
+    """
+    removed: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        new = rule(replace(node, inputs=tuple(removed.get(name, name) for name in node.inputs)))
+        nodes.extend(new)
+        if not new:
+            removed[node.name] = removed.get(node.inputs[0], node.inputs[0])
+    return BinaryGraph(tuple(nodes))
+
+
+def trace(model: "torch.nn.Module", shape: tuple[int, int, int]) -> BinaryGraph:
+    """Reads the graph of a model in evaluation mode for images of `shape` (C, H, W), by torch.fx.
+
+    Errors: FsgError that names the layer, or the step, that has no counterpart here.
+    """
+    import torch
+    from torch import fx
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    from fsg.training.layers import BinaryActivation, BinaryLayer
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, module: torch.nn.Module, qualified_name: str) -> bool:
+            own = isinstance(module, (BinaryActivation, BinaryLayer))
+            return own or super().is_leaf_module(module, qualified_name)
+
+    try:
+        module = fx.GraphModule(model, Tracer().trace(model))
+    except fx.proxy.TraceError as error:
+        raise FsgError(f"cannot export the model: its forward depends on its input ({error})") from error
+    ShapeProp(module).propagate(torch.zeros(1, *shape))
+
+    modules = dict(model.named_modules())
+    graph = BinaryGraph(())
+    renamed: dict[str, str] = {}
+    for step in module.graph.nodes:
+        if step.op == "output":
+            (result,) = step.all_input_nodes
+            if renamed[result.name] != graph.nodes[-1].name:
+                raise FsgError("cannot export the model: its output is not what it computes last")
+            break
+        sources = tuple(renamed[source.name] for source in step.all_input_nodes)
+        node = _convert(step, modules, sources, graph)
+        if node is None:
+            renamed[step.name] = sources[0]
+        else:
+            graph = BinaryGraph((*graph.nodes, node))
+            renamed[step.name] = node.name
+    return graph
+
+
+def _convert(
+    step: "torch.fx.Node", modules: dict[str, "torch.nn.Module"], sources: tuple[str, ...], graph: BinaryGraph
+) -> Node | None:
+    """The node for one step of the traced forward pass; None where the step changes nothing."""
+    import torch
+
+    at: dict[str, Any] = {
+        "name": step.target if step.op == "call_module" else step.name,
+        "inputs": sources,
+        "shape": tuple(step.meta["tensor_meta"].shape) if "tensor_meta" in step.meta else (),
+    }
+    if any(node.name == at["name"] for node in graph.nodes):
+        at["name"] = step.name  # a module that is called twice
+    if step.op == "placeholder":
+        return Input(**at)
+    if step.op == "call_module":
+        return _convert_module(modules[str(step.target)], at, graph[sources[0]].shape)
+    if step.target in (operator.add, torch.add) and len(sources) == 2 and len(step.args) == 2:
+        if len({graph[source].shape for source in sources}) > 1:
+            raise FsgError(f"cannot export {step.name}: it adds values of different shapes")
+        return Add(**at)
+    if step.target in (torch.relu, torch.nn.functional.relu, "relu"):
+        return Relu(**at)
+    if step.target in (torch.flatten, "flatten") and at["shape"] == (1, graph[sources[0]].shape[1]):
+        return Reshape(**at)
+    what = getattr(step.target, "__name__", step.target)
+    raise FsgError(f"cannot export {what} (step {step.name}): use a layer of torch.nn for it, or leave it out")
+
+
+def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[int, ...]) -> Node | None:
+    """The node for a module whose first input has `shape`."""
+    from torch import nn
+
+    from fsg.training import layers
+
+    def refuse(why: str) -> FsgError:
+        return FsgError(f"cannot export {at['name']} ({type(module).__name__}): {why}")
+
+    def array(tensor: "torch.Tensor | None", length: int) -> Floats:
+        return np.zeros(length, np.float32) if tensor is None else tensor.detach().float().cpu().numpy().copy()
+
+    if isinstance(module, nn.Conv2d):
+        if module.padding_mode != "zeros" or isinstance(module.padding, str):
+            raise refuse("only padding by a number of zeros, or of binary convolutions by +1, is supported")
+        at |= {
+            "stride": module.stride,
+            "padding": module.padding,
+            "dilation": module.dilation,
+            "groups": module.groups,
+        }
+        if isinstance(module, layers.BinaryConv2d):
+            bits = _binary(module, at["name"]) | {"bias": array(module.bias, module.out_channels)}
+            return BinaryConv(**at, **bits, padding_value=module.padding_value)
+        return Conv(**at, weight=array(module.weight, 0), bias=array(module.bias, module.out_channels))
+    if isinstance(module, nn.Linear):
+        if len(shape) != 2:
+            raise refuse(f"its input has {len(shape)} axes; flatten it to [N, C] first")
+        bias = array(module.bias, module.out_features)
+        if isinstance(module, layers.BinaryLinear):
+            return BinaryDense(**at, **_binary(module, at["name"]), bias=bias)
+        return Dense(**at, weight=array(module.weight, 0), bias=bias)
+    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if module.running_mean is None or module.running_var is None:
+            raise refuse("it keeps no running statistics")
+        channels = module.num_features
+        mean, variance = (
+            array(value, channels).astype(np.float64) for value in (module.running_mean, module.running_var)
+        )
+        gamma = array(module.weight, channels) if module.affine else np.ones(channels, np.float32)
+        scale = gamma / np.sqrt(variance + module.eps)
+        shift = array(module.bias, channels) - mean * scale
+        return Affine(**at, scale=scale.astype(np.float32), bias=shift.astype(np.float32))
+    if isinstance(module, layers.BinaryActivation):
+        return Sign(**at)
+    if isinstance(module, nn.ReLU):
+        return Relu(**at)
+    if isinstance(module, nn.MaxPool2d):
+        kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+        if _pair(module.padding) != (0, 0) or _pair(module.dilation) != (1, 1) or module.ceil_mode:
+            raise refuse("only pooling without padding, dilation and ceil_mode is supported")
+        return MaxPool(**at, kernel=kernel, stride=stride)
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        if _pair(module.output_size) != (1, 1):
+            raise refuse("only the mean over the whole image, output size 1, is supported")
+        return MeanPool(**at)
+    if isinstance(module, nn.Flatten):
+        if at["shape"] != (1, shape[1]):
+            raise refuse(f"it flattens {list(shape[1:])}; pool the image to 1x1 before it")
+        return Reshape(**at)
+    if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
+        return None
+    raise refuse("no exportable counterpart; replace it, or keep it out of the exported part")
+
+
+def _pair(value: Any) -> Pair:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _binary(layer: Any, name: str) -> dict[str, Any]:
+    """Signs and scale of a binary layer's weights, from what its forward pass uses."""
+    weight = layer.binary_weight().detach().float().cpu().numpy()
+    magnitude = np.abs(weight).reshape(len(weight), -1)
+    scale = magnitude[:, 0].copy()
+    if not (np.all(magnitude == scale[:, None]) and np.all(scale > 0) and np.all(np.isfinite(scale))):
+        raise FsgError(f"cannot export {name}: its quantised weights are not +c or -c in every output channel")
+    return {"negative": weight < 0, "scale": scale}

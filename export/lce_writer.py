@@ -1,0 +1,97 @@
+"""Builds a TensorFlow function from a BinaryGraph and has LCE convert it.
+
+Run as python -m fsg.export.lce_writer OUTPUT, with the pickled graph on standard input.
+
+Every operation is spelled in the one way that LCE's converter is known to recognise; others become float operations or
+wrong results without a warning.
+"""
+
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsg.export import graph as g
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
+    """A function of one float tensor [1, H, W, C] that computes the lowered graph with TensorFlow operations."""
+    import tensorflow as tf
+
+    def compute(node: g.Node, inputs: list[Any]) -> Any:
+        x = inputs[0]
+        match node:
+            case g.Sign():
+                return tf.where(x >= 0, 1.0, -1.0)
+            case g.Conv():
+                padding = "VALID" if node.padding == (0, 0) else "SAME"
+                return conv2d(x, node.weight, node, padding) + node.bias
+            case g.BinaryConv():
+                padding = "VALID"
+                if node.padding != (0, 0) and node.padding_value == 1:
+                    rows, columns = node.padding
+                    x = tf.pad(x, [[0, 0], [rows, rows], [columns, columns], [0, 0]], constant_values=1.0)
+                elif node.padding != (0, 0):
+                    padding = "SAME"
+                signs = np.where(node.negative, np.float32(-1), np.float32(1))
+                return conv2d(x, signs, node, padding) * node.scale + node.bias
+            case g.Dense():
+                return tf.matmul(x, node.weight.T) + node.bias
+            case g.Affine():
+                return x * node.scale + node.bias
+            case g.Relu():
+                return tf.nn.relu(x)
+            case g.Add():
+                return x + inputs[1]
+            case g.Pad():
+                rows, columns = node.padding
+                paddings = [[0, 0], [rows, rows], [columns, columns], [0, 0]]
+                return tf.pad(x, paddings, constant_values=node.value)
+            case g.MaxPool():
+                return tf.nn.max_pool2d(x, node.kernel, node.stride, "VALID")
+            case g.MeanPool():
+                return tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+            case g.Reshape():
+                return tf.reshape(x, [1, 1, 1, -1] if len(node.shape) == 4 else [1, -1])
+        raise TypeError(f"no TensorFlow operation for {type(node).__name__} {node.name}")
+
+    def conv2d(x: Any, weight: np.ndarray, node: g.Convolution, padding: str) -> Any:
+        filters = weight.transpose(2, 3, 1, 0)
+        return tf.nn.conv2d(x, filters, node.stride, padding, dilations=node.dilation)
+
+    def function(image: Any) -> Any:
+        values = {graph.nodes[0].name: image}
+        for node in graph.nodes[1:]:
+            values[node.name] = compute(node, [values[name] for name in node.inputs])
+        return values[graph.nodes[-1].name]
+
+    return function
+
+
+def convert(graph: g.BinaryGraph) -> bytes:
+    """The .tflite file of a lowered graph."""
+    import larq_compute_engine as lce
+    import tensorflow as tf
+
+    _, channels, height, width = graph.nodes[0].shape
+    function = tf.function(
+        tensorflow_function(graph),
+        input_signature=[tf.TensorSpec([1, height, width, channels], tf.float32, name="image")],
+    )
+    module = tf.Module()
+    module.function = function
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
+        return lce.convert_saved_model(folder)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(convert(pickle.load(sys.stdin.buffer)))

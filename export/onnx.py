@@ -1,0 +1,173 @@
+"""BinaryGraph -> ONNX of standard operators, the weights of binary layers stored as packed bits."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fsg import FsgError, __version__
+from fsg.export import graph as g
+
+OPSET = 21
+
+
+def to_onnx(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
+    """Converts a graph for a batch of one; input "image" [1, C, H, W], output "logits" [1, classes].
+
+    A binary layer's weights are one uint8 initialiser [O, ceil(I * KH * KW / 8), 1], first weight in the highest
+    bit, 1 for negative. A few operators on constants expand it to -1 and +1; runtimes fold them when they load it.
+    `metadata` is stored as JSON under the key "fsg". Errors: FsgError where onnx is missing.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise FsgError("ONNX export needs the package onnx: pip install 'fsg[export]'") from error
+    graph = _with_named_ends(graph)
+    builder = _Builder(onnx)
+    for node in graph.nodes[1:]:
+        builder.add(node)
+    first, last = graph.nodes[0], graph.nodes[-1]
+    tensor = onnx.helper.make_tensor_value_info
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            builder.nodes,
+            "fsg",
+            [tensor(first.name, onnx.TensorProto.FLOAT, first.shape)],
+            [tensor(last.name, onnx.TensorProto.FLOAT, last.shape)],
+            builder.constants,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=10,  # what opset 21 needs; onnxruntime refuses much newer ones
+        producer_name="fsg",
+        producer_version=__version__,
+    )
+    onnx.helper.set_model_props(model, {"fsg": json.dumps(metadata)})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _with_named_ends(graph: g.BinaryGraph) -> g.BinaryGraph:
+    """The same graph with an input called "image" and an output called "logits"."""
+    names = {graph.nodes[0].name: "image", graph.nodes[-1].name: "logits"}
+
+    def named(name: str) -> str:
+        return names.get(name, name)
+
+    return g.BinaryGraph(
+        tuple(replace(node, name=named(node.name), inputs=tuple(map(named, node.inputs))) for node in graph.nodes)
+    )
+
+
+class _Builder:
+    """Collects ONNX nodes and initialisers."""
+
+    def __init__(self, onnx: Any) -> None:
+        self.onnx = onnx
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.constant_names: set[str] = set()
+
+    def constant(self, name: str, value: Any) -> str:
+        if name not in self.constant_names:
+            self.constant_names.add(name)
+            self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def emit(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(self.onnx.helper.make_node(op, inputs, [output], output, **attributes))
+        return output
+
+    def signs(self, name: str, negative: np.ndarray) -> str:
+        """Stores the bits and expands them to a float tensor of the same shape."""
+        rows, size = len(negative), negative[0].size
+        packed = np.packbits(negative.reshape(rows, -1), axis=1)
+        bits = self.emit(
+            "BitwiseAnd",
+            [
+                self.constant(f"{name}.packed", packed[:, :, None]),
+                self.constant("bit_masks", np.array([128, 64, 32, 16, 8, 4, 2, 1], np.uint8)),
+            ],
+            f"{name}.bits",
+        )
+        flags = self.emit("Cast", [bits], f"{name}.negative", to=self.onnx.TensorProto.BOOL)
+        shape = self.constant(f"shape_{rows}", np.array([rows, -1], np.int64))
+        flags = self.emit("Reshape", [flags, shape], f"{name}.rows")
+        if size % 8:
+            ends = [self.constant(f"int_{value}", np.array([value], np.int64)) for value in (0, size, 1)]
+            flags = self.emit("Slice", [flags, *ends], f"{name}.cut")
+        ones = [self.constant("minus_one", np.float32(-1)), self.constant("plus_one", np.float32(1))]
+        signs = self.emit("Where", [flags, *ones], f"{name}.signs")
+        target = "x".join(map(str, negative.shape))
+        shape = self.constant(f"shape_{target}", np.array(negative.shape, np.int64))
+        return self.emit("Reshape", [signs, shape], f"{name}.weight")
+
+    def per_channel(self, name: str, value: np.ndarray, shape: tuple[int, ...]) -> str:
+        return self.constant(name, value.reshape(-1, *[1] * (len(shape) - 2)))
+
+    def scale_and_shift(self, x: str, node: g.BinaryConv | g.BinaryDense | g.Affine) -> None:
+        scaled = self.emit(
+            "Mul", [x, self.per_channel(f"{node.name}.scale", node.scale, node.shape)], f"{node.name}.scaled"
+        )
+        self.emit("Add", [scaled, self.per_channel(f"{node.name}.bias", node.bias, node.shape)], node.name)
+
+    def pad(self, x: str, padding: g.Pair, value: float, output: str) -> str:
+        rows, columns = padding
+        amounts = self.constant(
+            f"pads_{rows}x{columns}", np.array([0, 0, rows, columns, 0, 0, rows, columns], np.int64)
+        )
+        return self.emit("Pad", [x, amounts, self.constant(f"value_{value:g}", np.float32(value))], output)
+
+    def conv(self, x: str, weight: str, node: g.Convolution, padding: g.Pair, output: str, *bias: str) -> str:
+        return self.emit(
+            "Conv",
+            [x, weight, *bias],
+            output,
+            strides=node.stride,
+            pads=[*padding, *padding],
+            dilations=node.dilation,
+            group=node.groups,
+        )
+
+    def add(self, node: g.Node) -> None:
+        """Adds the operators for one node; its value gets the node's name."""
+        name, x = node.name, node.inputs[0]
+        match node:
+            case g.Sign():
+                zero = self.constant("zero", np.float32(0))
+                negative = self.emit("Less", [x, zero], f"{name}.negative")
+                ones = [self.constant("minus_one", np.float32(-1)), self.constant("plus_one", np.float32(1))]
+                self.emit("Where", [negative, *ones], name)
+            case g.Conv():
+                weight = self.constant(f"{name}.weight", node.weight)
+                self.conv(x, weight, node, node.padding, name, self.constant(f"{name}.bias", node.bias))
+            case g.BinaryConv():
+                padding = node.padding
+                if node.padding_value and any(padding):
+                    x = self.pad(x, padding, node.padding_value, f"{name}.padded")
+                    padding = (0, 0)
+                weight = self.signs(name, node.negative)
+                self.scale_and_shift(self.conv(x, weight, node, padding, f"{name}.sum"), node)
+            case g.Dense():
+                weight = self.constant(f"{name}.weight", node.weight)
+                self.emit("Gemm", [x, weight, self.constant(f"{name}.bias", node.bias)], name, transB=1)
+            case g.BinaryDense():
+                sums = self.emit("Gemm", [x, self.signs(name, node.negative)], f"{name}.sum", transB=1)
+                self.scale_and_shift(sums, node)
+            case g.Affine():
+                self.scale_and_shift(x, node)
+            case g.Relu():
+                self.emit("Relu", [x], name)
+            case g.Add():
+                self.emit("Add", list(node.inputs), name)
+            case g.Pad():
+                self.pad(x, node.padding, node.value, name)
+            case g.MaxPool():
+                self.emit("MaxPool", [x], name, kernel_shape=node.kernel, strides=node.stride)
+            case g.MeanPool():
+                self.emit("GlobalAveragePool", [x], name)
+            case g.Reshape():
+                shape = self.constant(f"shape_{'x'.join(map(str, node.shape))}", np.array(node.shape, np.int64))
+                self.emit("Reshape", [x, shape], name)
+            case _:
+                raise TypeError(f"no ONNX operator for {type(node).__name__} {name}")

@@ -1,0 +1,203 @@
+"""Rewrites of a BinaryGraph. Each keeps what the graph computes; docstrings say why it is worth doing."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fsg import FsgError
+from fsg.export.graph import (
+    Affine,
+    BinaryConv,
+    BinaryDense,
+    BinaryGraph,
+    Conv,
+    Dense,
+    MaxPool,
+    Node,
+    Pad,
+    Reshape,
+    Sign,
+    rewrite,
+)
+
+
+def fold_affine(graph: BinaryGraph) -> BinaryGraph:
+    """Moves batch normalisation into the layer before it, where nothing else reads that layer's output."""
+    folded: dict[str, Affine] = {}
+    for node in graph.nodes:
+        if isinstance(node, Affine):
+            source = graph[node.inputs[0]]
+            layers = (Conv, Dense, BinaryConv, BinaryDense)
+            if isinstance(source, layers) and len(graph.users(source.name)) == 1:
+                folded[source.name] = node
+    removed = {node.name for node in folded.values()}
+
+    def rule(node: Node) -> list[Node]:
+        if node.name in removed:
+            return []
+        if node.name not in folded:
+            return [node]
+        affine = folded[node.name]
+        if isinstance(node, (Conv, Dense)):
+            scale = affine.scale.reshape(-1, *[1] * (node.weight.ndim - 1))
+            bias = node.bias * affine.scale + affine.bias
+            return [replace(node, weight=node.weight * scale, bias=bias)]
+        assert isinstance(node, (BinaryConv, BinaryDense))
+        return [replace(node, scale=node.scale * affine.scale, bias=node.bias * affine.scale + affine.bias)]
+
+    return rewrite(graph, rule)
+
+
+def pool_before_sign(graph: BinaryGraph) -> BinaryGraph:
+    """sign, max pool -> max pool, sign: the sign then stands at the binary layer, and its bits can be packed."""
+
+    def rule(node: Node) -> list[Node]:
+        if isinstance(node, MaxPool) and isinstance(source := graph[node.inputs[0]], Sign):
+            pool = replace(node, name=f"{node.name}.pool", inputs=source.inputs)
+            return [pool, Sign(name=node.name, inputs=(pool.name,), shape=node.shape)]
+        return [node]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def dense_as_convolution(graph: BinaryGraph) -> BinaryGraph:
+    """Writes binary dense layers on signs as 1x1 convolutions, with the reshape before the sign.
+
+    Larq Compute Engine has no binary matrix product and turns one of signs into a float one.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, BinaryDense) or not graph.takes_bits(node):
+            return [node]
+        outputs, inputs = node.negative.shape
+        source = graph[node.inputs[0]].inputs
+        image = Reshape(name=f"{node.name}.image", inputs=source, shape=(1, inputs, 1, 1))
+        sign = Sign(name=f"{node.name}.sign", inputs=(image.name,), shape=image.shape)
+        conv = BinaryConv(
+            name=f"{node.name}.conv",
+            inputs=(sign.name,),
+            shape=(1, outputs, 1, 1),
+            stride=(1, 1),
+            padding=(0, 0),
+            dilation=(1, 1),
+            groups=1,
+            negative=node.negative[:, :, None, None],
+            scale=node.scale,
+            bias=node.bias,
+            padding_value=1.0,
+        )
+        return [image, sign, conv, Reshape(name=node.name, inputs=(conv.name,), shape=node.shape)]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def float_where_input_is_float(graph: BinaryGraph) -> BinaryGraph:
+    """Writes binary layers whose input is no sign (32-bit activations) as float ones: LCE has no kernel for them."""
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, (BinaryConv, BinaryDense)) or graph.takes_bits(node):
+            return [node]
+        ones = np.where(node.negative, np.float32(-1), np.float32(1))
+        weight = ones * node.scale.reshape(-1, *[1] * (ones.ndim - 1))
+        base: dict[str, Any] = {"name": node.name, "shape": node.shape, "weight": weight, "bias": node.bias}
+        if isinstance(node, BinaryDense):
+            return [Dense(inputs=node.inputs, **base)]
+        base |= {"stride": node.stride, "dilation": node.dilation, "groups": node.groups}
+        if node.padding_value == 0 or node.padding == (0, 0):
+            return [Conv(inputs=node.inputs, padding=node.padding, **base)]
+        pad = _pad(graph, node, node.inputs[0])
+        return [pad, Conv(inputs=(pad.name,), padding=(0, 0), **base)]
+
+    return rewrite(graph, rule)
+
+
+def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
+    """Pads with +1 before the sign instead of after it, unless the padding of a binary convolution keeps its size.
+
+    LCE's converter reads symmetric padding behind the sign as TensorFlow's SAME padding, which at stride 2 is not
+    symmetric: the wrong result, without a word. Before the sign it stays what it is, since sign(+1) is +1.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, BinaryConv) or node.padding == (0, 0) or keeps_size(node):
+            return [node]
+        if node.padding_value != 1:
+            raise FsgError(
+                f"cannot export {node.name} to TensorFlow Lite: padding a binary convolution with"
+                f" {node.padding_value:g} needs stride 1 and padding (kernel - 1) / 2; train it with padding_value=1"
+            )
+        pad = _pad(graph, node, graph[node.inputs[0]].inputs[0])
+        sign = Sign(name=f"{node.name}.sign", inputs=(pad.name,), shape=pad.shape)
+        return [pad, sign, replace(node, inputs=(sign.name,), padding=(0, 0))]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def keeps_size(node: BinaryConv) -> bool:
+    """Whether the padding is symmetric SAME padding at stride 1, with a value that LCE knows."""
+    reach = (node.dilation[axis] * (node.negative.shape[2 + axis] - 1) for axis in range(2))
+    same = all(2 * padding == total for padding, total in zip(node.padding, reach, strict=True))
+    return same and node.stride == (1, 1) and node.padding_value in (0, 1)
+
+
+def same_padding(graph: BinaryGraph) -> BinaryGraph:
+    """Grows float kernels by rows and columns of zeros until TensorFlow's SAME padding is the symmetric one.
+
+    SAME pads a total of max((ceil(n / s) - 1) s + k - n, 0) and puts the smaller half first. LCE's converter drops
+    explicit padding of float convolutions with a stride, so SAME must do. Zeros at the end of the kernel meet only the
+    padding that they add.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, Conv) or node.padding == (0, 0):
+            return [node]
+        sizes = graph[node.inputs[0]].shape[2:]
+        growth = []
+        for axis in range(2):
+            stride, dilation, padding = node.stride[axis], node.dilation[axis], node.padding[axis]
+            kernel = node.weight.shape[2 + axis]
+            for extra in range(stride + 1):
+                reach = dilation * (kernel + extra - 1) + 1
+                outputs = -(-sizes[axis] // stride)
+                total = max((outputs - 1) * stride + reach - sizes[axis], 0)
+                if total // 2 == padding and outputs == node.shape[2 + axis]:
+                    growth.append(extra)
+                    break
+            else:
+                raise FsgError(
+                    f"cannot export {node.name} to TensorFlow Lite: kernel {kernel}, stride {stride} and padding"
+                    f" {padding} on {sizes[axis]} pixels is no SAME padding; use padding 0 or (kernel - 1) / 2"
+                )
+        weight = np.pad(node.weight, ((0, 0), (0, 0), (0, growth[0]), (0, growth[1])))
+        return [replace(node, weight=weight)]
+
+    return rewrite(graph, rule)
+
+
+def remove_unused(graph: BinaryGraph) -> BinaryGraph:
+    """Drops nodes whose output nothing reads."""
+    used = {graph.nodes[-1].name}
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.name in used or not node.inputs:
+            kept.append(node)
+            used.update(node.inputs)
+    return BinaryGraph(tuple(reversed(kept)))
+
+
+def _pad(graph: BinaryGraph, node: BinaryConv, source: str) -> Pad:
+    batch, channels, height, width = graph[node.inputs[0]].shape
+    rows, columns = node.padding
+    return Pad(
+        name=f"{node.name}.pad",
+        inputs=(source,),
+        shape=(batch, channels, height + 2 * rows, width + 2 * columns),
+        padding=node.padding,
+        value=node.padding_value,
+    )
+
+
+def simplify(graph: BinaryGraph) -> BinaryGraph:
+    """The rewrites that every format wants."""
+    return pool_before_sign(fold_affine(graph))

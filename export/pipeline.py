@@ -1,0 +1,123 @@
+"""From a run to verified artefacts and report.json."""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import fsg
+from fsg import FsgError, make_folder, replacing
+from fsg.export.graph import BinaryConv, BinaryDense, BinaryGraph, Conv, Dense, Floats, Node, trace
+from fsg.export.onnx import to_onnx
+from fsg.export.passes import simplify
+from fsg.export.reference import run_graph
+from fsg.export.tflite import to_tflite
+from fsg.export.verify import require_agreement
+from fsg.runtime.evaluate import normalize
+from fsg.runtime.metadata import add_tflite_metadata, op_counts
+from fsg.runtime.session import open_model
+from fsg.training.checkpoint import Run
+from fsg.training.data import load_dataset
+from fsg.training.layers import float_size
+
+FORMATS = ("tflite", "onnx")
+MAX_SAMPLES = 1000
+
+
+def export_run(
+    run: Run,
+    formats: tuple[str, ...],
+    folder: Path,
+    *,
+    data_dir: str | None = None,
+    on_step: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
+    """Writes model.tflite and model.onnx, as `formats` names them, and report.json into `folder`; returns the report.
+
+    Every artefact is compared with the PyTorch model on up to 1000 images of the test split before it takes its
+    place. Errors: FsgError for a model that cannot be exported and for an artefact that disagrees; then `folder` is
+    as it was.
+    """
+    on_step("reading the test images")
+    data = load_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir or None, test_only=True)
+    if data.shape != run.data.shape:
+        raise FsgError(
+            f"{run.config.dataset}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}"
+        )
+    chosen = np.linspace(0, len(data.x_test) - 1, min(len(data.x_test), MAX_SAMPLES)).astype(int)
+    images, labels = normalize(data.x_test[chosen], run.data.mean, run.data.std), data.y_test[chosen]
+    expected = run(images)
+
+    on_step("reading the graph")
+    graph = simplify(trace(run.model, run.data.shape))
+    require_agreement("the graph read from the model", _reference(graph, images), expected, labels)
+
+    make_folder(folder)
+    artefacts: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
+        for name in formats:
+            on_step(f"converting to {name}")
+            path = Path(temporary) / f"model.{name}"
+            path.write_bytes(_write(name, graph, run.metadata))
+            on_step(f"comparing {path.name} with PyTorch on {len(images)} test images")
+            logits = open_model(path)(images)
+            artefacts.append(
+                {
+                    "format": name,
+                    "path": str(folder / path.name),
+                    "size_bytes": path.stat().st_size,
+                    "ops": op_counts(path) if name == "tflite" else _onnx_ops(path),
+                    "verify": require_agreement(path.name, logits, expected, labels),
+                }
+            )
+        for artefact in artefacts:
+            with replacing(Path(artefact["path"])) as target:
+                (Path(temporary) / f"model.{artefact['format']}").replace(target)
+    report = {
+        "fsg_version": fsg.__version__,
+        "run": str(run.path),
+        "model": run.config.model,
+        "dataset": run.config.dataset,
+        "activation_bits": run.config.activation_bits,
+        "layers": _layers(graph),
+        "hypernetwork_parameters_discarded": run.hypernetwork_parameters,
+        "float_size_bytes": float_size(run.model),
+        "artefacts": artefacts,
+    }
+    with replacing(folder / "report.json") as target:
+        target.write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _write(name: str, graph: BinaryGraph, metadata: dict[str, Any]) -> bytes:
+    if name == "tflite":
+        return add_tflite_metadata(to_tflite(graph), metadata)
+    return to_onnx(graph, metadata)
+
+
+def _reference(graph: BinaryGraph, images: Floats) -> Floats:
+    last = graph.nodes[-1].name
+    batches = torch.from_numpy(images).split(64)
+    return torch.cat([run_graph(graph, batch)[last] for batch in batches]).numpy()
+
+
+def _onnx_ops(path: Path) -> dict[str, int]:
+    import onnx
+
+    return dict(Counter(node.op_type for node in onnx.load(path).graph.node).most_common())
+
+
+def _layers(graph: BinaryGraph) -> dict[str, int]:
+    """How many layers run on bits, and how many stay float."""
+
+    def bitwise(node: Node) -> bool:
+        return isinstance(node, (BinaryConv, BinaryDense)) and graph.takes_bits(node)
+
+    layers = [node for node in graph.nodes if isinstance(node, (BinaryConv, BinaryDense, Conv, Dense))]
+    bits = sum(map(bitwise, layers))
+    return {"bitwise": bits, "float": len(layers) - bits}
