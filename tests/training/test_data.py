@@ -38,9 +38,7 @@ def refusal(*parts: str | Path) -> pytest.RaisesExc[FsgError]:
 # --- specs ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "spec", ["digits", "cifar10", "cifar100", "fashion-mnist", "folder:x", "npz:/a:b.npz"]
-)
+@pytest.mark.parametrize("spec", ["digits", "cifar10", "cifar100", "fashion-mnist", "folder:x", "npz:/a:b.npz"])
 def test_known_specs_pass_without_a_file_being_there(spec: str) -> None:
     check_spec(spec)
 
@@ -263,9 +261,7 @@ def test_folder_larger_than_a_chunk_keeps_every_image_in_its_place(tmp_path: Pat
             colour = (number % 256, number // 256, 7)
             Image.new("RGB", (2, 3), colour).save(tmp_path / part / "only" / f"{number:04}.bmp")
     loaded = load_dataset(f"folder:{tmp_path}")
-    assert np.array_equal(
-        loaded.x_train[:, 0, 0, 0] + 256 * loaded.x_train[:, 1, 2, 1].astype(int), np.arange(600)
-    )
+    assert np.array_equal(loaded.x_train[:, 0, 0, 0] + 256 * loaded.x_train[:, 1, 2, 1].astype(int), np.arange(600))
     assert np.all(loaded.x_train[:, 2] == 7)
 
 
@@ -417,9 +413,7 @@ def test_cifar100_takes_the_fine_labels(tmp_path: Path) -> None:
         content = {"coarse_labels": [1] * 5, "fine_labels": [0, 99, 5, 6, 7], "data": images.reshape(5, 3072)}
         (folder / name).write_bytes(python2_pickle(content))
     names = [f"fine {n}" for n in range(100)]
-    (folder / "meta").write_bytes(
-        python2_pickle({"fine_label_names": names, "coarse_label_names": ["c"] * 20})
-    )
+    (folder / "meta").write_bytes(python2_pickle({"fine_label_names": names, "coarse_label_names": ["c"] * 20}))
     loaded = load_dataset("cifar100", data_dir=folder, download=False)
     assert loaded.y_test.tolist() == [0, 99, 5, 6, 7] and loaded.class_names[99] == "fine 99"
     assert np.array_equal(loaded.x_train, images) and loaded.num_classes == 100

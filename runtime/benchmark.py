@@ -1,0 +1,138 @@
+"""Measures latency and memory of a model, each measurement in a process of its own.
+
+A fresh process is what makes the peak memory the model's own and a crash survivable:
+`python -m fsg.runtime.benchmark FILE` prints one record as JSON.
+"""
+
+import argparse
+import json
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import fsg
+from fsg import FsgError
+from fsg.runtime import active_kernels
+from fsg.runtime.metadata import model_format
+
+RUNS = 50
+WARMUP = 10  # enough for caches and the clock of a small board to settle
+
+
+def benchmark(
+    path: str | Path, *, threads: int = 1, runs: int = RUNS, warmup: int = WARMUP, device: str = "local"
+) -> dict[str, Any]:
+    """Times `runs` inferences of one image, after `warmup` untimed ones, in a child process.
+
+    Returns:
+        A record that describes itself: artefact, format, device, kind ("measured"), threads, runs,
+        latency_ms {min, p50, p90, p99, mean, std}, first_run_ms, size_bytes of the file,
+        peak_rss_bytes of the process, base_rss_bytes (the same before the model was opened),
+        cpu, kernels, fsg_version.
+
+    Raises:
+        FsgError: the model does not open or run, or the process dies.
+    """
+    model_format(path)
+    for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
+        if value < least:
+            raise FsgError(f"{name} is {value}; give at least {least}")
+    counts = [f"--threads={threads}", f"--runs={runs}", f"--warmup={warmup}"]
+    command = [sys.executable, "-m", "fsg.runtime.benchmark", str(path), *counts]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise FsgError(f"{path}: the benchmark process was killed by {name}; is there enough memory?")
+    lines = (child.stderr if child.returncode else child.stdout).strip().splitlines() or ["no output"]
+    if child.returncode:
+        raise FsgError(lines[-1] if child.returncode == 2 else f"{path}: the benchmark failed: {lines[-1]}")
+    record: dict[str, Any] = json.loads(lines[-1])
+    return {**record, "device": device}
+
+
+def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, Any]:
+    """The record of `benchmark`, measured in this very process."""
+    import numpy as np
+
+    from fsg.runtime.session import open_model
+
+    base = _peak_rss()
+    session = open_model(path, num_threads=threads)
+    image = np.random.default_rng(0).standard_normal((1, *session.input_shape), np.float32)
+    start = time.perf_counter_ns()
+    session(image)
+    first = time.perf_counter_ns() - start
+    for _ in range(warmup):
+        session.invoke()
+    times = np.empty(runs)
+    for i in range(runs):
+        start = time.perf_counter_ns()
+        session.invoke()
+        times[i] = time.perf_counter_ns() - start
+    times /= 1e6
+    p50, p90, p99 = np.percentile(times, [50, 90, 99])
+    latency = {
+        "min": times.min(),
+        "p50": p50,
+        "p90": p90,
+        "p99": p99,
+        "mean": times.mean(),
+        "std": times.std(),
+    }
+    return {
+        "artefact": str(path),
+        "format": session.format,
+        "device": "local",
+        "kind": "measured",
+        "threads": threads,
+        "runs": runs,
+        "latency_ms": {name: round(float(value), 4) for name, value in latency.items()},
+        "first_run_ms": round(first / 1e6, 4),
+        "size_bytes": path.stat().st_size,
+        "peak_rss_bytes": _peak_rss(),
+        "base_rss_bytes": base,
+        "cpu": cpu_name(),
+        "kernels": active_kernels() if session.format == "tflite" else "onnxruntime",
+        "fsg_version": fsg.__version__,
+    }
+
+
+def cpu_name() -> str:
+    """The processor (or board) as the kernel names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return fields.get("model name") or fields.get("Model") or fields.get("Hardware") or platform.machine()
+
+
+def _peak_rss() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise FsgError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(description="Measure one model in this process; print the record as JSON.")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--warmup", type=int, default=WARMUP)
+    arguments = parser.parse_args()
+    try:
+        record = measure(**vars(arguments))
+    except FsgError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

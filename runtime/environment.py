@@ -1,0 +1,88 @@
+"""What fsg runs on: versions, processor, native kernels."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsg
+from fsg import FsgError
+from fsg.runtime import active_kernels
+from fsg.runtime.benchmark import cpu_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PACKAGES = (
+    *(
+        "numpy",
+        "ai-edge-litert",
+        "torch",
+        "torchvision",
+        "larq-compute-engine",
+        "tensorflow-cpu",
+        "tensorflow",
+    ),
+    *("onnx", "onnxruntime"),
+)
+FEATURES = (  # what decides which kernels can run, as /proc/cpuinfo spells it on x86-64 and aarch64
+    *("popcnt", "avx2", "avx512bw", "avx512_vpopcntdq", "asimd", "asimddp", "asimdhp", "sve"),
+)
+
+
+def environment() -> dict[str, Any]:
+    """Versions (None where a package is missing), processor, its features that matter here, active kernels."""
+    try:
+        kernels = active_kernels()
+    except FsgError as error:
+        kernels = str(error)
+    return {
+        "fsg": fsg.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu_features": [name for name in FEATURES if name in _cpu_flags()],
+        "kernels": kernels,
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def environment_table(facts: dict[str, Any]) -> "Table":
+    """Two columns, what and its value."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name in ("fsg", "python", "system", "cpu", "cores"):
+        table.add_row(name, str(facts[name]))
+    table.add_row("cpu features", " ".join(facts["cpu_features"]) or "none of note")
+    table.add_row("native kernels", facts["kernels"])
+    packages = dict(facts["packages"])
+    # One TensorFlow is enough; its package has two names.
+    if packages["tensorflow-cpu"] or packages["tensorflow"]:
+        packages = {name: found for name, found in packages.items() if found or "tensorflow" not in name}
+    else:
+        del packages["tensorflow-cpu"]
+    for name, found in packages.items():
+        table.add_row(name, found or "not installed")
+    return table
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return set(value.split())
+    return set()

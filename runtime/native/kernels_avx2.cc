@@ -1,0 +1,19 @@
+#include <string.h>
+
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#define FSG_KERNELS_NAME "avx2"
+
+namespace fsg::avx2 {
+namespace {
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#include "kernels_body.h"
+#pragma clang attribute pop
+}  // namespace
+
+extern const Kernels* const kExported;
+const Kernels* const kExported = &kKernels;
+
+}  // namespace fsg::avx2
+#endif

@@ -1,0 +1,365 @@
+#include "ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+#include "reference.h"
+
+namespace fsg {
+namespace {
+
+constexpr struct {
+  const char* name;
+  int inputs;
+} kOps[] = {{"LceQuantize", 1}, {"LceDequantize", 1}, {"LceBconv2d", 5}, {"LceBMaxPool2d", 1}};
+
+enum Padding { kSame = 0, kValid = 1 };
+enum Activation { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
+
+// Dot products stay below 2^28, so that none of the kernels' sums overflows.
+constexpr int64_t kMaxDot = int64_t{1} << 28;
+
+constexpr int64_t kMaxExtent = int64_t{1} << 28;  // nor does a sum of two coordinates
+
+struct Field {
+  const char* name;
+  int Options::* member;
+  int64_t low, high;
+  int64_t fallback;  // below `low` where the option is required
+};
+
+constexpr int64_t kMax = INT32_MAX, kRequired = -1;
+constexpr Field kConvFields[] = {
+    {"channels_in", &Options::channels_in, 1, kMax, kRequired},
+    {"stride_height", &Options::stride_height, 1, kMax, kRequired},
+    {"stride_width", &Options::stride_width, 1, kMax, kRequired},
+    {"dilation_height_factor", &Options::dilation_height, 1, kMax, kRequired},
+    {"dilation_width_factor", &Options::dilation_width, 1, kMax, kRequired},
+    {"padding", &Options::padding, kSame, kValid, kRequired},
+    {"pad_values", &Options::pad_values, 0, 1, 0},
+    {"fused_activation_function", &Options::activation, kNone, kRelu6, kNone},
+};
+constexpr Field kPoolFields[] = {
+    {"stride_height", &Options::stride_height, 1, kMax, kRequired},
+    {"stride_width", &Options::stride_width, 1, kMax, kRequired},
+    {"filter_height", &Options::filter_height, 1, kMax, kRequired},
+    {"filter_width", &Options::filter_width, 1, kMax, kRequired},
+    {"padding", &Options::padding, kSame, kValid, kRequired},
+};
+
+TfLiteStatus ReadOptions(TfLiteContext* context, const TfLiteNode& node, const char* op, const Field* fields,
+                         size_t count, Options* options) {
+  const size_t size =
+      node.custom_initial_data_size < 0 ? 0 : static_cast<size_t>(node.custom_initial_data_size);
+  for (const Field* field = fields; field != fields + count; ++field) {
+    int64_t value = field->fallback;
+    const Lookup lookup = FindInt(node.custom_initial_data, size, field->name, &value);
+    FSG_ENSURE(context, lookup != Lookup::kMalformed, "%s: its options are damaged (reading %s)", op,
+               field->name);
+    FSG_ENSURE(context, lookup == Lookup::kFound || field->fallback >= field->low, "%s: no option %s", op,
+               field->name);
+    FSG_ENSURE(context, value >= field->low && value <= field->high, "%s: option %s is out of range", op,
+               field->name);
+    options->*field->member = static_cast<int>(value);
+  }
+  return kTfLiteOk;
+}
+
+// One axis of TensorFlow's SAME and VALID. False where the window does not fit.
+bool PlaceWindow(int padding, int in, int filter, int stride, int dilation, int* out, int* pad) {
+  const int64_t reach = int64_t{filter - 1} * dilation + 1;
+  if (reach > kMaxExtent || in > kMaxExtent) return false;
+  const int64_t count =
+      padding == kSame ? (int64_t{in} + stride - 1) / stride : (in - reach + stride) / stride;
+  if (padding == kValid && reach > in) return false;
+  const int64_t missing = padding == kSame ? (count - 1) * stride + reach - in : 0;
+  *out = static_cast<int>(count);
+  *pad = missing > 0 ? static_cast<int>(missing / 2) : 0;
+  return true;
+}
+
+bool PlaceWindow(const Options& options, Window* w) {
+  return PlaceWindow(options.padding, w->in_height, w->filter_height, w->stride_height, w->dilation_height,
+                     &w->out_height, &w->pad_top) &&
+         PlaceWindow(options.padding, w->in_width, w->filter_width, w->stride_width, w->dilation_width,
+                     &w->out_width, &w->pad_left);
+}
+
+bool IsPackedImage(const Value& value) { return value.type == kTfLiteInt32 && value.rank == 4; }
+
+void SetShape(Value* value, int batch, int height, int width, int channels) {
+  const int dims[] = {batch, height, width, channels};
+  value->rank = 4;
+  memcpy(value->dims, dims, sizeof(dims));
+}
+
+// The constant input `i` of a convolution, one value for each of `count` output channels.
+TfLiteStatus ChannelConstant(TfLiteContext* context, const Value* values, const Op& op, int i,
+                             TfLiteType type, int count, const char* what, const void** data) {
+  FSG_ENSURE(context, op.inputs[i] >= 0, "LceBconv2d: its %s tensor is missing", what);
+  const Value& value = values[op.inputs[i]];
+  FSG_ENSURE(context, value.type == type, "LceBconv2d: %s of type %d, not %d", what, value.type, type);
+  FSG_ENSURE(context, value.constant != nullptr, "LceBconv2d: its %s must be a constant", what);
+  FSG_ENSURE(context, value.rank == 1 && value.dims[0] == count && value.constant_bytes >= 4 * int64_t{count},
+             "LceBconv2d: %s of %d values for %d output channels", what, value.rank > 0 ? value.dims[0] : 0,
+             count);
+  *data = value.constant;
+  return kTfLiteOk;
+}
+
+// Multiplier and bias, for int8 in units of the output's scale.
+TfLiteStatus PrepareTransform(TfLiteContext* context, const Value* values, const Value& output, Op* op) {
+#pragma clang fp contract(off)
+  const int count = op->conv.channels_out;
+  const void *multiplier, *bias;
+  if (ChannelConstant(context, values, *op, 2, kTfLiteFloat32, count, "multiplier", &multiplier) !=
+          kTfLiteOk ||
+      ChannelConstant(context, values, *op, 3, kTfLiteFloat32, count, "bias", &bias) != kTfLiteOk) {
+    return kTfLiteError;
+  }
+  op->conv.multiplier = static_cast<const float*>(multiplier);
+  op->conv.bias = static_cast<const float*>(bias);
+  if (output.type == kTfLiteFloat32) return kTfLiteOk;
+
+  const float scale = output.quantization.scale;
+  FSG_ENSURE(context, scale > 0, "LceBconv2d: int8 output without a scale");
+  free(op->scaled);
+  op->scaled = static_cast<float*>(malloc(sizeof(float) * 2 * static_cast<size_t>(count)));
+  FSG_ENSURE(context, op->scaled != nullptr, "LceBconv2d: out of memory");
+  for (int i = 0; i < count; ++i) {
+    op->scaled[i] = op->conv.multiplier[i] / scale;
+    op->scaled[count + i] = op->conv.bias[i] / scale + static_cast<float>(output.quantization.zero_point);
+  }
+  op->conv.multiplier = op->scaled;
+  op->conv.bias = op->scaled + count;
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareFilter(TfLiteContext* context, const Value* values, const Value& input, Op* op) {
+  FSG_ENSURE(context, op->inputs[1] >= 0, "LceBconv2d: its filter tensor is missing");
+  const Value& filter = values[op->inputs[1]];
+  FSG_ENSURE(context, IsPackedImage(filter), "LceBconv2d: the filter must be packed int32 [O,H,W,I]");
+  FSG_ENSURE(context, filter.constant != nullptr && filter.constant_bytes >= filter.bytes,
+             "LceBconv2d: the filter must be a constant");
+  const int words = PackedWords(op->options.channels_in);
+  FSG_ENSURE(context, input.dims[3] == words, "LceBconv2d: input of %d words a pixel for %d channels",
+             input.dims[3], op->options.channels_in);
+  FSG_ENSURE(context, filter.dims[3] == words,
+             "LceBconv2d: filter of %d words for an input of %d: grouped convolutions are not supported",
+             filter.dims[3], words);
+  FSG_ENSURE(context, filter.bytes / 4 / filter.dims[0] * 32 <= kMaxDot,
+             "LceBconv2d: the filter is too large");
+  op->conv.filter = static_cast<const uint32_t*>(filter.constant);
+  op->conv.channels_in = op->options.channels_in;
+  op->conv.channels_out = filter.dims[0];
+  op->conv.window.filter_height = filter.dims[1];
+  op->conv.window.filter_width = filter.dims[2];
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareConv(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  const Options& options = op->options;
+  FSG_ENSURE(context, IsPackedImage(input), "LceBconv2d: the input must be packed int32 [N,H,W,C]");
+  if (PrepareFilter(context, values, input, op) != kTfLiteOk) return kTfLiteError;
+
+  Conv* conv = &op->conv;
+  Window* w = &conv->window;
+  w->batch = input.dims[0], w->in_height = input.dims[1], w->in_width = input.dims[2],
+  w->words = input.dims[3];
+  w->stride_height = options.stride_height, w->stride_width = options.stride_width;
+  w->dilation_height = options.dilation_height, w->dilation_width = options.dilation_width;
+  FSG_ENSURE(context, PlaceWindow(options, w), "LceBconv2d: a %dx%d filter does not fit a %dx%d image",
+             w->filter_height, w->filter_width, w->in_height, w->in_width);
+  conv->zero_padding = options.padding == kSame && options.pad_values == 0;
+  conv->clamp_min = options.activation == kNone ? INT32_MIN : options.activation == kReluN1To1 ? -1 : 0;
+  conv->clamp_max = options.activation == kReluN1To1 ? 1 : options.activation == kRelu6 ? 6 : INT32_MAX;
+
+  int channels = conv->channels_out;
+  if (output->type == kTfLiteInt32) {
+    const void* thresholds;
+    if (ChannelConstant(context, values, *op, 4, kTfLiteInt32, channels, "thresholds", &thresholds) !=
+        kTfLiteOk) {
+      return kTfLiteError;
+    }
+    conv->output = Output::kPacked;
+    conv->thresholds = static_cast<const int32_t*>(thresholds);
+    channels = PackedWords(channels);
+  } else {
+    FSG_ENSURE(context, output->type == kTfLiteFloat32 || output->type == kTfLiteInt8,
+               "LceBconv2d: output of type %d; only float32, int8 and packed int32", output->type);
+    if (PrepareTransform(context, values, *output, op) != kTfLiteOk) return kTfLiteError;
+    conv->output = output->type == kTfLiteInt8 ? Output::kInt8 : Output::kFloat;
+  }
+  FSG_ENSURE(context, PlanConv(*conv, &op->plan), "LceBconv2d: out of memory for a %dx%d image", w->in_height,
+             w->in_width);
+  SetShape(output, w->batch, w->out_height, w->out_width, channels);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  const Options& options = op->options;
+  FSG_ENSURE(context, IsPackedImage(input) && values[op->output].type == kTfLiteInt32,
+             "LceBMaxPool2d: input and output must be packed int32 [N,H,W,C]");
+  Window* w = &op->pool;
+  *w = Window{};
+  w->batch = input.dims[0], w->in_height = input.dims[1], w->in_width = input.dims[2],
+  w->words = input.dims[3];
+  w->filter_height = options.filter_height, w->filter_width = options.filter_width;
+  w->stride_height = options.stride_height, w->stride_width = options.stride_width;
+  w->dilation_height = w->dilation_width = 1;
+  FSG_ENSURE(context, PlaceWindow(options, w), "LceBMaxPool2d: a %dx%d window does not fit a %dx%d image",
+             w->filter_height, w->filter_width, w->in_height, w->in_width);
+  SetShape(&values[op->output], w->batch, w->out_height, w->out_width, w->words);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareQuantize(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  const TfLiteType type = input.type;
+  FSG_ENSURE(context, type == kTfLiteFloat32 || type == kTfLiteInt8 || type == kTfLiteBool,
+             "LceQuantize: input of type %d; only float32, int8 and bool", type);
+  FSG_ENSURE(context, output->type == kTfLiteInt32, "LceQuantize: the output must be packed int32");
+  const int channels = input.dims[input.rank - 1];
+  op->rows = input.bytes / (type == kTfLiteFloat32 ? 4 : 1) / channels;
+  output->rank = input.rank;
+  memcpy(output->dims, input.dims, sizeof(output->dims));
+  output->dims[output->rank - 1] = PackedWords(channels);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareDequantize(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  const TfLiteType type = output->type;
+  FSG_ENSURE(context, input.type == kTfLiteInt32, "LceDequantize: the input must be packed int32");
+  FSG_ENSURE(context, type == kTfLiteFloat32 || type == kTfLiteInt8 || type == kTfLiteBool,
+             "LceDequantize: output of type %d; only float32, int8 and bool", type);
+  FSG_ENSURE(context, type != kTfLiteInt8 || output->quantization.scale > 0,
+             "LceDequantize: int8 output without a scale");
+  const int channels = output->declared_channels, words = input.dims[input.rank - 1];
+  FSG_ENSURE(context, channels > 0 && PackedWords(channels) == words,
+             "LceDequantize: %d words for %d channels", words, channels);
+  op->rows = input.bytes / 4 / words;
+  output->rank = input.rank;
+  memcpy(output->dims, input.dims, sizeof(output->dims));
+  output->dims[output->rank - 1] = channels;
+  return kTfLiteOk;
+}
+
+void RunQuantize(const Kernels& kernels, const Value& input, int64_t rows, const void* in, uint32_t* out) {
+  const int channels = input.dims[input.rank - 1];
+  if (input.type == kTfLiteFloat32) {
+    kernels.pack_float(static_cast<const float*>(in), rows, channels, out);
+    return;
+  }
+  // A bool is +1 where true, -1 where false: an int8 below one.
+  const int zero_point = input.type == kTfLiteBool ? 1 : input.quantization.zero_point;
+  kernels.pack_int8(static_cast<const int8_t*>(in), rows, channels, zero_point, out);
+}
+
+void RunDequantize(const Value& output, int64_t rows, const uint32_t* in, void* out) {
+  const int channels = output.dims[output.rank - 1];
+  if (output.type == kTfLiteFloat32) {
+    reference::Unpack<float>(in, rows, channels, 1.0f, -1.0f, static_cast<float*>(out));
+  } else if (output.type == kTfLiteBool) {
+    reference::Unpack<int8_t>(in, rows, channels, 1, 0, static_cast<int8_t*>(out));
+  } else {
+    const float one = 1.0f / output.quantization.scale,
+                zero = static_cast<float>(output.quantization.zero_point);
+    const float step = one < 256.0f ? static_cast<float>(static_cast<int>(one + 0.5f)) : 256.0f;
+    reference::Unpack<int8_t>(in, rows, channels, reference::RoundToInt8(zero + step),
+                              reference::RoundToInt8(zero - step), static_cast<int8_t*>(out));
+  }
+}
+
+}  // namespace
+
+OpKind FindOp(const char* custom_name) {
+  for (int kind = 0; custom_name != nullptr && kind < static_cast<int>(OpKind::kNone); ++kind) {
+    if (strcmp(custom_name, kOps[kind].name) == 0) return static_cast<OpKind>(kind);
+  }
+  return OpKind::kNone;
+}
+
+TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op) {
+  const auto& expected = kOps[static_cast<int>(op->kind)];
+  op->input_count = node.inputs == nullptr ? 0 : node.inputs->size;
+  const int outputs = node.outputs == nullptr ? 0 : node.outputs->size;
+  FSG_ENSURE(context, op->input_count == expected.inputs && outputs == 1,
+             "%s: %d inputs and %d outputs instead of %d and 1", expected.name, op->input_count, outputs,
+             expected.inputs);
+  if (op->kind == OpKind::kConv) {
+    return ReadOptions(context, node, expected.name, kConvFields, sizeof(kConvFields) / sizeof(Field),
+                       &op->options);
+  }
+  if (op->kind == OpKind::kMaxPool) {
+    return ReadOptions(context, node, expected.name, kPoolFields, sizeof(kPoolFields) / sizeof(Field),
+                       &op->options);
+  }
+  return kTfLiteOk;
+}
+
+bool Measure(Value* value) {
+  if (value->rank < 1 || value->rank > kMaxRank) return false;
+  int64_t count = 1;
+  for (int i = 0; i < value->rank; ++i) {
+    if (value->dims[i] < 1 || __builtin_mul_overflow(count, value->dims[i], &count) || count > INT32_MAX)
+      return false;
+  }
+  value->bytes = count * (value->type == kTfLiteFloat32 || value->type == kTfLiteInt32 ? 4 : 1);
+  return true;
+}
+
+TfLiteStatus PrepareOp(TfLiteContext* context, Value* values, Op* op) {
+  const char* name = kOps[static_cast<int>(op->kind)].name;
+  FSG_ENSURE(context, op->inputs[0] >= 0, "%s: its input tensor is missing", name);
+  TfLiteStatus status = kTfLiteError;
+  switch (op->kind) {
+    case OpKind::kQuantize:
+      status = PrepareQuantize(context, values, op);
+      break;
+    case OpKind::kDequantize:
+      status = PrepareDequantize(context, values, op);
+      break;
+    case OpKind::kConv:
+      status = PrepareConv(context, values, op);
+      break;
+    case OpKind::kMaxPool:
+      status = PreparePool(context, values, op);
+      break;
+    case OpKind::kNone:
+      break;
+  }
+  if (status != kTfLiteOk) return status;
+  FSG_ENSURE(context, Measure(&values[op->output]), "%s: its output would have more than 2^31 elements",
+             name);
+  return kTfLiteOk;
+}
+
+void RunOp(const Kernels& kernels, const Value* values, const Op& op, const void* in, void* out) {
+  const uint32_t* packed = static_cast<const uint32_t*>(in);
+  switch (op.kind) {
+    case OpKind::kQuantize:
+      return RunQuantize(kernels, values[op.inputs[0]], op.rows, in, static_cast<uint32_t*>(out));
+    case OpKind::kDequantize:
+      return RunDequantize(values[op.output], op.rows, packed, out);
+    case OpKind::kConv:
+      return kernels.convolve(op.conv, op.plan, packed, out);
+    case OpKind::kMaxPool:
+      return kernels.max_pool(op.pool, packed, static_cast<uint32_t*>(out));
+    case OpKind::kNone:
+      return;
+  }
+}
+
+void FreeOp(Op* op) {
+  FreePlan(&op->plan);
+  free(op->scaled);
+}
+
+}  // namespace fsg

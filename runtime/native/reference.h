@@ -1,0 +1,129 @@
+// The obvious loops, which say what is right. Every other kernel is tested against them.
+#ifndef FSG_NATIVE_REFERENCE_H_
+#define FSG_NATIVE_REFERENCE_H_
+
+#include <string.h>
+
+#include "kernels.h"
+
+namespace fsg::reference {
+
+template <typename T>
+void Pack(const T* in, int64_t rows, int channels, T zero_point, uint32_t* out) {
+  const int words = PackedWords(channels);
+  for (int64_t row = 0; row < rows; ++row, in += channels, out += words) {
+    memset(out, 0, sizeof(uint32_t) * words);
+    for (int c = 0; c < channels; ++c) {
+      if (in[c] < zero_point) out[c / 32] |= uint32_t{1} << (c % 32);
+    }
+  }
+}
+
+template <typename T>
+void Unpack(const uint32_t* in, int64_t rows, int channels, T plus_one, T minus_one, T* out) {
+  const int words = PackedWords(channels);
+  for (int64_t row = 0; row < rows; ++row, in += words, out += channels) {
+    for (int c = 0; c < channels; ++c) out[c] = in[c / 32] >> (c % 32) & 1 ? minus_one : plus_one;
+  }
+}
+
+// The pixel of `image` under a tap, or nullptr outside of it.
+inline const uint32_t* Tap(const Window& w, const uint32_t* image, int out_y, int out_x, int ky, int kx) {
+  const int y = out_y * w.stride_height - w.pad_top + ky * w.dilation_height;
+  const int x = out_x * w.stride_width - w.pad_left + kx * w.dilation_width;
+  if (y < 0 || y >= w.in_height || x < 0 || x >= w.in_width) return nullptr;
+  return image + (static_cast<int64_t>(y) * w.in_width + x) * w.words;
+}
+
+// Twice the popcount of one output channel: a zero-padded tap counts half its channels.
+inline int32_t TwicePopcount(const Conv& conv, const uint32_t* image, int out_y, int out_x, int channel) {
+  const Window& w = conv.window;
+  const int64_t taps = static_cast<int64_t>(w.filter_height) * w.filter_width;
+  const uint32_t* filter = conv.filter + channel * taps * w.words;
+  int32_t twice = 0;
+  for (int ky = 0; ky < w.filter_height; ++ky) {
+    for (int kx = 0; kx < w.filter_width; ++kx, filter += w.words) {
+      const uint32_t* pixel = Tap(w, image, out_y, out_x, ky, kx);
+      if (pixel == nullptr && conv.zero_padding) {
+        twice += conv.channels_in;
+        continue;
+      }
+      for (int i = 0; i < w.words; ++i) {
+        twice += 2 * __builtin_popcount((pixel == nullptr ? 0 : pixel[i]) ^ filter[i]);
+      }
+    }
+  }
+  return twice;
+}
+
+inline float Transform(const Conv& conv, int32_t twice, int channel) {
+#pragma clang fp contract(off)  // the same bits on every processor, with or without fused multiply-add
+  const Window& w = conv.window;
+  int32_t dot = w.filter_height * w.filter_width * conv.channels_in - twice;
+  dot = dot < conv.clamp_min ? conv.clamp_min : dot > conv.clamp_max ? conv.clamp_max : dot;
+  return conv.bias[channel] + conv.multiplier[channel] * static_cast<float>(dot);
+}
+
+// Half away from zero, as std::round; spelled out because there is no libm to link.
+inline int8_t RoundToInt8(float value) {
+  value = value > -128.0f ? value < 127.0f ? value : 127.0f : -128.0f;
+  const int whole = static_cast<int>(value);
+  const float rest = value - static_cast<float>(whole);
+  return static_cast<int8_t>(whole + (rest >= 0.5f) - (rest <= -0.5f));
+}
+
+inline void Convolve(const Conv& conv, const ConvPlan&, const uint32_t* in, void* out) {
+  const Window& w = conv.window;
+  const int out_words = PackedWords(conv.channels_out);
+  int64_t pixel = 0;
+  for (int n = 0; n < w.batch; ++n, in += static_cast<int64_t>(w.in_height) * w.in_width * w.words) {
+    for (int y = 0; y < w.out_height; ++y) {
+      for (int x = 0; x < w.out_width; ++x, ++pixel) {
+        uint32_t* bits = static_cast<uint32_t*>(out) + pixel * out_words;
+        if (conv.output == Output::kPacked) memset(bits, 0, sizeof(uint32_t) * out_words);
+        for (int c = 0; c < conv.channels_out; ++c) {
+          const int32_t twice = TwicePopcount(conv, in, y, x, c);
+          const int64_t at = pixel * conv.channels_out + c;
+          if (conv.output == Output::kFloat) {
+            static_cast<float*>(out)[at] = Transform(conv, twice, c);
+          } else if (conv.output == Output::kInt8) {
+            static_cast<int8_t*>(out)[at] = RoundToInt8(Transform(conv, twice, c));
+          } else if (twice > 2 * static_cast<int64_t>(conv.thresholds[c])) {
+            bits[c / 32] |= uint32_t{1} << (c % 32);
+          }
+        }
+      }
+    }
+  }
+}
+
+// The maximum of signs is -1 only where all are: an AND of the bits.
+inline void MaxPool(const Window& w, const uint32_t* in, uint32_t* out) {
+  for (int n = 0; n < w.batch; ++n, in += static_cast<int64_t>(w.in_height) * w.in_width * w.words) {
+    for (int y = 0; y < w.out_height; ++y) {
+      for (int x = 0; x < w.out_width; ++x, out += w.words) {
+        memset(out, 0xff, sizeof(uint32_t) * w.words);
+        for (int ky = 0; ky < w.filter_height; ++ky) {
+          for (int kx = 0; kx < w.filter_width; ++kx) {
+            const uint32_t* pixel = Tap(w, in, y, x, ky, kx);
+            for (int i = 0; pixel != nullptr && i < w.words; ++i) out[i] &= pixel[i];
+          }
+        }
+      }
+    }
+  }
+}
+
+inline void PackFloat(const float* in, int64_t rows, int channels, uint32_t* out) {
+  Pack<float>(in, rows, channels, 0.0f, out);
+}
+
+inline void PackInt8(const int8_t* in, int64_t rows, int channels, int zero_point, uint32_t* out) {
+  Pack<int8_t>(in, rows, channels, static_cast<int8_t>(zero_point), out);
+}
+
+constexpr Kernels kKernels = {"reference", PackFloat, PackInt8, Convolve, MaxPool};
+
+}  // namespace fsg::reference
+
+#endif  // FSG_NATIVE_REFERENCE_H_

@@ -1,0 +1,180 @@
+"""Opens an exported model as a function from images to scores, whatever its file format."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsg import FsgError
+from fsg.runtime import delegate_path
+from fsg.runtime.metadata import model_format, read_metadata
+
+
+class Session:
+    """A model ready to run. `open_model` makes one.
+
+    Attributes:
+        path: the model file.
+        format: "tflite" or "onnx".
+        metadata: what `fsg export` wrote into the file; empty for a file from elsewhere.
+        input_shape: (channels, height, width) of one image.
+    """
+
+    format: str
+    input_shape: tuple[int, int, int]
+    _batch: int  # images per inference; 0 if the model takes any number
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: dict[str, Any] = read_metadata(path)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Scores [N, classes] float32 of normalised images [N, C, H, W] float32.
+
+        Raises:
+            FsgError: the images have another shape than the model's, or the inference fails.
+        """
+        if images.ndim != 4 or images.shape[1:] != self.input_shape or not len(images):
+            expected = ", ".join(map(str, self.input_shape))
+            raise FsgError(f"{self.path}: images of shape {list(images.shape)} do not fit its [N, {expected}]")
+        images = np.ascontiguousarray(images, np.float32)
+        step = self._batch or len(images)
+        scores = [self._scores(images[start : start + step]) for start in range(0, len(images), step)]
+        return np.concatenate(scores)[: len(images)]
+
+    def invoke(self) -> None:
+        """One bare inference on the input set last (zeros at first): what a benchmark times."""
+        try:
+            self._invoke()
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _invoke(self) -> None:
+        raise NotImplementedError
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _scores(self, images: np.ndarray) -> np.ndarray:
+        missing = self._batch - len(images)
+        if missing > 0:
+            images = np.concatenate([images, np.zeros((missing, *self.input_shape), np.float32)])
+        try:
+            scores = self._run(images)
+        except Exception as error:
+            raise self._failure(error) from error
+        return np.array(scores, np.float32).reshape(len(images), -1)
+
+    def _failure(self, error: Exception) -> FsgError:
+        # Any exception is the runtime's: ONNX Runtime's types share no base but Exception.
+        return FsgError(f"{self.path}: the inference failed: {_one_line(error)}")
+
+    def _set_input_shape(self, shape: list[int]) -> None:
+        """Takes [N, C, H, W] of the model's input and compares it with what the metadata promise."""
+        self.input_shape = (shape[1], shape[2], shape[3])
+        promised = self.metadata.get("input_shape")
+        if isinstance(promised, list) and promised[1:] != shape[1:]:
+            raise FsgError(
+                f"{self.path}: its input is {shape[1:]} but its metadata say {promised[1:]}; export it again"
+            )
+
+
+class TfliteSession(Session):
+    """A .tflite file in the stock LiteRT interpreter; XNNPACK runs what the delegate leaves."""
+
+    format = "tflite"
+
+    def __init__(self, path: Path, *, num_threads: int, delegate: bool, kernels: str) -> None:
+        from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+        super().__init__(path)
+        library = delegate_path() if delegate else None
+        try:
+            delegates = [load_delegate(library, {"kernels": kernels})] if library else []
+        except (ValueError, OSError) as error:
+            raise FsgError(f"{library}: {_one_line(error)}") from error
+        try:
+            self._interpreter = Interpreter(
+                model_path=str(path), num_threads=num_threads, experimental_delegates=delegates
+            )
+            self._interpreter.allocate_tensors()
+            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise FsgError(f"{path}: LiteRT refuses this model: {_one_line(error)}") from error
+        if len(inputs) != 1 or not outputs or len(inputs[0]["shape"]) != 4 or inputs[0]["dtype"] != np.float32:
+            raise FsgError(f"{path}: expected one float32 image [N, H, W, C] as input; export it with `fsg export`")
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+        batch, height, width, channels = (int(n) for n in inputs[0]["shape"])
+        self._batch = batch
+        self._set_input_shape([batch, channels, height, width])
+        self._interpreter.set_tensor(self._input, np.zeros((batch, height, width, channels), np.float32))
+
+    def _invoke(self) -> None:
+        self._interpreter.invoke()
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        self._interpreter.set_tensor(self._input, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output)
+
+
+class OnnxSession(Session):
+    """A .onnx file in ONNX Runtime."""
+
+    format = "onnx"
+
+    def __init__(self, path: Path, *, num_threads: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise FsgError(f"{path}: ONNX models need onnxruntime: pip install 'fsg[export]'") from error
+
+        super().__init__(path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+        options.log_severity_level = 3  # errors only; they arrive as exceptions anyway
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise FsgError(f"{path}: ONNX Runtime refuses this model: {_one_line(error)}") from error
+        inputs = self._session.get_inputs()
+        shape = inputs[0].shape if inputs else []
+        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type != "tensor(float)":
+            raise FsgError(f"{path}: expected one float32 image [N, C, H, W] as input; export it with `fsg export`")
+        if not all(isinstance(n, int) for n in shape[1:]):
+            raise FsgError(f"{path}: the size of its input {shape} is not fixed; export it with `fsg export`")
+        self._batch = shape[0] if isinstance(shape[0], int) else 0
+        self._set_input_shape(shape)
+        self._feed = {inputs[0].name: np.zeros((self._batch or 1, *self.input_shape), np.float32)}
+
+    def _invoke(self) -> None:
+        self._session.run(None, self._feed)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        self._feed = dict.fromkeys(self._feed, images)
+        return self._session.run(None, self._feed)[0]
+
+
+def open_model(path: str | Path, *, num_threads: int = 1, delegate: bool = True, kernels: str = "auto") -> Session:
+    """Opens a .tflite or .onnx file for inference.
+
+    Args:
+        path: the model file.
+        num_threads: threads for the operators that are not binary (and for all of an ONNX model).
+        delegate: False leaves the binary operators of a .tflite file to LiteRT, which does not know them.
+        kernels: which binary kernels a .tflite file runs on: "auto", the plain "reference" loops to find
+            out whether a kernel is to blame, or an instruction set as `active_kernels` names it.
+
+    Raises:
+        FsgError: a missing, truncated or unsupported file, or a runtime that is not installed.
+    """
+    path = Path(path)
+    if num_threads < 1:
+        raise FsgError(f"num_threads is {num_threads}; give at least 1")
+    if model_format(path) == "tflite":
+        return TfliteSession(path, num_threads=num_threads, delegate=delegate, kernels=kernels)
+    return OnnxSession(path, num_threads=num_threads)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

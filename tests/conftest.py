@@ -1,0 +1,32 @@
+"""Fixtures that all tests may use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Vectors in float64 made with the published FSG code (two-tiger/FSG); see test_published_equations.py."""
+    with np.load(Path(__file__).parent / "golden" / "fsg_golden.npz") as archive:
+        return dict(archive)
+
+
+@pytest.fixture(scope="session")
+def digits_npz(tmp_path_factory):
+    """Real handwritten digits as a small npz data set: 256 training and 260 test images, 3x16x16."""
+    from fsg.training.data import load_dataset
+
+    data = load_dataset("digits")
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    small = {name: getattr(data, name)[..., ::2, ::2] for name in ("x_train", "x_test")}
+    np.savez(
+        path,
+        x_train=small["x_train"][::5][:256],
+        y_train=data.y_train[::5][:256],
+        x_test=small["x_test"][:260],
+        y_test=data.y_test[:260],
+        class_names=np.array([f"digit {i}" for i in range(10)]),
+    )
+    return path

@@ -1,0 +1,95 @@
+"""Scan, hypernetworks and history against float64 vectors from the published FSG code.
+
+The published slow net reads one flat sequence, [embedding, last gradients of the whole layer], so here a layer is one
+sequence; the per-weight rule feeds the same modules one sequence per weight.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from fsg.training.history import GradientHistory
+from fsg.training.hypernet import FastNet, SlowNet
+from fsg.training.scan import selective_scan
+
+LAYERS = ("conv", "fc")
+
+
+def tensor(array):
+    return torch.from_numpy(np.asarray(array)).double()
+
+
+@pytest.fixture
+def slow(golden):
+    prefix = "hyper/slow/"
+    state = {key.removeprefix(prefix): tensor(value) for key, value in golden.items() if key.startswith(prefix)}
+    net = SlowNet(layers=2, expand=100, states=16, kernel=8).double()
+    net.load_state_dict(state)
+    return net
+
+
+@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_slow_gradient(golden, slow, layer, step):
+    gradients = tensor(golden[f"in/{layer}/raw_grad"])
+    history = torch.cat([g.flatten() for g in gradients[max(0, step - 4) : step + 1]])
+    embedding = slow.layer_embedding(torch.tensor([LAYERS.index(layer)]))
+    with torch.no_grad():
+        output = slow.mamba(torch.cat([embedding, history[None]], 1)[..., None])
+    expected = golden[f"fixed/t{step}/{layer}/slow_grad"]
+    np.testing.assert_allclose(output[0, -expected.size :, 0].numpy(), expected.ravel(), rtol=1e-9, atol=1e-18)
+
+
+@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_fast_gradient(golden, layer, step):
+    net = FastNet(100).double()
+    for index, name in ((0, "linear1"), (2, "linear2"), (4, "linear3")):
+        net[index].weight.data = tensor(golden[f"hyper/fast/{name}.weight"])
+    seen = tensor(golden[f"fixed/t{step}/{layer}/pre_quantized_in"]).reshape(-1, 1)
+    gradient = tensor(golden[f"in/{layer}/raw_grad"][step]).reshape(-1, 1)
+    with torch.no_grad():
+        fast = gradient * net(seen)
+    expected = golden[f"fixed/t{step}/{layer}/fast_grad"].ravel()
+    np.testing.assert_allclose(fast[:, 0].numpy(), expected, rtol=1e-10, atol=1e-20)
+
+
+def test_scan_is_the_recurrence():
+    torch.manual_seed(0)
+    n, steps, channels, states = 3, 5, 4, 2
+    u, dt = torch.randn(n, steps, channels).double(), torch.rand(n, steps, channels).double()
+    A, D = -torch.rand(channels, states).double(), torch.randn(channels).double()
+    B, C = torch.randn(n, steps, states).double(), torch.randn(n, steps, states).double()
+    y = selective_scan(u, dt, A, B, C, D)
+    for i in range(n):
+        for e in range(channels):
+            h = [0.0] * states
+            for t in range(steps):
+                step = dt[i, t, e]
+                h = [float(torch.exp(step * A[e, s]) * h[s] + step * B[i, t, s] * u[i, t, e]) for s in range(states)]
+                expected = sum(C[i, t, s] * h[s] for s in range(states)) + D[e] * u[i, t, e]
+                assert abs(float(y[i, t, e] - expected)) < 1e-12
+
+
+def test_per_weight_sequences_do_not_mix(slow):
+    """Weights are the batch axis: one weight's history moves only its own slow gradient."""
+    history = torch.randn(6, 5).double()
+    layer = torch.tensor([0, 0, 0, 1, 1, 1])
+    with torch.no_grad():
+        before = slow(history, layer)
+        history[2, 0] += 1
+        after = slow(history, layer)
+    changed = (before != after).tolist()
+    assert changed == [False, False, True, False, False, False]
+
+
+def test_history_is_a_ring_in_order():
+    history = GradientHistory(3, 2)
+    assert history.ordered().tolist() == [[0, 0, 0], [0, 0, 0]]
+    for value in range(1, 6):
+        history.push(torch.tensor([value, -value], dtype=torch.float32))
+        assert history.newest().tolist() == [value, -value]
+    assert history.ordered().tolist() == [[3, 4, 5], [-3, -4, -5]]
+    half_full = GradientHistory(3, 1)
+    half_full.push(torch.tensor([7.0]))
+    assert half_full.ordered().tolist() == [[0, 0, 7]]
