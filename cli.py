@@ -193,7 +193,8 @@ def unused_folder(config: Config) -> Path:
 def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_dir: str | None) -> None:
     """Write a trained model as .tflite or .onnx.
 
-    Each is compared with PyTorch on real test images before it takes its place. The hypernetworks stay behind. RUN is a run folder; the newest under ./runs if left away.
+    Each is compared with PyTorch on real test images before it takes its place. The hypernetworks stay behind. RUN is
+    a run folder; the newest under ./runs if left away.
     """
     run = run or newest_run()
     load_config(run / "config.toml")
@@ -263,7 +264,8 @@ def parse_threads(text: str) -> list[int]:
 def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_json: bool) -> None:
     """Accuracy of a run or a model file on real images.
 
-    FILE is a .tflite or .onnx. The images are the test split of a data set. The newest run under ./runs if neither is given.
+    FILE is a .tflite or .onnx. The images are the test split of a data set. With neither, the
+    newest run under ./runs is taken.
     """
     target = target or newest_run()
     with make_console().status(f"testing {target}") as status:

@@ -32,7 +32,7 @@ def benchmark(
         A record that describes itself: artefact, format, device, kind ("measured"), threads, runs,
         latency_ms {min, p50, p90, p99, mean, std}, first_run_ms, size_bytes of the file,
         peak_rss_bytes of the process, base_rss_bytes (the same before the model was opened),
-        cpu, kernels, fsg_version.
+        cpu, kernels, fsg_version; and accuracy, dataset and float_size_bytes if the export's report is beside it.
 
     Raises:
         FsgError: the model does not open or run, or the process dies.
@@ -51,7 +51,23 @@ def benchmark(
     if child.returncode:
         raise FsgError(lines[-1] if child.returncode == 2 else f"{path}: the benchmark failed: {lines[-1]}")
     record: dict[str, Any] = json.loads(lines[-1])
-    return {**record, "device": device}
+    return {**record, "device": device, **exported_facts(Path(path))}
+
+
+def exported_facts(path: Path) -> dict[str, Any]:
+    """Accuracy and float32 size from the export's report.json beside a model file; empty if that knows it not."""
+    try:
+        report = json.loads(path.with_name("report.json").read_text())
+        for artefact in report["artefacts"]:
+            if Path(artefact["path"]).name == path.name and artefact["size_bytes"] == path.stat().st_size:
+                return {
+                    "accuracy": artefact["verify"]["accuracy"],
+                    "dataset": report["dataset"],
+                    "float_size_bytes": report["float_size_bytes"],
+                }
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the report is a courtesy, the measurement does not need it
+    return {}
 
 
 def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Accuracy of an exported model on a labelled set of images."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from fsg import FsgError
-from fsg.runtime.session import Session
 
 _CHUNK = 64  # images between two calls of `progress`, and in memory as float32 at a time
 
@@ -27,42 +27,77 @@ def normalize(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     return (images.astype(np.float32) / np.float32(255) - shift) / scale
 
 
+class Classifier(Protocol):
+    """What can be evaluated: an opened model file, or a run."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]: ...
+
+    def __call__(self, images: np.ndarray, /) -> np.ndarray: ...
+
+
 def evaluate(
-    session: Session,
+    model: Classifier,
     images: np.ndarray,
     labels: np.ndarray,
+    class_names: Sequence[str],
     *,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
-    """Top-1 accuracy of `session` on raw images, normalised with the model's own mean and std.
+    """Top-1 accuracy of `model` on raw images, normalised with the model's own mean and std.
 
     Args:
-        session: an opened model whose metadata hold mean and std.
+        model: an opened model, or a run, whose metadata hold mean, std and class_names.
         images: uint8 [N, C, H, W].
-        labels: integers [N].
+        labels: integers [N], indices into class_names.
+        class_names: of the data set; another order than the model's is put right.
         progress: called with the number of images done so far.
 
     Returns:
         {"accuracy": fraction of images whose highest score is their label's, "samples": N}
 
     Raises:
-        FsgError: shapes that do not fit each other or the model, or a model without mean and std.
+        FsgError: shapes or classes that do not fit the model, or a model without mean and std.
     """
-    if images.ndim != 4 or images.shape[1:] != session.input_shape:
+    if images.ndim != 4 or images.shape[1:] != model.input_shape:
         raise FsgError(
-            f"{session.path}: takes images of {list(session.input_shape)}, but the data set has "
+            f"{model.path}: takes images of {list(model.input_shape)}, but the data set has "
             f"{list(images.shape[1:])}; choose the data set it was trained on"
         )
     if len(images) != len(labels) or not len(images):
         raise FsgError(f"{len(images)} images with {len(labels)} labels cannot be evaluated; give one label each")
-    if "mean" not in session.metadata or "std" not in session.metadata:
-        raise FsgError(f"{session.path}: says no mean and std to normalise with; export it with `fsg export`")
-    mean, std = session.metadata["mean"], session.metadata["std"]
+    if "mean" not in model.metadata or "std" not in model.metadata:
+        raise FsgError(f"{model.path}: says no mean and std to normalise with; export it with `fsg export`")
+    mean, std = model.metadata["mean"], model.metadata["std"]
+    labels = _in_order_of(model, labels, list(class_names))
     correct = 0
     for start in range(0, len(images), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        scores = session(normalize(images[chunk], mean, std))
-        correct += int(np.count_nonzero(scores.argmax(axis=1) == np.asarray(labels[chunk])))
+        scores = model(normalize(images[chunk], mean, std))
+        correct += int(np.count_nonzero(scores.argmax(axis=1) == labels[chunk]))
         if progress is not None:
             progress(min(start + _CHUNK, len(images)))
     return {"accuracy": correct / len(images), "samples": len(images)}
+
+
+def _in_order_of(model: Classifier, labels: np.ndarray, names: list[str]) -> np.ndarray:
+    """The labels as indices into the model's class names; plain numbers instead of names are taken as they are."""
+    labels, own = np.asarray(labels), list(model.metadata.get("class_names", names))
+    if set(names) <= set(own):
+        return np.array([own.index(name) for name in names])[labels]
+    stray = next(name for name in names if name not in own)
+    if not all(name.isdecimal() for name in names):
+        raise FsgError(f"{model.path}: knows no class {stray!r}; its classes are {_short_list(own)}")
+    if labels.max() >= len(own):
+        raise FsgError(f"{model.path}: has {len(own)} classes, but the data set has a label {labels.max()}")
+    return labels
+
+
+def _short_list(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -7,37 +7,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS = ("file", "format", "threads", "median", "p90", "p99", "best", "size", "memory", "kind")
-_CAPTION = "median, p90, p99, best: milliseconds of {} runs; memory: peak of the whole process"
-
 
 def bench_table(records: Iterable[dict[str, Any]]) -> "Table":
     """One row for each record of `fsg.runtime.benchmark.benchmark`, in their order; fits 80 columns."""
     from rich.table import Table
 
     records = list(records)
-    devices = ", ".join(dict.fromkeys(record["device"] for record in records))
+    known = [record for record in records if "accuracy" in record]
+    machines = ", ".join(dict.fromkeys(f"{record['device']} ({record['cpu']})" for record in records))
     runs = " or ".join(str(n) for n in dict.fromkeys(record["runs"] for record in records))
+    caption = f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process"
+    if known:
+        sets = ", ".join(dict.fromkeys(record["dataset"] for record in known))
+        caption += f"\naccuracy: on the test images of {sets}; smaller: than the float32 weights"
     table = Table(
-        title=f"Time for one image on {devices}",
-        caption=_CAPTION.format(runs),
-        box=None,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+        title=f"Time for one image on {machines}", caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False
     )
-    for column in _COLUMNS:
-        is_text = column in ("file", "format", "kind")
+    columns = ["file", "threads", "median", "p90", "p99", "size", "memory"]
+    for column in (*columns, *(["smaller", "accuracy"] if known else []), "kind"):
+        is_text = column in ("file", "kind")
         table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
     for record in records:
         latency = record["latency_ms"]
-        table.add_row(
+        cells = [
             Path(record["artefact"]).name,
-            record["format"],
             str(record["threads"]),
-            *(_milliseconds(latency[name]) for name in ("p50", "p90", "p99", "min")),
+            *(_milliseconds(latency[name]) for name in ("p50", "p90", "p99")),
             *(_bytes(record[name]) for name in ("size_bytes", "peak_rss_bytes")),
-            record["kind"],
-        )
+        ]
+        if "accuracy" in record:
+            smaller = record["float_size_bytes"] / record["size_bytes"]
+            cells += [f"{smaller:.1f}x", f"{record['accuracy']:.2%}"]
+        elif known:
+            cells += ["", ""]
+        table.add_row(*cells, record["kind"])
     return table
 
 

@@ -1,5 +1,9 @@
 """Opens an exported model as a function from images to scores, whatever its file format."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +98,11 @@ class TfliteSession(Session):
         except (ValueError, OSError) as error:
             raise FsgError(f"{library}: {_one_line(error)}") from error
         try:
-            self._interpreter = Interpreter(
-                model_path=str(path), num_threads=num_threads, experimental_delegates=delegates
-            )
-            self._interpreter.allocate_tensors()
+            with _quiet():
+                self._interpreter = Interpreter(
+                    model_path=str(path), num_threads=num_threads, experimental_delegates=delegates
+                )
+                self._interpreter.allocate_tensors()
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         except (RuntimeError, ValueError, MemoryError) as error:
             raise FsgError(f"{path}: LiteRT refuses this model: {_one_line(error)}") from error
@@ -178,3 +183,17 @@ def open_model(path: str | Path, *, num_threads: int = 1, delegate: bool = True,
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what native code writes to stderr; LiteRT announces its delegates there, and puts errors in exceptions."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -100,16 +100,24 @@ def test_evaluate(path):
     mean, std = (np.reshape(session.metadata[k], (3, 1, 1)) for k in ("mean", "std"))
     right = expected((images / 255 - mean) / std).argmax(1)
     labels = np.where(np.arange(70) % 10 < 7, right, (right + 1) % 5)
-    seen = []
-    assert evaluate(session, images, labels, progress=seen.append) == {"accuracy": 49 / 70, "samples": 70}
+    seen: list[int] = []
+    names = session.metadata["class_names"] = ["ant", "bee", "cat", "dog", "elk"]
+    assert evaluate(session, images, labels, names, progress=seen.append) == {"accuracy": 49 / 70, "samples": 70}
     assert seen == [64, 70]
     with pytest.raises(FsgError, match=r"takes images of \[3, 4, 6\], but the data set has \[1, 4, 6\]"):
-        evaluate(session, images[:, :1], labels)
+        evaluate(session, images[:, :1], labels, names)
     with pytest.raises(FsgError, match="70 images with 3 labels"):
-        evaluate(session, images, labels[:3])
+        evaluate(session, images, labels[:3], names)
+    turned = evaluate(session, images, len(names) - 1 - labels, names[::-1])
+    assert turned["accuracy"] == 49 / 70
+    with pytest.raises(FsgError, match="knows no class 'zebra'"):
+        evaluate(session, images, labels, [*names, "zebra"])
+    numbers = [str(label) for label in range(70)]
+    with pytest.raises(FsgError, match="has 5 classes, but the data set has a label 69"):
+        evaluate(session, images, np.arange(70), numbers)
     session.metadata.clear()
     with pytest.raises(FsgError, match="no mean and std"):
-        evaluate(session, images, labels)
+        evaluate(session, images, labels, names)
 
 
 def test_normalize():
