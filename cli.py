@@ -14,6 +14,7 @@ from fsg.training.config import CHOICES, Config, load_config, save_config
 
 RUNS = Path("runs")
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "summary.json")
+EXTRAS = {"torch": "train", "matplotlib": "train", "onnx": "export"}  # which extra brings what a command may lack
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -24,10 +25,15 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = 130
-    except (click.ClickException, FsgError) as error:
+    except (click.ClickException, FsgError, ModuleNotFoundError) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        if isinstance(error, ModuleNotFoundError):
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            message = f"this needs the package {error.name}: pip install 'fsg[{extra}]'"
         if "--debug" in sys.argv:
             raise
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
         code = 2
     sys.exit(code)
@@ -142,19 +148,15 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **setti
 def run_training(config: Config, folder: Path) -> None:
     """Trains into an existing run folder and prints where things are."""
     console = make_console(stderr=False)
-    console.print(f"{config.model} on {config.dataset} by {config.method}, into {folder}", highlight=False)
     from fsg.training.loop import train as train_loop
 
     try:
         summary = train_loop(config, folder, console)
     except KeyboardInterrupt:
-        console.print(f"interrupted; continue with: fsg train --resume {folder}", highlight=False)
+        click.echo(f"interrupted; continue with: fsg train --resume {folder}")
         sys.exit(130)
-    console.print(
-        f"test accuracy {summary['test_accuracy']:.2%}, {summary['seconds_per_step']:.3f} s a step;"
-        f" curves in {folder / 'curves.png'}\nnext: fsg export {folder} --format tflite",
-        highlight=False,
-    )
+    click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
+    click.echo(f"next: fsg export {folder} --format tflite --format onnx")
 
 
 def absolute_spec(spec: str) -> str:
@@ -208,6 +210,8 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
     from fsg.export.report import export_table
 
     print_table(export_table(report))
+    paths = " ".join(artefact["path"] for artefact in report["artefacts"])
+    click.echo(f"next: fsg bench {paths}")
 
 
 @cli.command()
@@ -225,10 +229,12 @@ def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_pa
     from fsg.runtime.metadata import model_format
     from fsg.runtime.report import bench_table
 
+    counts = parse_threads(threads)
+    if json_path and json_path != "-":
+        make_folder(Path(json_path).parent)
     files = files or newest_export()
     for path in files:
         model_format(path)
-    counts = parse_threads(threads)
     console = make_console()
     records = []
     for path in files:

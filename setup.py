@@ -9,6 +9,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 NATIVE = Path("runtime/native")
 LIBRARY = "libfsg_delegate.so"
@@ -39,6 +40,13 @@ class BuildNative(build_ext):
         return str(Path(*fullname.split(".")[:-1], LIBRARY))
 
 
+class BuildModules(build_py):
+    """The folder of this file is the package fsg, but this file is no part of it."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        return [module for module in super().find_package_modules(package, package_dir) if module[1] != "setup"]
+
+
 class PlatformWheel(bdist_wheel):
     """The library has a C interface: one wheel serves every Python 3 of the platform."""
 
@@ -51,4 +59,6 @@ delegate = Extension(
     sources=sorted(map(str, NATIVE.glob("*.cc"))),
     depends=sorted(map(str, NATIVE.glob("*.h"))),
 )
-setup(ext_modules=[delegate], cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel})
+setup(
+    ext_modules=[delegate], cmdclass={"build_ext": BuildNative, "build_py": BuildModules, "bdist_wheel": PlatformWheel}
+)

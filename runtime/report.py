@@ -5,24 +5,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
-def bench_table(records: Iterable[dict[str, Any]]) -> "Table":
+def bench_table(records: Iterable[dict[str, Any]]) -> "Group":
     """One row for each record of `fsg.runtime.benchmark.benchmark`, in their order; fits 80 columns."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     records = list(records)
     known = [record for record in records if "accuracy" in record]
     machines = ", ".join(dict.fromkeys(f"{record['device']} ({record['cpu']})" for record in records))
     runs = " or ".join(str(n) for n in dict.fromkeys(record["runs"] for record in records))
-    caption = f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process"
+    notes = [f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process"]
     if known:
         sets = ", ".join(dict.fromkeys(record["dataset"] for record in known))
-        caption += f"\naccuracy: on the test images of {sets}; smaller: than the float32 weights"
-    table = Table(
-        title=f"Time for one image on {machines}", caption=caption, box=None, padding=(0, 1, 0, 0), pad_edge=False
-    )
+        notes.append(f"smaller: than the float32 weights; accuracy: on the test images of {sets}")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     columns = ["file", "threads", "median", "p90", "p99", "size", "memory"]
     for column in (*columns, *(["smaller", "accuracy"] if known else []), "kind"):
         is_text = column in ("file", "kind")
@@ -41,7 +41,8 @@ def bench_table(records: Iterable[dict[str, Any]]) -> "Table":
         elif known:
             cells += ["", ""]
         table.add_row(*cells, record["kind"])
-    return table
+    title = f"Time for one image on {machines}"
+    return Group(Text(title, "bold"), table, Text("\n".join(notes), "dim"))
 
 
 def _milliseconds(value: float) -> str:

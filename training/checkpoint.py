@@ -103,8 +103,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
             f"{folder} has no {CHECKPOINT} yet: its first epoch was not finished; fsg train --resume {folder}"
         ) from error
     except Exception as error:  # torch raises many types for broken archives
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise FsgError(f"cannot read {path}: it is truncated or no checkpoint ({reason}); train anew") from error
+        raise FsgError(f"cannot read {path}: it is truncated or no checkpoint; train anew") from error
     if not isinstance(content, dict):
         raise FsgError(f"cannot read {path}: it is no checkpoint of fsg")
     check_format(content.get("format"), path)

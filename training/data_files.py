@@ -355,6 +355,10 @@ def read_folder(path: Path, *, test_only: bool = False, progress: Progress | Non
     and files that are no images by name are passed over. progress(done, total) counts files.
     Errors: FsgError naming the folder or file.
     """
+    if not path.is_dir():
+        raise FsgError(
+            f"{path}: no such folder; give one with {path.name}/train/CLASS and {path.name}/test/CLASS in it"
+        )
     need("PIL", f"{path}: reading images needs Pillow")
     test_names = _subfolders(path / "test")
     names = test_names if test_only and not (path / "train").exists() else _subfolders(path / "train")

@@ -44,12 +44,17 @@ class MambaBlock(nn.Module):
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        length, states = tokens.shape[1], self.A_log.shape[1]
-        x, gate = self.in_proj(tokens).chunk(2, dim=-1)
-        u = F.silu(self.conv1d(x.mT)[..., :length].mT)
-        dt, B, C = self.x_proj(u).split([1, states, states], dim=-1)
-        y = selective_scan(u, F.softplus(self.dt_proj(dt)), -torch.exp(self.A_log), B, C, self.D)
-        return self.out_proj(y * F.silu(gate))
+        steps = tokens[..., 0].T[:, None].contiguous()  # [T, 1, N], for the layout see selective_scan
+        x, gate = (self.in_proj.weight @ steps).chunk(2, dim=1)
+        kernel, states = self.conv1d.kernel_size[0], self.A_log.shape[1]
+        padded = torch.cat([x.new_zeros(kernel - 1, *x.shape[1:]), x])
+        taps = self.conv1d.weight[:, 0, :, None].unbind(1)
+        u = sum((tap * padded[k : k + len(x)] for k, tap in enumerate(taps)), self.conv1d.bias[:, None])
+        u = F.silu(u)
+        dt, B, C = (self.x_proj.weight @ u).split([1, states, states], dim=1)
+        dt = F.softplus(self.dt_proj.weight @ dt + self.dt_proj.bias[:, None])
+        y = selective_scan(u, dt, -torch.exp(self.A_log), B, C, self.D)
+        return (self.out_proj.weight @ (y * F.silu(gate))).permute(2, 0, 1)
 
 
 class SlowNet(nn.Module):

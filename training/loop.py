@@ -64,6 +64,14 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
         rows, steps, seconds = checkpoint["rows"], checkpoint["steps"], checkpoint["seconds"]
         del checkpoint
 
+    binary, floats = count_parameters(model)
+    console.print(
+        f"{config.model} ({binary:,} one-bit and {floats:,} float parameters) by {config.method}"
+        f" on {len(data.x_train):,} images of {config.dataset}, into {folder}"
+        + (f", after epoch {len(rows)}" if rows else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
     normalize = Normalizer(info, device)
     x_test, y_test = normalize(data.x_test), torch.from_numpy(data.y_test).to(device)
     steps_per_epoch = len(data.x_train) // config.batch_size
@@ -124,13 +132,13 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
                 f"epoch {epoch + 1:>{len(str(config.epochs))}}/{config.epochs}  train loss {row['train_loss']:.4f}"
                 f"  test loss {test_loss:.4f}  test accuracy {test_accuracy:.2%}",
                 highlight=False,
+                soft_wrap=True,
             )
     finally:
         if rows:
             write_metrics(folder / "metrics.csv", rows)
             plot_curves(rows, folder / "curves.png", f"{config.model}, {config.method}, {config.dataset}")
 
-    binary, floats = count_parameters(model)
     summary = {
         "method": config.method,
         "model": config.model,

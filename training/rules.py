@@ -21,8 +21,8 @@ from fsg.training.layers import binary_layers
 from fsg.training.quantizers import check_name
 
 BETAS = (0.9, 0.999)
-CHUNK = 8192  # weights that pass the hypernetworks together: their states stay in the cache
-META_SAMPLE = 16384  # weights whose gradient teaches the hypernetworks in one step
+CHUNK = 32768  # weights that pass the hypernetworks together; more would spill out of the caches
+META_SAMPLE = 8192  # weights whose gradient teaches the hypernetworks in one step
 
 
 class GradientRule:

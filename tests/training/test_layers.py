@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsg import FsgError
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers, count_parameters, float_size
+from fsg.training.layers import (
+    BinaryActivation,
+    BinaryConv2d,
+    BinaryLinear,
+    binary_layers,
+    count_parameters,
+    float_size,
+)
 
 
 @settings(deadline=None, max_examples=40)

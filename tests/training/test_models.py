@@ -54,7 +54,7 @@ def test_initial_weights(tmp_path):
 
     with pytest.raises(FsgError, match=r"fc.weight is \[10, 64\], the model needs \[3, 64\]"):
         load_initial_weights(build_model("resnet20", classes=3), path)
-    with pytest.raises(FsgError, match="lacks layer1.3"):
+    with pytest.raises(FsgError, match=r"lacks layer1\.3"):
         load_initial_weights(build_model("resnet32", classes=10), path)
     with pytest.raises(FsgError, match="no such file"):
         load_initial_weights(model, tmp_path / "nowhere.pth")

@@ -1,0 +1,242 @@
+"""The command line as its users meet it: the whole way from training to a measurement, and what goes wrong on it."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fsg import cli
+
+
+@pytest.fixture
+def fsg(monkeypatch, capsys):
+    """Runs a command in this process; returns its exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fsg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(fsg):
+    """Runs a command that must fail the polite way; returns its one line."""
+
+    def run(*arguments):
+        code, _, err = fsg(*arguments)
+        assert code == 2
+        assert err.startswith("fsg: error: ") and err.count("\n") == 1, err
+        return err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, digits_npz):
+    """A folder with a short run and its exports under runs/short."""
+    folder = tmp_path_factory.mktemp("project")
+    command = [sys.executable, "-m", "fsg"]
+    train = ["train", "--dataset", f"npz:{digits_npz}", "--epochs", "2", "--out", "runs/short"]
+    export = ["export", "--format", "tflite", "--format", "onnx"]
+    for arguments in (train, export):
+        subprocess.run([*command, *arguments], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_project(request, monkeypatch, tmp_path):
+    folder = request.getfixturevalue("project") if "project" in request.fixturenames else tmp_path
+    monkeypatch.chdir(folder)
+
+
+def test_a_run_holds_what_is_promised(project):
+    run = project / "runs" / "short"
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.toml", "metrics.csv", "checkpoint.pt", "curves.png", "summary.json", "export"}
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["method"], summary["model"], summary["epochs"], summary["seed"]) == ("fsg", "resnet20", 2, 0)
+    assert 0 <= summary["test_accuracy"] <= 1 and summary["train_loss"] > 0 and summary["seconds_per_step"] > 0
+    assert summary["binary_parameters"] == 267264 and summary["float_parameters"] == 5210
+    assert summary["hypernetwork_parameters"] > 0
+    with open(run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[-1]["test_accuracy"]) == summary["test_accuracy"]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_holds_what_is_promised(project):
+    report = json.loads((project / "runs/short/export/report.json").read_text())
+    summary = json.loads((project / "runs/short/summary.json").read_text())
+    assert report["hypernetwork_parameters_discarded"] == summary["hypernetwork_parameters"]
+    tflite, onnx = report["artefacts"]
+    assert tflite["ops"]["LceBconv2d"] == 18 and tflite["ops"]["CONV_2D"] == 3
+    for artefact in (tflite, onnx):
+        assert artefact["size_bytes"] == (project / artefact["path"]).stat().st_size <= report["float_size_bytes"] / 8
+        verify = artefact["verify"]
+        assert verify["samples"] == 260 and verify["top1_agreement"] >= 0.995 and verify["median_abs_diff"] <= 1e-4
+        assert verify["torch_accuracy"] == pytest.approx(summary["test_accuracy"], abs=1e-6)
+
+
+def test_bench_takes_the_newest_export_and_says_so(project, fsg):
+    code, out, err = fsg("bench", "--threads", "1,2", "--runs", "3", "--json", "-")
+    assert code == 0 and "taking the newest export, runs/short/export" in err
+    records = json.loads(out)
+    measured = [(r["artefact"].split("/")[-1], r["threads"], r["kind"], r["runs"]) for r in records]
+    assert measured == [(f"model.{f}", t, "measured", 3) for f in ("tflite", "onnx") for t in (1, 2)]
+    for record in records:
+        latency = record["latency_ms"]
+        assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["p99"]
+        assert record["peak_rss_bytes"] > 1e7 and record["accuracy"] >= 0
+
+    code, out, _ = fsg("bench", "runs/short/export/model.tflite", "--runs", "3", "--json", "bench.json")
+    assert code == 0 and "model.tflite" in out and "measured" in out
+    assert json.loads((project / "bench.json").read_text())[0]["format"] == "tflite"
+
+
+def test_eval_agrees_between_run_and_artefacts(project, fsg):
+    accuracies = []
+    for target in ("runs/short", "runs/short/export/model.tflite", "runs/short/export/model.onnx"):
+        code, out, _ = fsg("eval", target, "--json")
+        result = json.loads(out)
+        assert code == 0 and result["samples"] == 260
+        accuracies.append(result["accuracy"])
+    assert max(accuracies) - min(accuracies) <= 1 / 260
+    code, out, err = fsg("eval")
+    assert code == 0 and "on 260 images" in out and "taking the newest run, runs/short" in err
+
+
+def test_eval_of_other_data(project, fsg, refused, digits_npz):
+    with np.load(digits_npz) as archive:
+        data = dict(archive)
+    del data["x_train"], data["y_train"]
+    np.savez("reversed.npz", **data | {"class_names": data["class_names"][::-1], "y_test": 9 - data["y_test"]})
+    expected = json.loads(fsg("eval", "runs/short", "--json")[1])["accuracy"]
+    code, out, _ = fsg("eval", "runs/short/export/model.tflite", "--dataset", "npz:reversed.npz", "--json")
+    assert code == 0 and json.loads(out)["accuracy"] == pytest.approx(expected, abs=1 / 260)
+    assert "takes images of [3, 16, 16]" in refused("eval", "runs/short", "--dataset", "digits")
+
+
+def test_summary_and_env(project, fsg):
+    code, out, _ = fsg("summary", "resnet32")
+    assert code == 0 and "layer1.4.conv2" in out and "464,896" not in out.splitlines()[0]
+    code, out, _ = fsg("summary")
+    assert code == 0 and "16x16x16" in out and "267,264" in out.splitlines()[-1]
+    code, out, _ = fsg("env")
+    assert code == 0 and "native kernels" in out and "torch" in out
+    assert fsg("--version")[1].startswith("fsg 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--dataset", "cifra10"], "did you mean cifar10"),
+        (["train", "--model", "resnet21"], "'resnet21' is not one of 'resnet20'"),
+        (["train", "--method", "magic"], "'magic' is not one of 'fsg', 'ste'"),
+        (["train", "--dataset", "folder:nowhere"], "nowhere: no such folder"),
+        (["train", "--dataset", "folder:empty"], "empty/test: cannot be read"),
+        (["train", "--dataset", "npz:nothing.npz"], "nothing.npz: cannot be read"),
+        (["train", "--out", "file/run"], "cannot create the folder file/run"),
+        (["train", "--epochs", "0"], "epochs is 0: it must be at least 1"),
+        (["train", "--lr", "nan"], "learning rate is nan"),
+        (["train", "--alpha", "1"], "alpha is 1.0"),
+        (["train", "--init", "file"], "not a state dict"),
+        (["train", "--resume", "empty"], "empty is not a run"),
+        (["export"], "no run under ./runs"),
+        (["export", "--format", "coreml"], "'coreml' is not one of"),
+        (["bench"], "no export under ./runs"),
+        (["bench", "file"], "file: not a model file"),
+        (["bench", "file.tflite"], "file.tflite: no such file"),
+        (["bench", "--threads", "two"], "--threads two"),
+        (["eval", "missing.onnx"], "missing.onnx: no such file"),
+        (["summary", "resnet21"], "neither a run folder nor a model"),
+        (["trian"], "No such command 'trian'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(refused, tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("no folder")
+    assert message in refused(*arguments)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "runs") == ["empty", "file"]
+    assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.999])
+def test_truncated_files(project, refused, tmp_path, keep):
+    for name in ("checkpoint.pt", "export/model.tflite", "export/model.onnx"):
+        broken = tmp_path / "broken"
+        shutil.copytree("runs/short", broken)
+        content = (broken / name).read_bytes()
+        (broken / name).write_bytes(content[: int(keep * len(content)) if keep < 1 else keep])
+        if name == "checkpoint.pt":
+            for command in ("export", "eval", "summary"):
+                assert "checkpoint.pt" in refused(command, broken)
+            assert "checkpoint.pt" in refused("train", "--resume", broken)
+        else:
+            for command in ("bench", "eval"):
+                assert str(broken / name) in refused(command, broken / name)
+        shutil.rmtree(broken)
+
+
+def test_runs_of_another_version(project, refused, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree("runs/short", other)
+    config = (other / "config.toml").read_text()
+    (other / "config.toml").write_text(config.replace("format = 1", "format = 99"))
+    for arguments in (["export", other], ["eval", other], ["summary", other], ["train", "--resume", other]):
+        assert "has run format 99, this fsg reads format 1" in refused(*arguments)
+    (other / "config.toml").write_text(config + "colour = 3\n")
+    assert "unknown key 'colour'" in refused("export", other)
+    (other / "config.toml").write_text(config.replace("epochs = 2", "epochs = 'two'"))
+    assert "epochs is 'two'; it must be of type int" in refused("export", other)
+    (other / "config.toml").write_text(config[:50])
+    assert "config.toml" in refused("export", other)
+
+    import torch
+
+    (other / "config.toml").write_text(config)
+    content = torch.load(other / "checkpoint.pt", weights_only=True)
+    torch.save({**content, "format": 99}, other / "checkpoint.pt")
+    assert "has run format 99" in refused("export", other)
+
+
+def test_an_existing_run_is_neither_overwritten_nor_changed(project, refused):
+    before = {path: path.read_bytes() for path in (project / "runs/short").rglob("*") if path.is_file()}
+    assert "exists: continue that run with --resume" in refused("train", "--out", "runs/short")
+    assert "--epochs 5 contradicts" in refused("train", "--resume", "runs/short", "--epochs", "5")
+    assert "leave --out away" in refused("train", "--resume", "runs/short", "--out", "runs/new")
+    assert before == {path: path.read_bytes() for path in (project / "runs/short").rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ste", "fsg"])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_resumed_run_is_the_uninterrupted_one(digits_npz, tmp_path, method, stop):
+    def command(*arguments):
+        return [sys.executable, "-m", "fsg", "train", *arguments]
+
+    settings = ["--dataset", f"npz:{digits_npz}", "--epochs", "3", "--threads", "1", "--method", method]
+    subprocess.run(command(*settings, "--out", "whole"), cwd=tmp_path, check=True, capture_output=True)
+    process = subprocess.Popen(command(*settings, "--out", "parts"), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "parts/metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)  # into the second epoch
+    process.send_signal(stop)
+    assert process.wait(60) == (130 if stop == signal.SIGINT else -signal.SIGKILL)
+    assert not (tmp_path / "parts/summary.json").exists()
+    subprocess.run(command("--resume", "parts"), cwd=tmp_path, check=True, capture_output=True)
+    whole, parts = ((tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts"))
+    assert parts == whole
+    whole, parts = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "parts"))
+    assert parts | {"seconds_per_step": 0} == whole | {"seconds_per_step": 0}

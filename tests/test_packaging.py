@@ -1,0 +1,101 @@
+"""What an installation holds, and that the base one needs neither torch nor tensorflow."""
+
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCK = """
+import sys
+for name in ("torch", "torchvision", "tensorflow", "larq_compute_engine", "onnx", "onnxruntime", "sklearn", "PIL",
+             "matplotlib", "scipy", "safetensors"):
+    sys.modules[name] = None  # importing it raises ImportError
+from fsg.cli import main
+main()
+"""
+
+
+def base_install(*arguments):
+    """Runs the command where only the base dependencies can be imported."""
+    return subprocess.run([sys.executable, "-c", BLOCK, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_wheel_holds_one_package_and_the_native_library(tmp_path):
+    source = tmp_path / "source"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in tracked:
+        if (ROOT / name).exists():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith("fsg-0.") and "-py3-none-linux_" in wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fsg"}
+    for name in ("cli.py", "__main__.py", "training/loop.py", "export/tflite.py", "runtime/libfsg_delegate.so"):
+        assert f"fsg/{name}" in names
+    assert not [name for name in names if "test" in name or name.endswith((".cc", ".h", "setup.py"))]
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert base_install("--help").returncode == 0
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.3
+
+
+def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
+    from fsg.export.graph import BinaryConv, BinaryGraph, Input, MeanPool, Reshape, Sign
+    from fsg.export.tflite import to_tflite
+    from fsg.runtime.metadata import add_tflite_metadata
+
+    rng = np.random.default_rng(0)
+    conv = BinaryConv(
+        name="conv",
+        inputs=("sign",),
+        shape=(1, 4, 8, 8),
+        stride=(1, 1),
+        padding=(1, 1),
+        dilation=(1, 1),
+        groups=1,
+        negative=rng.random((4, 3, 3, 3)) < 0.5,
+        scale=np.ones(4, np.float32),
+        bias=np.zeros(4, np.float32),
+        padding_value=1.0,
+    )
+    nodes = (
+        Input(name="image", shape=(1, 3, 8, 8)),
+        Sign(name="sign", inputs=("image",), shape=(1, 3, 8, 8)),
+        conv,
+        MeanPool(name="pool", inputs=("conv",), shape=(1, 4, 1, 1)),
+        Reshape(name="flat", inputs=("pool",), shape=(1, 4)),
+    )
+    names = ["ant", "bee", "cat", "dog"]
+    metadata = {"mean": [0.5] * 3, "std": [0.25] * 3, "class_names": names, "input_shape": [1, 3, 8, 8]}
+    model = tmp_path / "model.tflite"
+    model.write_bytes(add_tflite_metadata(to_tflite(BinaryGraph(nodes)), metadata))
+    images = rng.integers(0, 256, (50, 3, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", x_test=images, y_test=np.arange(50) % 4, class_names=np.array(names))
+
+    result = base_install("eval", model, "--dataset", f"npz:{tmp_path / 'data.npz'}")
+    assert result.returncode == 0 and "on 50 images" in result.stdout, result.stderr
+    assert base_install("env").returncode == 0
+    result = base_install("bench", model, "--runs", 3)
+    assert result.returncode == 0 and "measured" in result.stdout, result.stderr
+    for arguments, cure in (
+        (["train"], "fsg[train]"),
+        (["export", tmp_path], "not a run"),
+        (["eval", model, "--dataset", "digits"], "fsg[train]"),
+        (["summary", "resnet20"], "fsg[train]"),
+    ):
+        result = base_install(*arguments)
+        assert result.returncode == 2 and cure in result.stderr and result.stderr.count("\n") == 1, result.stderr
