@@ -1,26 +1,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LIBRARY := runtime/libfsg_delegate.so
 CPP := $(wildcard runtime/native/*.cc runtime/native/*.h)
 
-.PHONY: setup native demo test lint format clean
+.PHONY: setup demo test lint format clean
 
-setup: $(VENV)/installed
+setup: $(VENV)/installed $(LIBRARY)
+
 $(VENV)/installed: constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt setuptools ziglang
 	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
 	touch $@
 
-# After an edit of runtime/native: rebuild the library in place.
-native: setup
+# The installation builds the library; this is for edits of its sources.
+$(LIBRARY): $(CPP) | $(VENV)/installed
 	$(BIN)/python setup.py --quiet build_ext --inplace
 
 demo: setup
-	rm -rf runs/demo
-	$(BIN)/fsg train --method fsg --model resnet20 --dataset digits --out runs/demo
-	$(BIN)/fsg export runs/demo --format tflite --format onnx
-	$(BIN)/fsg bench runs/demo/export/model.tflite runs/demo/export/model.onnx
+	$(BIN)/fsg train --method fsg --model resnet20 --dataset digits
+	$(BIN)/fsg export --format tflite --format onnx
+	$(BIN)/fsg bench
 
 test: setup
 	$(BIN)/pytest
@@ -39,4 +40,4 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf build dist *.egg-info runtime/*.so
+	rm -rf build dist *.egg-info $(LIBRARY)

@@ -1,6 +1,7 @@
 """The `fsg` command: parses, calls, prints. Heavy imports wait inside the commands, so that --help is quick."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -147,6 +148,8 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **setti
 
 def run_training(config: Config, folder: Path) -> None:
     """Trains into an existing run folder and prints where things are."""
+    # Threads that spin while they wait make a step ten times slower as soon as anything else uses the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console = make_console(stderr=False)
     from fsg.training.loop import train as train_loop
 

@@ -4,6 +4,7 @@ Images and weights are in PyTorch's order: values [N, C, H, W] or [N, C], convol
 those of a batch of one.
 """
 
+import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -172,71 +173,121 @@ def rewrite(graph: BinaryGraph, rule: Callable[[Node], list[Node]]) -> BinaryGra
 def trace(model: "torch.nn.Module", shape: tuple[int, int, int]) -> BinaryGraph:
     """Reads the graph of a model in evaluation mode for images of `shape` (C, H, W), by torch.fx.
 
-    Errors: FsgError that names the layer, or the step, that has no counterpart here.
+    The model stays as it is. What its output does not depend on is left out. Errors: FsgError that names the layer, or
+    the step, that has no counterpart here.
     """
-    import torch
     from torch import fx
-    from torch.fx.passes.shape_prop import ShapeProp
 
     from fsg.training.layers import BinaryActivation, BinaryLayer
 
     class Tracer(fx.Tracer):
-        def is_leaf_module(self, module: torch.nn.Module, qualified_name: str) -> bool:
+        def is_leaf_module(self, module: "torch.nn.Module", qualified_name: str) -> bool:
             own = isinstance(module, (BinaryActivation, BinaryLayer))
             return own or super().is_leaf_module(module, qualified_name)
 
+    model = copy.deepcopy(model).cpu().eval()
     try:
         module = fx.GraphModule(model, Tracer().trace(model))
-    except fx.proxy.TraceError as error:
-        raise FsgError(f"cannot export the model: its forward depends on its input ({error})") from error
-    ShapeProp(module).propagate(torch.zeros(1, *shape))
+    except Exception as error:  # the model's own code fails in its own ways on inputs that only record
+        raise FsgError(f"cannot export the model: its forward cannot be traced ({_first_line(error)})") from error
+    module.graph.eliminate_dead_code()
+    image, *others = (step for step in module.graph.nodes if step.op == "placeholder")
+    if any(other.users for other in others):
+        raise FsgError("cannot export the model: it takes more than one input")
+    shapes = _shapes(module, shape)
 
     modules = dict(model.named_modules())
-    graph = BinaryGraph(())
-    renamed: dict[str, str] = {}
+    graph = BinaryGraph((Input(name=image.name, shape=(1, *shape)),))
+    values = {image: image.name}
     for step in module.graph.nodes:
+        if step.op == "placeholder":
+            continue
         if step.op == "output":
-            (result,) = step.all_input_nodes
-            if renamed[result.name] != graph.nodes[-1].name:
-                raise FsgError("cannot export the model: its output is not what it computes last")
+            (result,) = step.args
+            if values.get(result) not in [node.name for node in graph.nodes[1:]]:
+                raise FsgError("cannot export the model: its output must be one tensor that it computes")
             break
-        sources = tuple(renamed[source.name] for source in step.all_input_nodes)
-        node = _convert(step, modules, sources, graph)
+        sources = tuple(values[source] for source in (*step.args, *step.kwargs.values()) if isinstance(source, fx.Node))
+        node = _convert(step, modules, sources, shapes, graph)
         if node is None:
-            renamed[step.name] = sources[0]
-        else:
-            graph = BinaryGraph((*graph.nodes, node))
-            renamed[step.name] = node.name
+            values[step] = sources[0]
+            continue
+        graph = BinaryGraph((*graph.nodes, node))
+        if isinstance(node, Relu) and _in_place(step, modules):
+            values |= {other: node.name for other, name in values.items() if name == sources[0]}
+        values[step] = node.name
     return graph
 
 
+def _shapes(module: "torch.fx.GraphModule", shape: tuple[int, int, int]) -> dict["torch.fx.Node", tuple[int, ...]]:
+    """The shape of every step that gives a tensor, by running the model once."""
+    import torch
+
+    run = torch.fx.Interpreter(module, garbage_collect_values=False)
+    run.extra_traceback = False
+    try:
+        with torch.no_grad():
+            run.run(torch.zeros(1, *shape))
+    except Exception as error:  # whatever the model's layers raise
+        step = next(step for step in module.graph.nodes if step not in run.env)
+        raise FsgError(
+            f"cannot run {_what(step)} on an image of shape {list(shape)}: {_first_line(error)}; it must fit the model"
+        ) from error
+    return {step: tuple(value.shape) for step, value in run.env.items() if isinstance(value, torch.Tensor)}
+
+
 def _convert(
-    step: "torch.fx.Node", modules: dict[str, "torch.nn.Module"], sources: tuple[str, ...], graph: BinaryGraph
+    step: "torch.fx.Node",
+    modules: dict[str, "torch.nn.Module"],
+    sources: tuple[str, ...],
+    shapes: dict["torch.fx.Node", tuple[int, ...]],
+    graph: BinaryGraph,
 ) -> Node | None:
     """The node for one step of the traced forward pass; None where the step changes nothing."""
     import torch
 
-    at: dict[str, Any] = {
-        "name": step.target if step.op == "call_module" else step.name,
-        "inputs": sources,
-        "shape": tuple(step.meta["tensor_meta"].shape) if "tensor_meta" in step.meta else (),
-    }
-    if any(node.name == at["name"] for node in graph.nodes):
-        at["name"] = step.name  # a module that is called twice
-    if step.op == "placeholder":
-        return Input(**at)
+    at: dict[str, Any] = {"name": step.name, "inputs": sources, "shape": shapes.get(step, ())}
     if step.op == "call_module":
+        if all(node.name != step.target for node in graph.nodes):  # else a module that is called twice
+            at["name"] = step.target
         return _convert_module(modules[str(step.target)], at, graph[sources[0]].shape)
-    if step.target in (operator.add, torch.add) and len(sources) == 2 and len(step.args) == 2:
-        if len({graph[source].shape for source in sources}) > 1:
-            raise FsgError(f"cannot export {step.name}: it adds values of different shapes")
-        return Add(**at)
-    if step.target in (torch.relu, torch.nn.functional.relu, "relu"):
-        return Relu(**at)
-    if step.target in (torch.flatten, "flatten") and at["shape"] == (1, graph[sources[0]].shape[1]):
-        return Reshape(**at)
-    what = getattr(step.target, "__name__", step.target)
-    raise FsgError(f"cannot export {what} (step {step.name}): use a layer of torch.nn for it, or leave it out")
+    if step.op in ("call_function", "call_method"):
+        if step.target in (operator.add, torch.add) and len(sources) == 2 and "alpha" not in step.kwargs:
+            if len({graph[source].shape for source in sources}) > 1:
+                raise FsgError(f"cannot export {_what(step)}: it adds values of different shapes")
+            return Add(**at)
+        if step.target in (torch.relu, torch.nn.functional.relu, "relu"):
+            return Relu(**at)
+        if step.target in (torch.flatten, "flatten"):
+            return _flatten(at, graph[sources[0]].shape, _what(step))
+    raise FsgError(f"cannot export {_what(step)}: use a layer of torch.nn for it, or leave it out")
+
+
+def _in_place(step: "torch.fx.Node", modules: dict[str, "torch.nn.Module"]) -> bool:
+    """Whether a step overwrites its input, so that what reads the input later reads the result."""
+    if step.op == "call_module":
+        return bool(getattr(modules[str(step.target)], "inplace", False))
+    return any(argument is True for argument in (*step.args, *step.kwargs.values()))
+
+
+def _flatten(at: dict[str, Any], shape: tuple[int, ...], what: str) -> Reshape:
+    if at["shape"] != (1, shape[1]):
+        raise FsgError(f"cannot export {what}: it flattens {list(shape[1:])}; pool the image to 1x1 before it")
+    return Reshape(**at)
+
+
+def _what(step: "torch.fx.Node") -> str:
+    """A step as its user knows it: the name of the layer, or of the function and of the module that calls it."""
+    if step.op == "call_module":
+        return str(step.target)
+    callers = [path for path, _ in step.meta.get("nn_module_stack", {}).values() if path]
+    return (
+        f"{getattr(step.target, '__name__', step.target)} in the forward of {callers[-1] if callers else 'the model'}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[int, ...]) -> Node | None:
@@ -288,17 +339,16 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
         return Relu(**at)
     if isinstance(module, nn.MaxPool2d):
         kernel, stride = _pair(module.kernel_size), _pair(module.stride)
-        if _pair(module.padding) != (0, 0) or _pair(module.dilation) != (1, 1) or module.ceil_mode:
-            raise refuse("only pooling without padding, dilation and ceil_mode is supported")
+        plain = _pair(module.padding) == (0, 0) and _pair(module.dilation) == (1, 1)
+        if not plain or module.ceil_mode or module.return_indices:
+            raise refuse("only pooling without padding, dilation, ceil_mode and return_indices is supported")
         return MaxPool(**at, kernel=kernel, stride=stride)
     if isinstance(module, nn.AdaptiveAvgPool2d):
-        if _pair(module.output_size) != (1, 1):
+        if at["shape"][2:] != (1, 1):
             raise refuse("only the mean over the whole image, output size 1, is supported")
         return MeanPool(**at)
     if isinstance(module, nn.Flatten):
-        if at["shape"] != (1, shape[1]):
-            raise refuse(f"it flattens {list(shape[1:])}; pool the image to 1x1 before it")
-        return Reshape(**at)
+        return _flatten(at, shape, f"{at['name']} (Flatten)")
     if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
         return None
     raise refuse("no exportable counterpart; replace it, or keep it out of the exported part")

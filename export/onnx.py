@@ -49,7 +49,8 @@ def to_onnx(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
 
 def _with_named_ends(graph: g.BinaryGraph) -> g.BinaryGraph:
     """The same graph with an input called "image" and an output called "logits"."""
-    names = {graph.nodes[0].name: "image", graph.nodes[-1].name: "logits"}
+    names = {"image": "image.value", "logits": "logits.value"}  # a layer in between may be called so
+    names |= {graph.nodes[0].name: "image", graph.nodes[-1].name: "logits"}
 
     def named(name: str) -> str:
         return names.get(name, name)
@@ -66,12 +67,18 @@ class _Builder:
         self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self.constant_names: set[str] = set()
+        self.shared_names: set[str] = set()
 
     def constant(self, name: str, value: Any) -> str:
-        if name not in self.constant_names:
-            self.constant_names.add(name)
-            self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def shared(self, name: str, value: Any) -> str:
+        """A constant that several nodes may use; no layer's name has a colon."""
+        name = f"const:{name}"
+        if name not in self.shared_names:
+            self.shared_names.add(name)
+            self.constant(name, value)
         return name
 
     def emit(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -86,20 +93,20 @@ class _Builder:
             "BitwiseAnd",
             [
                 self.constant(f"{name}.packed", packed[:, :, None]),
-                self.constant("bit_masks", np.array([128, 64, 32, 16, 8, 4, 2, 1], np.uint8)),
+                self.shared("bit_masks", np.array([128, 64, 32, 16, 8, 4, 2, 1], np.uint8)),
             ],
             f"{name}.bits",
         )
         flags = self.emit("Cast", [bits], f"{name}.negative", to=self.onnx.TensorProto.BOOL)
-        shape = self.constant(f"shape_{rows}", np.array([rows, -1], np.int64))
+        shape = self.shared(f"shape_{rows}", np.array([rows, -1], np.int64))
         flags = self.emit("Reshape", [flags, shape], f"{name}.rows")
         if size % 8:
-            ends = [self.constant(f"int_{value}", np.array([value], np.int64)) for value in (0, size, 1)]
+            ends = [self.shared(f"int_{value}", np.array([value], np.int64)) for value in (0, size, 1)]
             flags = self.emit("Slice", [flags, *ends], f"{name}.cut")
-        ones = [self.constant("minus_one", np.float32(-1)), self.constant("plus_one", np.float32(1))]
+        ones = [self.shared("minus_one", np.float32(-1)), self.shared("plus_one", np.float32(1))]
         signs = self.emit("Where", [flags, *ones], f"{name}.signs")
         target = "x".join(map(str, negative.shape))
-        shape = self.constant(f"shape_{target}", np.array(negative.shape, np.int64))
+        shape = self.shared(f"shape_{target}", np.array(negative.shape, np.int64))
         return self.emit("Reshape", [signs, shape], f"{name}.weight")
 
     def per_channel(self, name: str, value: np.ndarray, shape: tuple[int, ...]) -> str:
@@ -113,10 +120,8 @@ class _Builder:
 
     def pad(self, x: str, padding: g.Pair, value: float, output: str) -> str:
         rows, columns = padding
-        amounts = self.constant(
-            f"pads_{rows}x{columns}", np.array([0, 0, rows, columns, 0, 0, rows, columns], np.int64)
-        )
-        return self.emit("Pad", [x, amounts, self.constant(f"value_{value:g}", np.float32(value))], output)
+        amounts = self.shared(f"pads_{rows}x{columns}", np.array([0, 0, rows, columns, 0, 0, rows, columns], np.int64))
+        return self.emit("Pad", [x, amounts, self.shared(f"value_{value}", np.float32(value))], output)
 
     def conv(self, x: str, weight: str, node: g.Convolution, padding: g.Pair, output: str, *bias: str) -> str:
         return self.emit(
@@ -134,9 +139,9 @@ class _Builder:
         name, x = node.name, node.inputs[0]
         match node:
             case g.Sign():
-                zero = self.constant("zero", np.float32(0))
+                zero = self.shared("zero", np.float32(0))
                 negative = self.emit("Less", [x, zero], f"{name}.negative")
-                ones = [self.constant("minus_one", np.float32(-1)), self.constant("plus_one", np.float32(1))]
+                ones = [self.shared("minus_one", np.float32(-1)), self.shared("plus_one", np.float32(1))]
                 self.emit("Where", [negative, *ones], name)
             case g.Conv():
                 weight = self.constant(f"{name}.weight", node.weight)
@@ -167,7 +172,7 @@ class _Builder:
             case g.MeanPool():
                 self.emit("GlobalAveragePool", [x], name)
             case g.Reshape():
-                shape = self.constant(f"shape_{'x'.join(map(str, node.shape))}", np.array(node.shape, np.int64))
+                shape = self.shared(f"shape_{'x'.join(map(str, node.shape))}", np.array(node.shape, np.int64))
                 self.emit("Reshape", [x, shape], name)
             case _:
                 raise TypeError(f"no ONNX operator for {type(node).__name__} {name}")

@@ -24,14 +24,18 @@ from fsg.export.graph import (
 
 def fold_affine(graph: BinaryGraph) -> BinaryGraph:
     """Moves batch normalisation into the layer before it, where nothing else reads that layer's output."""
+    layers = (Conv, Dense, BinaryConv, BinaryDense, Affine)
     folded: dict[str, Affine] = {}
+    removed: set[str] = set()
     for node in graph.nodes:
         if isinstance(node, Affine):
             source = graph[node.inputs[0]]
-            layers = (Conv, Dense, BinaryConv, BinaryDense)
-            if isinstance(source, layers) and len(graph.users(source.name)) == 1:
+            # Behind one that is removed it has to wait for the next round.
+            if isinstance(source, layers) and source.name not in removed and len(graph.users(source.name)) == 1:
                 folded[source.name] = node
-    removed = {node.name for node in folded.values()}
+                removed.add(node.name)
+    if not folded:
+        return graph
 
     def rule(node: Node) -> list[Node]:
         if node.name in removed:
@@ -43,19 +47,24 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
             scale = affine.scale.reshape(-1, *[1] * (node.weight.ndim - 1))
             bias = node.bias * affine.scale + affine.bias
             return [replace(node, weight=node.weight * scale, bias=bias)]
-        assert isinstance(node, (BinaryConv, BinaryDense))
+        assert isinstance(node, (BinaryConv, BinaryDense, Affine))
         return [replace(node, scale=node.scale * affine.scale, bias=node.bias * affine.scale + affine.bias)]
 
-    return rewrite(graph, rule)
+    return fold_affine(rewrite(graph, rule))
 
 
-def pool_before_sign(graph: BinaryGraph) -> BinaryGraph:
-    """sign, max pool -> max pool, sign: the sign then stands at the binary layer, and its bits can be packed."""
+def sign_last(graph: BinaryGraph) -> BinaryGraph:
+    """sign, max pool or reshape -> max pool or reshape, sign: the sign then stands at the binary layer, which can then
+    read packed bits."""
+    unsigned: dict[str, tuple[str, ...]] = {}
 
     def rule(node: Node) -> list[Node]:
-        if isinstance(node, MaxPool) and isinstance(source := graph[node.inputs[0]], Sign):
-            pool = replace(node, name=f"{node.name}.pool", inputs=source.inputs)
-            return [pool, Sign(name=node.name, inputs=(pool.name,), shape=node.shape)]
+        if isinstance(node, Sign):
+            unsigned[node.name] = node.inputs
+        elif isinstance(node, (MaxPool, Reshape)) and node.inputs[0] in unsigned:
+            moved = replace(node, name=f"{node.name}.float", inputs=unsigned[node.inputs[0]])
+            unsigned[node.name] = (moved.name,)
+            return [moved, Sign(name=node.name, inputs=(moved.name,), shape=node.shape)]
         return [node]
 
     return remove_unused(rewrite(graph, rule))
@@ -113,19 +122,22 @@ def float_where_input_is_float(graph: BinaryGraph) -> BinaryGraph:
 
 
 def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
-    """Pads with +1 before the sign instead of after it, unless the padding of a binary convolution keeps its size.
+    """Pads with +1 or -1 before the sign instead of after it, unless LCE knows the padding behind the sign.
 
     LCE's converter reads symmetric padding behind the sign as TensorFlow's SAME padding, which at stride 2 is not
     symmetric: the wrong result, without a word. Before the sign it stays what it is, since sign(+1) is +1.
     """
 
     def rule(node: Node) -> list[Node]:
-        if not isinstance(node, BinaryConv) or node.padding == (0, 0) or keeps_size(node):
+        if not isinstance(node, BinaryConv) or not graph.takes_bits(node):
             return [node]
-        if node.padding_value != 1:
+        if node.padding == (0, 0) or keeps_size(node):
+            return [node]
+        if abs(node.padding_value) != 1:
+            remedy = "needs stride 1 and padding (kernel - 1) / 2" if node.padding_value == 0 else "leaves one bit"
             raise FsgError(
                 f"cannot export {node.name} to TensorFlow Lite: padding a binary convolution with"
-                f" {node.padding_value:g} needs stride 1 and padding (kernel - 1) / 2; train it with padding_value=1"
+                f" {node.padding_value:g} {remedy}; train it with padding_value=1"
             )
         pad = _pad(graph, node, graph[node.inputs[0]].inputs[0])
         sign = Sign(name=f"{node.name}.sign", inputs=(pad.name,), shape=pad.shape)
@@ -145,8 +157,8 @@ def same_padding(graph: BinaryGraph) -> BinaryGraph:
     """Grows float kernels by rows and columns of zeros until TensorFlow's SAME padding is the symmetric one.
 
     SAME pads a total of max((ceil(n / s) - 1) s + k - n, 0) and puts the smaller half first. LCE's converter drops
-    explicit padding of float convolutions with a stride, so SAME must do. Zeros at the end of the kernel meet only the
-    padding that they add.
+    explicit padding of float convolutions with a stride, so SAME must do. Zeros at the end of the kernel change no sum.
+    From here on the padding of a float convolution means SAME: at the end of a side it may be one more than it says.
     """
 
     def rule(node: Node) -> list[Node]:
@@ -200,4 +212,4 @@ def _pad(graph: BinaryGraph, node: BinaryConv, source: str) -> Pad:
 
 def simplify(graph: BinaryGraph) -> BinaryGraph:
     """The rewrites that every format wants."""
-    return pool_before_sign(fold_affine(graph))
+    return sign_last(fold_affine(graph))

@@ -3,7 +3,8 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fsg.export.passes import simplify
 from fsg.export.reference import run_graph
 from fsg.export.tflite import to_tflite
 from fsg.export.verify import require_agreement
-from fsg.runtime.evaluate import normalize
+from fsg.runtime.evaluate import match_labels, normalize
 from fsg.runtime.metadata import add_tflite_metadata, op_counts
 from fsg.runtime.session import open_model
 from fsg.training.checkpoint import Run
@@ -50,20 +51,21 @@ def export_run(
             f"{run.config.dataset}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}"
         )
     chosen = np.linspace(0, len(data.x_test) - 1, min(len(data.x_test), MAX_SAMPLES)).astype(int)
-    images, labels = normalize(data.x_test[chosen], run.data.mean, run.data.std), data.y_test[chosen]
+    images = normalize(data.x_test[chosen], run.data.mean, run.data.std)
+    labels = match_labels(run, data.y_test[chosen], data.class_names)
     expected = run(images)
 
     on_step("reading the graph")
     graph = simplify(trace(run.model, run.data.shape))
     require_agreement("the graph read from the model", _reference(graph, images), expected, labels)
 
-    make_folder(folder)
     artefacts: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
+    with _room_in(folder) as room:
         for name in formats:
             on_step(f"converting to {name}")
-            path = Path(temporary) / f"model.{name}"
-            path.write_bytes(_write(name, graph, run.metadata))
+            path = room / f"model.{name}"
+            with replacing(path) as target:
+                target.write_bytes(_write(name, graph, run.metadata))
             on_step(f"comparing {path.name} with PyTorch on {len(images)} test images")
             logits = open_model(path)(images)
             artefacts.append(
@@ -76,8 +78,9 @@ def export_run(
                 }
             )
         for artefact in artefacts:
-            with replacing(Path(artefact["path"])) as target:
-                (Path(temporary) / f"model.{artefact['format']}").replace(target)
+            path = Path(artefact["path"])
+            with replacing(path) as target:
+                (room / path.name).replace(target)
     report = {
         "fsg_version": fsg.__version__,
         "run": str(run.path),
@@ -92,6 +95,21 @@ def export_run(
     with replacing(folder / "report.json") as target:
         target.write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+@contextmanager
+def _room_in(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, which is made for it and goes again if the block fails."""
+    existed = folder.exists()
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as room:
+            yield Path(room)
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _write(name: str, graph: BinaryGraph, metadata: dict[str, Any]) -> bytes:

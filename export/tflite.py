@@ -31,11 +31,12 @@ def to_tflite(graph: BinaryGraph) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "model.tflite"
         # A process of its own: TensorFlow shares no memory or symbols with PyTorch, and its chatter stays away.
-        command = [sys.executable, "-m", "fsg.export.lce_writer", str(output)]
+        # -P, so that it imports nothing from the folder the user happens to be in.
+        command = [sys.executable, "-P", "-m", "fsg.export.lce_writer", str(output)]
         result = subprocess.run(command, input=pickle.dumps(graph), capture_output=True, check=False)
         if result.returncode or not output.exists():
             lines = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-            raise FsgError(f"the converter of Larq Compute Engine failed: {lines[-1]}")
+            raise FsgError(f"the converter of Larq Compute Engine failed: {lines[-1].strip()}")
         content = output.read_bytes()
     check_operators(graph, op_counts(content))
     return content
@@ -43,7 +44,14 @@ def to_tflite(graph: BinaryGraph) -> bytes:
 
 def lower(graph: BinaryGraph) -> BinaryGraph:
     """The rewrites after which the converter understands every node, and as what it is."""
-    return same_padding(pad_before_sign(dense_as_convolution(float_where_input_is_float(graph))))
+    graph = float_where_input_is_float(graph)
+    for node in graph.nodes:
+        if isinstance(node, BinaryConv) and node.groups > 1:
+            raise FsgError(
+                f"cannot export {node.name} to TensorFlow Lite: LCE has no binary convolution in {node.groups} groups;"
+                " train it with groups=1"
+            )
+    return same_padding(pad_before_sign(dense_as_convolution(graph)))
 
 
 def check_operators(graph: BinaryGraph, ops: dict[str, int]) -> None:

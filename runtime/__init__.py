@@ -16,7 +16,7 @@ def delegate_path() -> str:
     library = Path(__file__).with_name("libfsg_delegate.so")
     if not library.is_file():
         machine = f"{platform.system()} {platform.machine()}"
-        raise FsgError(f"{library.name} was not built for {machine}: run `make native` or reinstall fsg")
+        raise FsgError(f"{library.name} was not built for {machine}: run `make setup` or reinstall fsg")
     return str(library)
 
 
@@ -26,6 +26,6 @@ def active_kernels() -> str:
     try:
         name = ctypes.CDLL(path).fsg_kernels
     except (OSError, AttributeError) as error:
-        raise FsgError(f"{path} does not load ({error}): run `make native` or reinstall fsg") from error
+        raise FsgError(f"{path} does not load ({error}): run `make setup` or reinstall fsg") from error
     name.restype = ctypes.c_char_p
     return name().decode()

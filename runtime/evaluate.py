@@ -75,7 +75,7 @@ def evaluate(
     if "mean" not in model.metadata or "std" not in model.metadata:
         raise FsgError(f"{model.path}: says no mean and std to normalise with; export it with `fsg export`")
     mean, std = model.metadata["mean"], model.metadata["std"]
-    labels = _in_order_of(model, labels, list(class_names))
+    labels = match_labels(model, labels, class_names)
     correct = 0
     for start in range(0, len(images), _CHUNK):
         chunk = slice(start, start + _CHUNK)
@@ -86,8 +86,13 @@ def evaluate(
     return {"accuracy": correct / len(images), "samples": len(images)}
 
 
-def _in_order_of(model: Classifier, labels: np.ndarray, names: list[str]) -> np.ndarray:
-    """The labels as indices into the model's class names; plain numbers instead of names are taken as they are."""
+def match_labels(model: Classifier, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Labels [N] of a data set with `class_names` as indices into the model's own class names.
+
+    Class names that are plain numbers, as of data without names, are taken as they are. Raises FsgError for a class
+    that the model does not know.
+    """
+    names = list(class_names)
     labels, own = np.asarray(labels), list(model.metadata.get("class_names", names))
     if set(names) <= set(own):
         return np.array([own.index(name) for name in names])[labels]

@@ -1,9 +1,12 @@
 """Fixtures that all tests may use."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see fsg.cli.run_training
 
 
 @pytest.fixture(scope="session")

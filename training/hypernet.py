@@ -43,18 +43,23 @@ class MambaBlock(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        steps = tokens[..., 0].T[:, None].contiguous()  # [T, 1, N], for the layout see selective_scan
-        x, gate = (self.in_proj.weight @ steps).chunk(2, dim=1)
+    def forward(self, tokens: Tensor, *, last_only: bool = False) -> Tensor:
+        """With `last_only`, just the output at the last token: [N, 1, 1]."""
         kernel, states = self.conv1d.kernel_size[0], self.A_log.shape[1]
-        padded = torch.cat([x.new_zeros(kernel - 1, *x.shape[1:]), x])
-        taps = self.conv1d.weight[:, 0, :, None].unbind(1)
-        u = sum((tap * padded[k : k + len(x)] for k, tap in enumerate(taps)), self.conv1d.bias[:, None])
-        u = F.silu(u)
-        dt, B, C = (self.x_proj.weight @ u).split([1, states, states], dim=1)
-        dt = F.softplus(self.dt_proj.weight @ dt + self.dt_proj.bias[:, None])
-        y = selective_scan(u, dt, -torch.exp(self.A_log), B, C, self.D)
-        return (self.out_proj.weight @ (y * F.silu(gate))).permute(2, 0, 1)
+        steps = tokens[..., 0].T.contiguous()  # [T, N]; values here are [channels, T, N], see selective_scan
+        x, gate = (self.in_proj.weight[..., None] * steps).chunk(2)
+        padded = F.pad(x, (0, 0, kernel - 1, 0))
+        taps = self.conv1d.weight[:, 0, :, None, None].unbind(1)
+        assert self.conv1d.bias is not None
+        convolved = self.conv1d.bias[:, None, None]
+        for k, tap in enumerate(taps):
+            convolved = torch.addcmul(convolved, tap, padded[:, k : k + len(steps)])
+        u = F.silu(convolved)
+        dt, B, C = (self.x_proj.weight @ u.flatten(1)).unflatten(1, steps.shape).split([1, states, states])
+        dt = F.softplus(self.dt_proj.weight[..., None] * dt + self.dt_proj.bias[:, None, None])
+        y = selective_scan(u, dt, -torch.exp(self.A_log), B, C, self.D, last_only=last_only)
+        y = y * F.silu(gate[:, -y.shape[1] :])
+        return (self.out_proj.weight @ y.flatten(1)).view(*y.shape[1:]).T[..., None]
 
 
 class SlowNet(nn.Module):
@@ -70,4 +75,4 @@ class SlowNet(nn.Module):
 
     def forward(self, history: Tensor, layer: Tensor) -> Tensor:
         tokens = torch.cat([self.layer_embedding(layer), history], dim=1)
-        return self.mamba(tokens[..., None])[:, -1, 0]
+        return self.mamba(tokens[..., None], last_only=True)[:, 0, 0]

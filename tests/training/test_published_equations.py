@@ -57,18 +57,19 @@ def test_fast_gradient(golden, layer, step):
 def test_scan_is_the_recurrence():
     torch.manual_seed(0)
     n, steps, channels, states = 3, 5, 4, 2
-    u, dt = torch.randn(steps, channels, n).double(), torch.rand(steps, channels, n).double()
+    u, dt = torch.randn(channels, steps, n).double(), torch.rand(channels, steps, n).double()
     A, D = -torch.rand(channels, states).double(), torch.randn(channels).double()
-    B, C = torch.randn(steps, states, n).double(), torch.randn(steps, states, n).double()
+    B, C = torch.randn(states, steps, n).double(), torch.randn(states, steps, n).double()
     y = selective_scan(u, dt, A, B, C, D)
+    torch.testing.assert_close(selective_scan(u, dt, A, B, C, D, last_only=True), y[:, -1:])
     for i in range(n):
         for e in range(channels):
             h = [0.0] * states
             for t in range(steps):
-                step = dt[t, e, i]
-                h = [float(torch.exp(step * A[e, s]) * h[s] + step * B[t, s, i] * u[t, e, i]) for s in range(states)]
-                expected = sum(C[t, s, i] * h[s] for s in range(states)) + D[e] * u[t, e, i]
-                assert abs(float(y[t, e, i] - expected)) < 1e-12
+                step = dt[e, t, i]
+                h = [float(torch.exp(step * A[e, s]) * h[s] + step * B[s, t, i] * u[e, t, i]) for s in range(states)]
+                expected = sum(C[s, t, i] * h[s] for s in range(states)) + D[e] * u[e, t, i]
+                assert abs(float(y[e, t, i] - expected)) < 1e-12
 
 
 def test_per_weight_sequences_do_not_mix(slow):

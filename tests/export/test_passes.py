@@ -1,0 +1,310 @@
+"""Rewrites keep what a graph computes, to the bit, and do what they are for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import assert_same, exact, head, images, outputs, random_network, result
+from torch import nn
+
+from fsg import FsgError
+from fsg.export import graph as g
+from fsg.export import passes
+from fsg.export.graph import trace
+from fsg.export.reference import run_graph
+from fsg.export.tflite import lower
+from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+
+SEEDS = range(40)
+BOTH = pytest.mark.parametrize("one_bit", [True, False])
+
+
+def kinds(graph):
+    return [type(node) for node in graph.nodes[1:]]
+
+
+def sequence(*layers, shape=(3, 9, 8), seed=0):
+    return trace(exact(nn.Sequential(*layers), seed), shape)
+
+
+def assert_kept(before, after, x, what=""):
+    """The same output; every value of the shape that its node says; every name once, before it is read."""
+    np.testing.assert_array_equal(result(after, x), result(before, x), err_msg=what)
+    for name, value in run_graph(after, x).items():
+        assert tuple(value.shape[1:]) == after[name].shape[1:], f"{what} {name}"
+    seen = set()
+    for node in after.nodes:
+        assert node.name not in seen and set(node.inputs) <= seen
+        seen.add(node.name)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "rewrite",
+    [passes.sign_last, passes.dense_as_convolution, passes.float_where_input_is_float, passes.remove_unused],
+)
+def test_rewrites_keep_every_bit(rewrite, one_bit):
+    for seed in SEEDS:
+        model, shape = random_network(seed, one_bit=one_bit)
+        graph = trace(model, shape)
+        if one_bit or rewrite is not passes.float_where_input_is_float:
+            assert_kept(graph, rewrite(graph), images(3, *shape, seed=seed), str(seed))
+        else:  # a scale inside a long float sum rounds otherwise
+            x = images(3, *shape, seed=seed)
+            assert_same(result(rewrite(graph), x), result(graph, x), str(seed))
+
+
+@BOTH
+def test_folding_keeps_the_result(one_bit):
+    for seed in SEEDS:
+        model, shape = random_network(seed, one_bit=one_bit)
+        graph, x = trace(model, shape), images(3, *shape, seed=seed)
+        folded = passes.fold_affine(graph)
+        assert_same(result(folded, x), result(graph, x), str(seed))
+        for node in folded.nodes:
+            if isinstance(node, g.Affine):
+                assert not isinstance(folded[node.inputs[0]], (g.Convolution, g.Dense, g.BinaryDense, g.Affine))
+
+
+@BOTH
+def test_all_of_them_in_a_row_keep_the_result(one_bit):
+    refused = 0
+    for seed in SEEDS:
+        model, shape = random_network(seed, one_bit=one_bit)
+        x = images(3, *shape, seed=seed)
+        graph = passes.simplify(trace(model, shape))
+        assert_same(result(graph, x), outputs(model, x), str(seed))
+        try:
+            lowered = lower(graph)
+        except FsgError as error:
+            assert "to TensorFlow Lite" in str(error)
+            refused += 1
+            continue
+        assert_same(result_with_same_padding(lowered, x), outputs(model, x), str(seed))
+        assert not lowered.count(g.BinaryDense)
+        assert all(lowered.takes_bits(node) for node in lowered.nodes if isinstance(node, g.BinaryConv))
+    assert refused < len(SEEDS) / 2
+
+
+# --- folding ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(3, 5, 3), nn.Conv2d(3, 5, 3, bias=False), BinaryConv2d(3, 5, 3), nn.BatchNorm2d(3)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_two_batch_norms_fold_into_the_layer_before_them(layer):
+    channels = 3 if isinstance(layer, nn.BatchNorm2d) else 5
+    graph = sequence(layer, nn.BatchNorm2d(channels), nn.Dropout(), nn.BatchNorm2d(channels, affine=False))
+    folded = passes.fold_affine(graph)
+    assert [node.name for node in folded.nodes[1:]] == ["0"]
+    assert_kept(graph, folded, images(4, 3, 9, 8))
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 5), nn.Linear(3, 5, bias=False), BinaryLinear(3, 5)])
+def test_batch_norm_folds_into_dense_layers(layer):
+    graph = sequence(nn.AdaptiveAvgPool2d(1), nn.Flatten(), layer, nn.BatchNorm1d(5))
+    folded = passes.fold_affine(graph)
+    assert not folded.count(g.Affine)
+    assert_same(result(folded, images(4, 3, 9, 8)), result(graph, images(4, 3, 9, 8)))
+
+
+def test_a_layer_that_something_else_reads_stays():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = BinaryConv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.bn(y) + y
+
+    graph = trace(exact(Shared()), (3, 6, 6))
+    assert kinds(passes.fold_affine(graph)) == [g.BinaryConv, g.Affine, g.Add]
+
+
+# --- order ------------------------------------------------------------------------------------------------
+
+
+def test_signs_move_behind_pools_and_reshapes():
+    graph = sequence(
+        BinaryActivation(),
+        nn.MaxPool2d(2),
+        nn.MaxPool2d((2, 1), 1),
+        BinaryConv2d(3, 5, 3),
+        nn.AdaptiveAvgPool2d(1),
+        BinaryActivation(),
+        nn.Flatten(),
+        BinaryLinear(5, 7),
+    )
+    moved = passes.sign_last(graph)
+    assert kinds(moved) == [
+        *(g.MaxPool, g.MaxPool, g.Sign, g.BinaryConv),
+        *(g.MeanPool, g.Reshape, g.Sign, g.BinaryDense),
+    ]
+    assert_kept(graph, moved, images(4, 3, 9, 8))
+
+
+def test_a_sign_that_something_else_reads_stays():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sign, self.pool, self.mean = BinaryActivation(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)
+
+        def forward(self, x):
+            bits = self.sign(x)
+            return self.mean(self.pool(bits)) + self.mean(bits)
+
+    graph = trace(Shared(), (3, 6, 6))
+    moved = passes.sign_last(graph)
+    assert moved.count(g.Sign) == 2 and moved["pool"].inputs == ("pool.float",)
+    assert_kept(graph, moved, images(4, 3, 6, 6))
+
+
+# --- for Larq Compute Engine ------------------------------------------------------------------------------
+
+
+def test_dense_layers_on_signs_become_convolutions():
+    graph = sequence(
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        BinaryActivation(),
+        BinaryLinear(3, 33, quantizer="scaled-sign"),
+        BinaryActivation(),
+        BinaryLinear(33, 7),
+        nn.ReLU(),
+        BinaryLinear(7, 4),
+    )
+    after = passes.dense_as_convolution(graph)
+    assert after.count(g.BinaryConv) == 2 and after.count(g.BinaryDense) == 1
+    assert all(isinstance(after[node.inputs[0]], g.Reshape) for node in after.nodes if isinstance(node, g.Sign))
+    assert_kept(graph, after, images(4, 3, 9, 8))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 0.5])
+def test_binary_layers_without_signs_become_float(value):
+    layers = [BinaryConv2d(3, 5, 3, 2, (1, 2), padding_value=value, quantizer="scaled-sign"), *head(5)[:2]]
+    graph = sequence(*layers, BinaryLinear(5, 7))
+    after = passes.float_where_input_is_float(graph)
+    assert kinds(after) == [*([g.Pad] if value else []), g.Conv, g.MeanPool, g.Reshape, g.Dense]
+    assert_same(result(after, images(4, 3, 9, 8)), result(graph, images(4, 3, 9, 8)))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, (1, 2)])
+@pytest.mark.parametrize("padding", [0, 1, 2, (1, 0)])
+@pytest.mark.parametrize("kernel", [1, 3, 5, (3, 1)])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_padding_goes_before_the_sign_unless_it_keeps_the_size(kernel, stride, padding, dilation):
+    for value in (1.0, -1.0):
+        conv = BinaryConv2d(3, 4, kernel, stride, padding, dilation, padding_value=value)
+        graph = sequence(BinaryActivation(), conv, shape=(3, 11, 10))
+        after = passes.pad_before_sign(graph)
+        assert_kept(graph, after, images(4, 3, 11, 10))
+        keeps = graph["1"].shape[2:] == (11, 10) and conv.stride == (1, 1) and value == 1
+        if conv.padding == (0, 0) or keeps:
+            assert kinds(after) == [g.Sign, g.BinaryConv]
+        else:
+            assert kinds(after) == [g.Pad, g.Sign, g.BinaryConv] and after["1"].padding == (0, 0)
+
+
+def test_a_shared_sign_is_padded_for_each_reader():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sign = BinaryActivation()
+            self.a, self.b = BinaryConv2d(3, 4, 3, 2, 1), BinaryConv2d(3, 4, 5, 2, 2)
+            self.c = BinaryConv2d(3, 4, 1, 2)
+
+        def forward(self, x):
+            bits = self.sign(x)
+            return self.a(bits) + self.b(bits) + self.c(bits)
+
+    graph = trace(exact(Branches()), (3, 8, 8))
+    after = passes.pad_before_sign(graph)
+    assert after.count(g.Sign) == 3 and after["c"].inputs == ("sign",)
+    assert_kept(graph, after, images(4, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("stride", "value", "remedy"), [(2, 0.0, "needs stride 1"), (1, 0.5, "leaves one bit"), (2, 2.0, "leaves one bit")]
+)
+def test_padding_that_no_bit_can_hold_is_refused(stride, value, remedy):
+    graph = sequence(nn.Conv2d(3, 3, 1), BinaryActivation(), BinaryConv2d(3, 4, 3, stride, 1, padding_value=value))
+    with pytest.raises(FsgError, match=rf"cannot export 2 to TensorFlow Lite: padding .* with {value:g} {remedy}"):
+        lower(graph)
+    assert passes.simplify(graph).count(g.BinaryConv) == 1  # other formats take it
+
+
+def test_zero_padding_that_keeps_the_size_stays():
+    graph = sequence(BinaryActivation(), BinaryConv2d(3, 4, 3, padding=2, dilation=2, padding_value=0))
+    assert kinds(lower(graph)) == [g.Sign, g.BinaryConv]
+
+
+def test_grouped_binary_convolutions_are_refused():
+    with pytest.raises(FsgError, match=r"cannot export 1 to TensorFlow Lite: .* in 3 groups; train it with groups=1"):
+        lower(sequence(BinaryActivation(), BinaryConv2d(3, 6, 3, groups=3)))
+    lower(sequence(BinaryConv2d(3, 6, 3, groups=3)))
+
+
+def same_convolution(node: g.Conv, x: torch.Tensor) -> torch.Tensor:
+    """TensorFlow's convolution with padding SAME, from its documentation."""
+    pads = []
+    for axis in (1, 0):
+        size, kernel = x.shape[2 + axis], node.weight.shape[2 + axis]
+        reach = node.dilation[axis] * (kernel - 1) + 1
+        total = max((-(-size // node.stride[axis]) - 1) * node.stride[axis] + reach - size, 0)
+        pads += [total // 2, total - total // 2]
+    weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
+    return F.conv2d(F.pad(x, pads), weight, bias, node.stride, 0, node.dilation, node.groups)
+
+
+def result_with_same_padding(graph: g.BinaryGraph, x: torch.Tensor) -> torch.Tensor:
+    """What a lowered graph means to TensorFlow: the padding of float convolutions is SAME."""
+    start = graph.nodes[0]
+    for index, node in enumerate(graph.nodes):
+        if isinstance(node, g.Conv) and node.padding != (0, 0):
+            value = same_convolution(node, run_graph(g.BinaryGraph((start, *graph.nodes[1:index])), x)[node.inputs[0]])
+            assert value.shape[1:] == node.shape[1:]
+            if node is graph.nodes[-1]:
+                return value
+            # The rest of a sequential network goes on from this value.
+            rest = replace(graph.nodes[index + 1], inputs=(start.name,))
+            return result_with_same_padding(g.BinaryGraph((start, rest, *graph.nodes[index + 2 :])), value)
+    return result(graph, x)
+
+
+@pytest.mark.parametrize("size", [6, 7, 8, 9, 10, 11])
+def test_same_padding_is_the_symmetric_one(size):
+    supported = 0
+    for kernel, stride, dilation in [(k, s, d) for k in (1, 2, 3, 5, 7) for s in (1, 2, 3) for d in (1, 2)]:
+        for padding in {1, 2, 3, dilation * (kernel - 1) // 2}:
+            if dilation * (kernel - 1) + 1 > size + 2 * padding:
+                continue
+            graph = sequence(nn.Conv2d(2, 3, kernel, stride, padding, dilation), shape=(2, size, 13))
+            x = images(3, 2, size, 13)
+            try:
+                after = passes.same_padding(graph)
+            except FsgError as error:
+                assert "cannot export 0 to TensorFlow Lite: kernel" in str(error)
+                # No error where the usual padding is all there is to do.
+                assert kernel % 2 == 0 or 2 * padding != dilation * (kernel - 1)
+                continue
+            supported += 1
+            assert_same(result_with_same_padding(after, x), result(graph, x), f"{kernel} {stride} {padding} {dilation}")
+    assert supported > 20
+
+
+def test_unpadded_convolutions_keep_their_kernel():
+    graph = sequence(nn.Conv2d(3, 4, 3, 2))
+    assert passes.same_padding(graph)["0"].weight.shape == (4, 3, 3, 3)
+
+
+def test_unused_nodes_go_but_the_input_stays():
+    one, two = (replace(node, name=name) for node, name in zip(sequence(nn.ReLU()).nodes[1:] * 2, "ab", strict=True))
+    start = sequence(nn.ReLU()).nodes[0]
+    chain = replace(one, name="c", inputs=("b",))
+    graph = g.BinaryGraph((start, one, two, chain, replace(one, name="d", inputs=("a",))))
+    assert [node.name for node in passes.remove_unused(graph).nodes] == [start.name, "a", "d"]

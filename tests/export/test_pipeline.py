@@ -1,0 +1,206 @@
+"""From a run to verified files, and a folder that nothing wrong reaches."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from rich.console import Console
+from sklearn.datasets import load_digits
+
+from fsg import FsgError
+from fsg.export import onnx as onnx_writer
+from fsg.export import pipeline
+from fsg.export.pipeline import export_run
+from fsg.export.report import export_table
+from fsg.runtime.evaluate import evaluate
+from fsg.runtime.metadata import read_metadata
+from fsg.runtime.session import open_model
+from fsg.training.checkpoint import open_run
+from fsg.training.config import Config, save_config
+from fsg.training.data import load_dataset
+from fsg.training.loop import train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """One short epoch on scikit-learn's digits at 16x16 pixels in three colours."""
+    folder = tmp_path_factory.mktemp("run")
+    digits = load_digits()
+    pixels = np.repeat(np.repeat(digits.images * 15.9, 2, 1), 2, 2).astype(np.uint8)
+    colours = np.stack([pixels, 255 - pixels, pixels // 2], 1)
+    np.savez(
+        folder / "data.npz",
+        **{"x_train": colours[300:1200], "y_train": digits.target[300:1200]},
+        **{"x_test": colours[:300], "y_test": digits.target[:300]},
+    )
+    config = Config(method="ste", dataset=f"npz:{folder / 'data.npz'}", epochs=1, batch_size=32, device="cpu")
+    save_config(config, folder / "config.toml")
+    train(config, folder, Console(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder, tmp_path_factory):
+    """Both formats: (report, folder, what was said on the way)."""
+    folder, steps = tmp_path_factory.mktemp("exported") / "new" / "export", []
+    report = export_run(open_run(run_folder), pipeline.FORMATS, folder, on_step=steps.append)
+    return report, folder, steps
+
+
+@pytest.fixture
+def run(run_folder):
+    return open_run(run_folder)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with files of an earlier export."""
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for name in ("model.tflite", "model.onnx", "report.json", "notes.txt"):
+        (folder / name).write_text(f"old {name}")
+    return folder
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_report(exported, run):
+    report, folder, steps = exported
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "model.tflite", "report.json"]
+    assert report["hypernetwork_parameters_discarded"] == 0
+    assert report["float_size_bytes"] == sum(
+        4 * v.numel() for v in run.model.state_dict().values() if v.is_floating_point()
+    )
+    assert report["layers"] == {"bitwise": 18, "float": 4}
+    assert (report["model"], report["activation_bits"]) == ("resnet20", 1)
+    tflite, onnx_file = report["artefacts"]
+    assert (tflite["format"], onnx_file["format"]) == ("tflite", "onnx")
+    assert tflite["ops"]["LceBconv2d"] == 18 and tflite["ops"]["CONV_2D"] == 3 and tflite["ops"]["FULLY_CONNECTED"] == 1
+    assert onnx_file["ops"]["Conv"] == 21 and onnx_file["ops"]["BitwiseAnd"] == 18
+    for artefact in report["artefacts"]:
+        assert artefact.keys() == {"format", "path", "size_bytes", "ops", "verify"}
+        path = folder / f"model.{artefact['format']}"
+        assert artefact["path"] == str(path) and artefact["size_bytes"] == path.stat().st_size
+        assert artefact["size_bytes"] * 10 < report["float_size_bytes"]
+        verify = artefact["verify"]
+        assert verify["samples"] == 300 and verify["torch_accuracy"] > 0.15
+        assert verify["top1_agreement"] >= 0.97 and verify["median_abs_diff"] < 1e-5
+        assert verify["max_abs_diff"] >= verify["median_abs_diff"]
+        assert abs(verify["accuracy"] - verify["torch_accuracy"]) < 0.03
+    assert len(steps) == 6 and "converting to onnx" in steps
+
+
+def test_the_files_give_the_reported_accuracy_on_raw_images(exported, run):
+    report, folder, _ = exported
+    data = load_dataset(run.config.dataset, test_only=True)
+    for artefact in report["artefacts"]:
+        session = open_model(folder / f"model.{artefact['format']}")
+        assert session.metadata == run.metadata == read_metadata(session.path)
+        result = evaluate(session, data.x_test, data.y_test, data.class_names)
+        assert result["accuracy"] == artefact["verify"]["accuracy"]
+
+
+def test_the_table(exported):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(export_table(exported[0]))
+    text = capture.get()
+    assert "model.tflite" in text and "model.onnx" in text and "18 of 22" in text
+
+
+def test_an_artefact_that_disagrees_changes_nothing(run, folder, tmp_path, monkeypatch):
+    def wrong(graph, metadata):
+        proto = onnx.load_from_string(onnx_writer.to_onnx(graph, metadata))
+        tensor = next(t for t in proto.graph.initializer if t.name == "layer3.1.conv1.scale")
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * -1, tensor.name))
+        return proto.SerializeToString()
+
+    monkeypatch.setattr(pipeline, "to_onnx", wrong)
+    monkeypatch.setattr(pipeline, "to_tflite", lambda graph: pytest.fail("onnx comes first"))
+    before = content(folder)
+    with pytest.raises(
+        FsgError, match=r"model\.onnx disagrees with PyTorch on 300 test images: .*nothing was exported"
+    ):
+        export_run(run, ("onnx", "tflite"), folder)
+    assert content(folder) == before
+    with pytest.raises(FsgError):
+        export_run(run, ("onnx",), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_good_artefact_waits_for_the_others(run, folder, monkeypatch):
+    def refuse(graph):
+        raise FsgError("cannot export fc")
+
+    monkeypatch.setattr(pipeline, "to_tflite", refuse)
+    before = content(folder)
+    with pytest.raises(FsgError, match="cannot export fc"):
+        export_run(run, ("onnx", "tflite"), folder)
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize(("package", "name"), [("onnx", "onnx"), ("tensorflow", "tflite")])
+def test_a_missing_package_changes_nothing(package, name, run, folder, monkeypatch):
+    before = content(folder)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(FsgError, match=rf"needs the package {package}: pip install 'fsg\[export\]'"):
+        export_run(run, (name,), folder)
+    assert content(folder) == before
+
+
+def test_a_graph_that_was_read_wrongly_is_noticed_first(run, folder, monkeypatch):
+    def wrong(graph):
+        nodes = [replace(n, padding_value=0.0) if hasattr(n, "padding_value") else n for n in graph.nodes]
+        return pipeline.BinaryGraph(tuple(nodes))
+
+    monkeypatch.setattr(pipeline, "simplify", wrong)
+    before = content(folder)
+    with pytest.raises(FsgError, match="the graph read from the model disagrees with PyTorch"):
+        export_run(run, ("onnx",), folder)
+    assert content(folder) == before
+
+
+def test_old_files_are_replaced_and_others_stay(run, folder):
+    report = export_run(run, ("onnx",), folder)
+    assert sorted(content(folder)) == ["model.onnx", "model.tflite", "notes.txt", "report.json"]
+    assert open_model(folder / "model.onnx").metadata == run.metadata
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert content(folder)["notes.txt"] == b"old notes.txt"
+
+
+def test_a_file_in_the_way(run, tmp_path):
+    (tmp_path / "export").write_text("a file")
+    with pytest.raises(FsgError, match="export"):
+        export_run(run, ("onnx",), tmp_path / "export")
+    (tmp_path / "other" / "model.onnx").mkdir(parents=True)
+    with pytest.raises(FsgError, match="cannot write"):
+        export_run(run, ("onnx",), tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["model.onnx"]
+
+
+def test_test_images_of_another_shape(run, tmp_path):
+    images, labels = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 10
+    np.savez(tmp_path / "other.npz", x_test=images, y_test=labels)
+    other = replace(run, config=replace(run.config, dataset=f"npz:{tmp_path / 'other.npz'}"))
+    with pytest.raises(FsgError, match=r"images are \[1, 8, 8\], the run was trained on \[3, 16, 16\]"):
+        export_run(other, ("onnx",), tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize("rule", ["no state of any rule", {"fast": torch.full((9, 9), float("nan"))}])
+def test_the_hypernetworks_are_not_read(rule, run_folder, exported, tmp_path):
+    state = torch.load(run_folder / "checkpoint.pt", weights_only=True)
+    torch.save(state | {"rule": rule, "hypernetwork_parameters": 4321}, tmp_path / "checkpoint.pt")
+    (tmp_path / "config.toml").write_bytes((run_folder / "config.toml").read_bytes())
+    report = export_run(open_run(tmp_path), ("onnx",), tmp_path / "export")
+    assert report["hypernetwork_parameters_discarded"] == 4321
+    assert (tmp_path / "export" / "model.onnx").read_bytes() == (exported[1] / "model.onnx").read_bytes()
