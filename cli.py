@@ -138,7 +138,7 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **setti
     save_config(config, folder / "config.toml")
     try:
         run_training(config, folder)
-    except FsgError:
+    except (FsgError, ModuleNotFoundError):
         if not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
             (folder / "config.toml").unlink(missing_ok=True)
             if not existed:
