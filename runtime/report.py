@@ -16,12 +16,14 @@ def bench_table(records: Iterable[dict[str, Any]]) -> "Group":
 
     records = list(records)
     known = [record for record in records if "accuracy" in record]
-    machines = ", ".join(dict.fromkeys(f"{record['device']} ({record['cpu']})" for record in records))
+    machines = ", ".join(dict.fromkeys(_machine(record) for record in records))
     runs = " or ".join(str(n) for n in dict.fromkeys(record["runs"] for record in records))
     notes = [f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process"]
     if known:
         sets = ", ".join(dict.fromkeys(record["dataset"] for record in known))
         notes.append(f"smaller: than the float32 weights; accuracy: on the test images of {sets}")
+    if any(record["format"] == "onnx" for record in records):
+        notes.append(".onnx: ONNX Runtime has no bitwise kernels and computes in float32")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     columns = ["file", "threads", "median", "p90", "p99", "size", "memory"]
     for column in (*columns, *(["smaller", "accuracy"] if known else []), "kind"):
@@ -43,6 +45,11 @@ def bench_table(records: Iterable[dict[str, Any]]) -> "Group":
         table.add_row(*cells, record["kind"])
     title = f"Time for one image on {machines}"
     return Group(Text(title, "bold"), table, Text("\n".join(notes), "dim"))
+
+
+def _machine(record: dict[str, Any]) -> str:
+    device = "this machine" if record["device"] == "local" else record["device"]
+    return f"{device} ({record['cpu']})"
 
 
 def _milliseconds(value: float) -> str:

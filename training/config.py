@@ -46,7 +46,7 @@ class Config:
     step_epochs: int = 30  # schedule "step": epochs between divisions of lr by 10
     alpha: float = 0.9  # FSG: weight of the slow gradient, and decay of its momentum
     history: int = 5  # FSG: gradients that the slow net sees
-    meta_lr: float = 1e-3  # FSG: learning rate of the hypernetworks; 1e-2 saturates them
+    meta_lr: float = 3e-3  # FSG: learning rate of the hypernetworks; 1e-2 saturates their gates within 240 steps
     augment: bool = True
     seed: int = 0
     threads: int = 0  # 0: PyTorch's choice

@@ -86,14 +86,16 @@ class FSG(GradientRule):
     For every weight, with g the straight-through gradient of the previous minibatch, M the mean of the gradients before
     it (exponential, decay alpha) and V that of all squares (decay 0.999):
 
-        slow = M (1 + centre(tanh(SlowNet(layer embedding, last gradients / rms of the layer))))
+        slow = M (1 + centre(tanh(SlowNet(layer embedding, sign(M) last gradients / rms of the layer))))
         fast = g (1 + centre(tanh(FastNet(w / rms of the layer's weights))))
         look-ahead weight = w - lr * (alpha slow + (1 - alpha) fast) / sqrt(V)        (Adam's bias corrections apply)
 
-    where centre subtracts the layer's mean. The forward pass uses the look-ahead weights, and after the backward pass
-    they become the weights. The last layers of both nets start at zero, so the rule starts as Adam with beta1 = alpha
-    (or SGD with momentum alpha) and departs from it as far as the hypernetworks learn to. They descend the loss at
-    the look-ahead weights; that gradient is scaled by each layer's rms, so that lr does not scale their learning.
+    where centre subtracts the layer's mean. Seen along M, a history and its mirror image are one, and whether the
+    newest gradient agrees with its predecessors is there to read. The forward pass uses the look-ahead weights, and
+    after the backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as
+    Adam with beta1 = alpha (or SGD with momentum alpha) and departs from it as far as the hypernetworks learn to. They
+    descend the loss at the look-ahead weights; that gradient is scaled by each layer's rms, so that lr does not scale
+    their learning.
 
     Differs from the published code, in which the history of a weight lies out of its slow net's reach and the slow
     gradient does not enter the update.
@@ -107,7 +109,7 @@ class FSG(GradientRule):
         optimizer: str = "adam",
         alpha: float = 0.9,
         history: int = 5,
-        meta_lr: float = 1e-3,
+        meta_lr: float = 3e-3,
         hidden: int = 16,
         expand: int = 8,
         states: int = 4,
@@ -159,7 +161,8 @@ class FSG(GradientRule):
     def _direction(self, index: Tensor) -> Tensor:
         """What is subtracted, times lr, from the weights at `index` [n]; differentiable in the hypernetworks."""
         layer, count = self.layer_of[index], int(self.history.count)
-        tokens = (self.history.ordered() / self.gradient_rms[:, None])[index].split(CHUNK)
+        heading = torch.where(self.mean < 0, -1.0, 1.0) / self.gradient_rms
+        tokens = (self.history.ordered() * heading[:, None])[index].split(CHUNK)
         scaled = (self.weights / self._layer_rms(self.weights.square()))[index].split(CHUNK)
         slow = [self.slow(*chunk) for chunk in zip(tokens, layer.split(CHUNK), strict=True)]
         fast = [self.fast(chunk[:, None])[:, 0] for chunk in scaled]
