@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,7 +143,8 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **setti
         if not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
             (folder / "config.toml").unlink(missing_ok=True)
             if not existed:
-                folder.rmdir()
+                with suppress(OSError):  # someone else's file may be in it by now
+                    folder.rmdir()
         raise
 
 

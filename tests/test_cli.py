@@ -171,6 +171,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(refused, tmp_path, arguments, 
     assert not list(tmp_path.glob("runs/*"))
 
 
+def test_a_loss_that_is_not_finite_ends_the_run(refused, digits_npz, tmp_path):
+    settings = ["--dataset", f"npz:{digits_npz}", "--method", "ste", "--lr", "1e30"]
+    assert "the loss became nan in epoch 1" in refused("train", *settings, "--out", "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("keep", [0, 100, 0.5, 0.999])
 def test_truncated_files(project, refused, tmp_path, keep):
     for name in ("checkpoint.pt", "export/model.tflite", "export/model.onnx"):

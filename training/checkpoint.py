@@ -86,8 +86,12 @@ def predict(model: nn.Module, images: Tensor) -> Tensor:
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
     """Replaces checkpoint.pt in one step, so that a kill at any moment leaves the old or the new one."""
-    with replacing(folder / CHECKPOINT) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+    path = folder / CHECKPOINT
+    with replacing(path) as temporary:
+        try:
+            torch.save({"format": FORMAT, **content}, temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise FsgError(f"cannot write {path}: is the disk full? The checkpoint before it is kept") from error
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

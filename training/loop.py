@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,6 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
                 "test_loss": test_loss,
                 "test_accuracy": test_accuracy,
             }
-            rows.append(row)
             save_checkpoint(
                 folder,
                 {
@@ -121,12 +121,13 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
                     "model": model.state_dict(),
                     "data": asdict(info),
                     "rule": rule.state_dict(),
-                    "rows": rows,
+                    "rows": [*rows, row],
                     "steps": steps,
                     "seconds": seconds,
                     "hypernetwork_parameters": rule.hypernetwork_parameters,
                 },
             )
+            rows.append(row)
             write_metrics(folder / "metrics.csv", rows)
             console.print(
                 f"epoch {epoch + 1:>{len(str(config.epochs))}}/{config.epochs}  train loss {row['train_loss']:.4f}"
@@ -134,10 +135,11 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
                 highlight=False,
                 soft_wrap=True,
             )
-    finally:
-        if rows:
-            write_metrics(folder / "metrics.csv", rows)
-            plot_curves(rows, folder / "curves.png", f"{config.model}, {config.method}, {config.dataset}")
+    except BaseException:
+        with suppress(FsgError):  # nothing may hide what went wrong
+            write_results(config, folder, rows)
+        raise
+    write_results(config, folder, rows)
 
     summary = {
         "method": config.method,
@@ -212,6 +214,13 @@ def progress(console: Console, items: Iterator[Any], total: int, text: str) -> I
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield from bar.track(items, total=total, description=text)
+
+
+def write_results(config: Config, folder: Path, rows: list[dict[str, float]]) -> None:
+    """Writes metrics.csv and curves.png of the epochs so far, if there are any."""
+    if rows:
+        write_metrics(folder / "metrics.csv", rows)
+        plot_curves(rows, folder / "curves.png", f"{config.model}, {config.method}, {config.dataset}")
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
