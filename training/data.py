@@ -114,8 +114,8 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set by its name or path (see the module's docstring).
 
-    data_dir: where cifar10, cifar100 and fashion-mnist are, or go; by default $FSG_DATA, else
-    ~/.cache/fsg/data. It may be the folder of the files itself.
+    data_dir: the existing folder where cifar10, cifar100 and fashion-mnist are, or go; it may be the folder of the
+    files itself. By default $FSG_DATA, else ~/.cache/fsg/data, made if need be.
     download: whether to fetch those three where they are missing.
     test_only: leave the training part out; npz:PATH and folder:PATH then need not have one.
     progress(done, total): called as the images of folder:PATH are decoded.
@@ -126,6 +126,8 @@ def load_dataset(
     Errors: FsgError, naming the data set, file or folder and the remedy.
     """
     name, path = _split_spec(spec)
+    if data_dir and not Path(data_dir).expanduser().is_dir():
+        raise FsgError(f"data folder {data_dir}: no such folder; make it, or leave it away to download into a cache")
     root = Path(data_dir or os.environ.get("FSG_DATA") or "~/.cache/fsg/data").expanduser()
     if name == "npz" and path:
         return _with_statistics(spec, read_npz(path, test_only=test_only), flip=True)
@@ -238,7 +240,7 @@ def _fashion_mnist(root: Path, download: bool, test_only: bool) -> Parts:
     if not test_only:
         stems += ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
     files = tuple((stem, f"{stem}.gz") for stem in stems)
-    candidates = (root, root / "FashionMNIST" / "raw")
+    candidates = (root, root / "FashionMNIST" / "raw", root / "fashion-mnist")
     folder = _find(candidates, files)
     if folder is None:
         _download("FashionMNIST", root, "fashion-mnist", download)

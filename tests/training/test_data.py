@@ -482,12 +482,15 @@ def test_downloads_go_through_torchvision(tmp_path: Path, monkeypatch: pytest.Mo
     module = types.SimpleNamespace(datasets=types.SimpleNamespace(CIFAR10=fetch))
     monkeypatch.setattr("fsg.training.vision.import_torchvision", lambda: module)
     root = tmp_path / "new" / "folder"
+    with refusal(root, "no such folder"):
+        load_dataset("cifar10", data_dir=root)
+    monkeypatch.setenv("FSG_DATA", str(root))
     with refusal(root, "has no cifar10"):
-        load_dataset("cifar10", data_dir=root, download=False)
+        load_dataset("cifar10", download=False)
     assert not fetched and not root.exists()
     with refusal(root, "no route to host", "by hand"):
-        load_dataset("cifar10", data_dir=root)
-    assert len(load_dataset("cifar10", data_dir=root).x_train) == 20
+        load_dataset("cifar10")
+    assert len(load_dataset("cifar10").x_train) == 20
     assert len(load_dataset("cifar10", data_dir=root).x_train) == 20
     assert fetched == [root, root]
 
@@ -522,7 +525,7 @@ def make_fashion(folder: Path, zipped: bool) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("below", ["", "FashionMNIST/raw"])
+@pytest.mark.parametrize("below", ["", "FashionMNIST/raw", "fashion-mnist"])
 def test_fashion_mnist_is_read_as_written(tmp_path: Path, zipped: bool, below: str) -> None:
     root = tmp_path / "data"
     arrays = make_fashion(root / below, zipped)
@@ -682,7 +685,7 @@ from fsg.training.data import load_dataset
 print(load_dataset("npz:{tmp_path}/a.npz", test_only=True).x_test.shape)
 for spec in ("digits", "folder:{tmp_path}/images", "cifar10", "fashion-mnist"):
     try:
-        load_dataset(spec, data_dir="{tmp_path}/none")
+        load_dataset(spec, data_dir="{tmp_path}")
     except FsgError as error:
         print(error)
 """)
