@@ -203,8 +203,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
     Each is compared with PyTorch on real test images before it takes its place. The hypernetworks stay behind. RUN is
     a run folder; the newest under ./runs if left away.
     """
-    run = run or newest_run()
-    load_config(run / "config.toml")
+    run = checked_run(run or newest_run())
     console = make_console()
     with console.status(f"reading {run}") as status:
         from fsg.export.pipeline import export_run
@@ -285,9 +284,9 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
 
         model: Any
         if target.is_dir():
+            checked_run(target)
             from fsg.training.checkpoint import open_run
 
-            load_config(target / "config.toml")
             model = open_run(target)
         else:
             from fsg.runtime.session import open_model
@@ -308,8 +307,8 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
 
 @cli.command()
 @click.argument("target", required=False, metavar="[RUN|MODEL]")
-@click.option("--activation-bits", type=click.Choice([1, 32]), default=1, help="For a MODEL.")
-@click.option("--first-last", type=click.Choice(["float", "binary"]), default="float", help="For a MODEL.")
+@click.option("--activation-bits", type=click.Choice(CHOICES["activation_bits"]), default=1, help="For a MODEL.")
+@click.option("--first-last", type=click.Choice(CHOICES["first_last"]), default="float", help="For a MODEL.")
 def summary(target: str | None, activation_bits: int, first_last: str) -> None:
     """Layers, parameters, memory and MACs of a network.
 
@@ -322,7 +321,7 @@ def summary(target: str | None, activation_bits: int, first_last: str) -> None:
         run_path = Path(target) if target else newest_run()
         if target and not run_path.is_dir():
             raise FsgError(f"{target} is neither a run folder nor a model; models are {', '.join(MODELS)}")
-        load_config(run_path / "config.toml")
+        checked_run(run_path)
     from fsg.training.summary import summarize, summary_table
 
     if target in MODELS:
@@ -344,6 +343,12 @@ def env() -> None:
     from fsg.runtime.environment import environment, environment_table
 
     print_table(environment_table(environment()))
+
+
+def checked_run(run: Path) -> Path:
+    """The run folder, if its settings can be read: a mistyped one is refused before torch is imported."""
+    load_config(run / "config.toml")
+    return run
 
 
 def newest_run() -> Path:

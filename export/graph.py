@@ -60,15 +60,25 @@ class Conv(Convolution):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BinaryConv(Convolution):
-    """scale * (convolution with -1 where `negative`, else +1) + bias: negative [O, I/groups, KH, KW], scale, bias [O].
+class BinaryLayer(Node):
+    """scale * (sums of the input with weights of -1 and +1) + bias.
 
-    The input is padded with `padding_value`.
+    negative [O, ...] says which weights are -1; scale and bias are [O].
     """
 
     negative: NDArray[np.bool_]
     scale: Floats
     bias: Floats
+
+    def signs(self) -> Floats:
+        """-1 or +1, shaped as `negative`."""
+        return np.where(self.negative, np.float32(-1), np.float32(1))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BinaryConv(Convolution, BinaryLayer):
+    """A convolution, negative [O, I/groups, KH, KW], of the input padded with `padding_value`."""
+
     padding_value: float
 
 
@@ -81,12 +91,8 @@ class Dense(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BinaryDense(Node):
-    """scale * (product with -1 where `negative`, else +1) + bias: negative [O, I], scale, bias [O]."""
-
-    negative: NDArray[np.bool_]
-    scale: Floats
-    bias: Floats
+class BinaryDense(BinaryLayer):
+    """A matrix product, negative [O, I]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,11 +184,11 @@ def trace(model: "torch.nn.Module", shape: tuple[int, int, int]) -> BinaryGraph:
     """
     from torch import fx
 
-    from fsg.training.layers import BinaryActivation, BinaryLayer
+    from fsg.training import layers
 
     class Tracer(fx.Tracer):
         def is_leaf_module(self, module: "torch.nn.Module", qualified_name: str) -> bool:
-            own = isinstance(module, (BinaryActivation, BinaryLayer))
+            own = isinstance(module, (layers.BinaryActivation, layers.BinaryLayer))
             return own or super().is_leaf_module(module, qualified_name)
 
     model = copy.deepcopy(model).cpu().eval()

@@ -41,8 +41,7 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
                     x = tf.pad(x, [[0, 0], [rows, rows], [columns, columns], [0, 0]], constant_values=1.0)
                 elif node.padding != (0, 0):
                     padding = "SAME"
-                signs = np.where(node.negative, np.float32(-1), np.float32(1))
-                return conv2d(x, signs, node, padding) * node.scale + node.bias
+                return conv2d(x, node.signs(), node, padding) * node.scale + node.bias
             case g.Dense():
                 return tf.matmul(x, node.weight.T) + node.bias
             case g.Affine():

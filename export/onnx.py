@@ -103,16 +103,21 @@ class _Builder:
         if size % 8:
             ends = [self.shared(f"int_{value}", np.array([value], np.int64)) for value in (0, size, 1)]
             flags = self.emit("Slice", [flags, *ends], f"{name}.cut")
+        signs = self.minus_where(flags, f"{name}.signs")
+        return self.emit("Reshape", [signs, self.shape(negative.shape)], f"{name}.weight")
+
+    def minus_where(self, flags: str, output: str) -> str:
+        """-1 where a flag is set, else +1."""
         ones = [self.shared("minus_one", np.float32(-1)), self.shared("plus_one", np.float32(1))]
-        signs = self.emit("Where", [flags, *ones], f"{name}.signs")
-        target = "x".join(map(str, negative.shape))
-        shape = self.shared(f"shape_{target}", np.array(negative.shape, np.int64))
-        return self.emit("Reshape", [signs, shape], f"{name}.weight")
+        return self.emit("Where", [flags, *ones], output)
+
+    def shape(self, dimensions: tuple[int, ...]) -> str:
+        return self.shared(f"shape_{'x'.join(map(str, dimensions))}", np.array(dimensions, np.int64))
 
     def per_channel(self, name: str, value: np.ndarray, shape: tuple[int, ...]) -> str:
         return self.constant(name, value.reshape(-1, *[1] * (len(shape) - 2)))
 
-    def scale_and_shift(self, x: str, node: g.BinaryConv | g.BinaryDense | g.Affine) -> None:
+    def scale_and_shift(self, x: str, node: g.BinaryLayer | g.Affine) -> None:
         scaled = self.emit(
             "Mul", [x, self.per_channel(f"{node.name}.scale", node.scale, node.shape)], f"{node.name}.scaled"
         )
@@ -140,9 +145,7 @@ class _Builder:
         match node:
             case g.Sign():
                 zero = self.shared("zero", np.float32(0))
-                negative = self.emit("Less", [x, zero], f"{name}.negative")
-                ones = [self.shared("minus_one", np.float32(-1)), self.shared("plus_one", np.float32(1))]
-                self.emit("Where", [negative, *ones], name)
+                self.minus_where(self.emit("Less", [x, zero], f"{name}.negative"), name)
             case g.Conv():
                 weight = self.constant(f"{name}.weight", node.weight)
                 self.conv(x, weight, node, node.padding, name, self.constant(f"{name}.bias", node.bias))
@@ -172,7 +175,6 @@ class _Builder:
             case g.MeanPool():
                 self.emit("GlobalAveragePool", [x], name)
             case g.Reshape():
-                shape = self.shared(f"shape_{'x'.join(map(str, node.shape))}", np.array(node.shape, np.int64))
-                self.emit("Reshape", [x, shape], name)
+                self.emit("Reshape", [x, self.shape(node.shape)], name)
             case _:
                 raise TypeError(f"no ONNX operator for {type(node).__name__} {name}")

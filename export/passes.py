@@ -11,6 +11,7 @@ from fsg.export.graph import (
     BinaryConv,
     BinaryDense,
     BinaryGraph,
+    BinaryLayer,
     Conv,
     Dense,
     MaxPool,
@@ -24,7 +25,7 @@ from fsg.export.graph import (
 
 def fold_affine(graph: BinaryGraph) -> BinaryGraph:
     """Moves batch normalisation into the layer before it, where nothing else reads that layer's output."""
-    layers = (Conv, Dense, BinaryConv, BinaryDense, Affine)
+    layers = (Conv, Dense, BinaryLayer, Affine)
     folded: dict[str, Affine] = {}
     removed: set[str] = set()
     for node in graph.nodes:
@@ -47,7 +48,7 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
             scale = affine.scale.reshape(-1, *[1] * (node.weight.ndim - 1))
             bias = node.bias * affine.scale + affine.bias
             return [replace(node, weight=node.weight * scale, bias=bias)]
-        assert isinstance(node, (BinaryConv, BinaryDense, Affine))
+        assert isinstance(node, (BinaryLayer, Affine))
         return [replace(node, scale=node.scale * affine.scale, bias=node.bias * affine.scale + affine.bias)]
 
     return fold_affine(rewrite(graph, rule))
@@ -105,12 +106,11 @@ def float_where_input_is_float(graph: BinaryGraph) -> BinaryGraph:
     """Writes binary layers whose input is no sign (32-bit activations) as float ones: LCE has no kernel for them."""
 
     def rule(node: Node) -> list[Node]:
-        if not isinstance(node, (BinaryConv, BinaryDense)) or graph.takes_bits(node):
+        if not isinstance(node, BinaryLayer) or graph.takes_bits(node):
             return [node]
-        ones = np.where(node.negative, np.float32(-1), np.float32(1))
-        weight = ones * node.scale.reshape(-1, *[1] * (ones.ndim - 1))
+        weight = node.signs() * node.scale.reshape(-1, *[1] * (node.negative.ndim - 1))
         base: dict[str, Any] = {"name": node.name, "shape": node.shape, "weight": weight, "bias": node.bias}
-        if isinstance(node, BinaryDense):
+        if not isinstance(node, BinaryConv):
             return [Dense(inputs=node.inputs, **base)]
         base |= {"stride": node.stride, "dilation": node.dilation, "groups": node.groups}
         if node.padding_value == 0 or node.padding == (0, 0):

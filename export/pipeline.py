@@ -13,7 +13,7 @@ import torch
 
 import fsg
 from fsg import FsgError, make_folder, replacing
-from fsg.export.graph import BinaryConv, BinaryDense, BinaryGraph, Conv, Dense, Floats, Node, trace
+from fsg.export.graph import BinaryGraph, BinaryLayer, Conv, Dense, Floats, Node, trace
 from fsg.export.onnx import to_onnx
 from fsg.export.passes import simplify
 from fsg.export.reference import run_graph
@@ -134,8 +134,8 @@ def _layers(graph: BinaryGraph) -> dict[str, int]:
     """How many layers run on bits, and how many stay float."""
 
     def bitwise(node: Node) -> bool:
-        return isinstance(node, (BinaryConv, BinaryDense)) and graph.takes_bits(node)
+        return isinstance(node, BinaryLayer) and graph.takes_bits(node)
 
-    layers = [node for node in graph.nodes if isinstance(node, (BinaryConv, BinaryDense, Conv, Dense))]
+    layers = [node for node in graph.nodes if isinstance(node, (BinaryLayer, Conv, Dense))]
     bits = sum(map(bitwise, layers))
     return {"bitwise": bits, "float": len(layers) - bits}

@@ -25,12 +25,12 @@ def _compute(node: g.Node, inputs: list[Tensor]) -> Tensor:
         case g.Conv():
             return _conv2d(x, _tensor(node.weight), node, node.padding) + _per_channel(node.bias, x)
         case g.BinaryConv():
-            sums = _conv2d(_pad(x, node.padding, node.padding_value), _signs(node.negative), node, (0, 0))
+            sums = _conv2d(_pad(x, node.padding, node.padding_value), _tensor(node.signs()), node, (0, 0))
             return sums * _per_channel(node.scale, x) + _per_channel(node.bias, x)
         case g.Dense():
             return x @ _tensor(node.weight).T + _tensor(node.bias)
         case g.BinaryDense():
-            return x @ _signs(node.negative).T * _tensor(node.scale) + _tensor(node.bias)
+            return x @ _tensor(node.signs()).T * _tensor(node.scale) + _tensor(node.bias)
         case g.Affine():
             return x * _per_channel(node.scale, x) + _per_channel(node.bias, x)
         case g.Relu():
@@ -59,10 +59,6 @@ def _pad(x: Tensor, padding: g.Pair, value: float) -> Tensor:
 
 def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
-
-
-def _signs(negative: np.ndarray) -> Tensor:
-    return torch.where(torch.from_numpy(negative), -1.0, 1.0)
 
 
 def _per_channel(array: np.ndarray, like: Tensor) -> Tensor:

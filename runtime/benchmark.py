@@ -6,7 +6,6 @@ A fresh process is what makes the peak memory the model's own and a crash surviv
 
 import argparse
 import json
-import platform
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import fsg
 from fsg import FsgError
 from fsg.runtime import active_kernels
+from fsg.runtime.environment import cpu_name
 from fsg.runtime.metadata import model_format
 
 RUNS = 50
@@ -115,16 +115,6 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
         "kernels": active_kernels() if session.format == "tflite" else "onnxruntime",
         "fsg_version": fsg.__version__,
     }
-
-
-def cpu_name() -> str:
-    """The processor (or board) as the kernel names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return fields.get("model name") or fields.get("Model") or fields.get("Hardware") or platform.machine()
 
 
 def _peak_rss() -> int:

@@ -9,30 +9,29 @@ from typing import TYPE_CHECKING, Any
 import fsg
 from fsg import FsgError
 from fsg.runtime import active_kernels
-from fsg.runtime.benchmark import cpu_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 PACKAGES = (
-    *(
-        "numpy",
-        "ai-edge-litert",
-        "torch",
-        "torchvision",
-        "larq-compute-engine",
-        "tensorflow-cpu",
-        "tensorflow",
-    ),
-    *("onnx", "onnxruntime"),
+    "numpy",
+    "ai-edge-litert",
+    "torch",
+    "torchvision",
+    "larq-compute-engine",
+    "tensorflow-cpu",
+    "tensorflow",
+    "onnx",
+    "onnxruntime",
 )
-FEATURES = (  # what decides which kernels can run, as /proc/cpuinfo spells it on x86-64 and aarch64
-    *("popcnt", "avx2", "avx512bw", "avx512_vpopcntdq", "asimd", "asimddp", "asimdhp", "sve"),
-)
+# What decides which kernels can run, as /proc/cpuinfo spells it on x86-64 and aarch64.
+FEATURES = ("popcnt", "avx2", "avx512bw", "avx512_vpopcntdq", "asimd", "asimddp", "asimdhp", "sve")
 
 
 def environment() -> dict[str, Any]:
     """Versions (None where a package is missing), processor, its features that matter here, active kernels."""
+    info = _cpu_info()
+    flags = (info.get("flags") or info.get("Features") or "").split()
     try:
         kernels = active_kernels()
     except FsgError as error:
@@ -43,7 +42,7 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "cpu_features": [name for name in FEATURES if name in _cpu_flags()],
+        "cpu_features": [name for name in FEATURES if name in flags],
         "kernels": kernels,
         "packages": {name: _version(name) for name in PACKAGES},
     }
@@ -76,13 +75,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_flags() -> set[str]:
+def cpu_name() -> str:
+    """The processor (or board) as the kernel names it."""
+    info = _cpu_info()
+    return info.get("model name") or info.get("Model") or info.get("Hardware") or platform.machine()
+
+
+def _cpu_info() -> dict[str, str]:
+    """The fields of /proc/cpuinfo, of its last processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return set()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return set()
+        lines = []
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

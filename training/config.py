@@ -2,9 +2,10 @@
 
 import json
 import tomllib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import TypeVar, get_type_hints
 
 from fsg import FsgError, replacing
 
@@ -24,6 +25,15 @@ CHOICES = {
     "schedule": ("cosine", "step"),
     "device": ("auto", "cpu", "cuda"),
 }
+
+T = TypeVar("T")
+
+
+def check_name(name: T, known: Collection[T], what: str) -> T:
+    """Returns `name` if `known` holds it; raises FsgError with the choices otherwise."""
+    if name not in known:
+        raise FsgError(f"unknown {what} {name!r}: choose one of {', '.join(map(str, known))}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -54,10 +64,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                kind = name.replace("_", " ")
-                raise FsgError(f"unknown {kind} {value!r}: choose one of {', '.join(map(str, known))}")
+            check_name(getattr(self, name), known, name.replace("_", " "))
         for name, low in {
             "epochs": 1,
             "batch_size": 2,

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsg.training.quantizers import ACTIVATION_GRADIENTS, WEIGHT_QUANTIZERS, check_name, sign
+from fsg.training.config import check_name
+from fsg.training.quantizers import ACTIVATION_GRADIENTS, WEIGHT_QUANTIZERS, sign
 
 
 class BinaryActivation(nn.Module):

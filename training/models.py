@@ -10,9 +10,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from fsg.training.config import MODELS
+from fsg.training.config import MODELS, check_name
 from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
-from fsg.training.quantizers import check_name
 
 Conv = Callable[..., nn.Module]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsg import FsgError
+from fsg.training.config import check_name
 
 
 class _Round(torch.autograd.Function):
@@ -74,10 +74,3 @@ def scaled_sign(weight: Tensor) -> Tensor:
 
 ACTIVATION_GRADIENTS = ("polynomial", "clipped")
 WEIGHT_QUANTIZERS: dict[str, Callable[[Tensor], Tensor]] = {"dorefa": dorefa, "scaled-sign": scaled_sign}
-
-
-def check_name(name: str, known: Any, what: str) -> str:
-    """Returns `name` if `known` holds it; raises FsgError with the choices otherwise."""
-    if name not in known:
-        raise FsgError(f"unknown {what} {name!r}: choose one of {', '.join(known)}")
-    return name

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from fsg import FsgError
+from fsg.training.config import check_name
 from fsg.training.history import GradientHistory
 from fsg.training.hypernet import FastNet, SlowNet
 from fsg.training.layers import binary_layers
-from fsg.training.quantizers import check_name
 
 BETAS = (0.9, 0.999)
 CHUNK = 32768  # weights that pass the hypernetworks together; more would spill out of the caches
@@ -161,12 +161,13 @@ class FSG(GradientRule):
     def _direction(self, index: Tensor) -> Tensor:
         """What is subtracted, times lr, from the weights at `index` [n]; differentiable in the hypernetworks."""
         layer, count = self.layer_of[index], int(self.history.count)
-        heading = torch.where(self.mean < 0, -1.0, 1.0) / self.gradient_rms
-        tokens = (self.history.ordered() * heading[:, None])[index].split(CHUNK)
-        scaled = (self.weights / self._layer_rms(self.weights.square()))[index].split(CHUNK)
+        mean = self.mean[index]
+        heading = torch.where(mean < 0, -1.0, 1.0) / self.gradient_rms[index]
+        tokens = (self.history.ordered()[index] * heading[:, None]).split(CHUNK)
+        scaled = (self.weights[index] / self.weight_rms[index]).split(CHUNK)
         slow = [self.slow(*chunk) for chunk in zip(tokens, layer.split(CHUNK), strict=True)]
         fast = [self.fast(chunk[:, None])[:, 0] for chunk in scaled]
-        combined = self.alpha * self.mean[index] * self._gate(slow, layer)
+        combined = self.alpha * mean * self._gate(slow, layer)
         combined = combined + (1 - self.alpha) * self.history.newest()[index] * self._gate(fast, layer)
         if not self.adaptive:
             return combined / (1 - self.alpha)
@@ -181,6 +182,7 @@ class FSG(GradientRule):
         if count:  # the first step only produces gradients
             mean_square = self.square / (1 - BETAS[1] ** count)
             self.gradient_rms = self._layer_rms(mean_square)
+            self.weight_rms = self._layer_rms(self.weights.square())
             with torch.no_grad():
                 lookahead = lookahead - self.lr * self._direction(torch.arange(len(lookahead), device=lookahead.device))
         self.leaf = lookahead.requires_grad_()
@@ -215,7 +217,7 @@ class FSG(GradientRule):
         """
         stride = -(-len(gradient) // META_SAMPLE)
         index = torch.arange(int(self.history.count) % stride, len(gradient), stride, device=gradient.device)
-        target = -(gradient / self.gradient_rms)[index] / len(index)
+        target = -gradient[index] / self.gradient_rms[index] / len(index)
         self._direction(index).backward(target)
         self.meta_optimizer.step()
         self.meta_optimizer.zero_grad()
