@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from fsg import FsgError, __version__, make_folder, replacing
-from fsg.training.config import CHOICES, Config, load_config, save_config
+from fsg.training.config import FIRST_LAST, Config, load_config, save_config
 
 RUNS = Path("runs")
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "summary.json")
@@ -56,36 +56,14 @@ def cli(debug: bool) -> None:
 
 def config_options(command: F) -> F:
     """An option of `fsg train` for every setting of `Config`, with its default."""
-    texts = {
-        "method": "Gradient rule of the binary weights.",
-        "model": "Network.",
-        "dataset": "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.",
-        "data_dir": "Folder with a copy of cifar10, cifar100 or fashion-mnist.  [default: download to a cache]",
-        "init": "Start from the full-precision weights in this .pth file.",
-        "activation_bits": "1 runs as XNOR-popcount; 32 makes only the weights binary.",
-        "first_last": "First convolution and classifier.",
-        "quantizer": "How latent weights become one bit.",
-        "epochs": "Passes over the training images.",
-        "batch_size": "Images per step.",
-        "optimizer": "For all parameters; FSG starts as its momentum and departs from it.",
-        "lr": "Initial learning rate.",
-        "schedule": "Learning rate: cosine to 0, or divided by 10 every --step-epochs.",
-        "step_epochs": "See --schedule.",
-        "alpha": "FSG: weight of the slow gradient, and decay of its momentum.",
-        "history": "FSG: gradients of each weight that the slow net sees.",
-        "meta_lr": "FSG: learning rate of the hypernetworks.",
-        "augment": "Random crops, and flips where the data allow them.",
-        "seed": "Of weights, order and augmentation.",
-        "threads": "CPU threads; 0 leaves it to PyTorch. With 1, runs repeat exactly.",
-        "device": "auto takes a CUDA device if there is one.",
-    }
     for field in reversed(fields(Config)):
         name, default = "--" + field.name.replace("_", "-"), field.default
-        kind: Any = click.Choice(CHOICES[field.name]) if field.name in CHOICES else field.type
+        choices = field.metadata["choices"]
+        kind: Any = click.Choice(choices) if choices else field.type
         if field.type is bool:
             name, kind = f"{name}/--no-{name[2:]}", None
         command = click.option(
-            name, field.name, type=kind, default=default, show_default=default != "", help=texts[field.name]
+            name, field.name, type=kind, default=default, show_default=default != "", help=field.metadata["text"]
         )(command)
     return command
 
@@ -307,8 +285,8 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
 
 @cli.command()
 @click.argument("target", required=False, metavar="[RUN|MODEL]")
-@click.option("--activation-bits", type=click.Choice(CHOICES["activation_bits"]), default=1, help="For a MODEL.")
-@click.option("--first-last", type=click.Choice(CHOICES["first_last"]), default="float", help="For a MODEL.")
+@click.option("--activation-bits", type=click.Choice((1, 32)), default=1, help="For a MODEL.")
+@click.option("--first-last", type=click.Choice(FIRST_LAST), default="float", help="For a MODEL.")
 def summary(target: str | None, activation_bits: int, first_last: str) -> None:
     """Layers, parameters, memory and MACs of a network.
 

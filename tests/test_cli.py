@@ -141,7 +141,7 @@ def test_summary_and_env(project, fsg):
     ("arguments", "message"),
     [
         (["train", "--dataset", "cifra10"], "did you mean cifar10"),
-        (["train", "--model", "resnet21"], "'resnet21' is not one of 'resnet20'"),
+        (["train", "--model", "resnet21"], "unknown model 'resnet21': choose one of resnet20"),
         (["train", "--method", "magic"], "'magic' is not one of 'fsg', 'ste'"),
         (["train", "--dataset", "folder:nowhere"], "nowhere: no such folder"),
         (["train", "--dataset", "folder:empty"], "empty/test: cannot be read"),

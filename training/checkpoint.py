@@ -122,7 +122,7 @@ def model_for(config: Config, data: DataInfo) -> nn.Module:
         channels=data.shape[0],
         activation_bits=config.activation_bits,
         first_last=config.first_last,
-        quantizer=config.quantizer,
+        quantizer="dorefa" if config.quantizer == "auto" else config.quantizer,
     )
 
 

@@ -1,30 +1,22 @@
-"""The settings of a training run: every default in one place, and their file."""
+"""The settings of a training run: every default, bound and help text in one place, and their file."""
 
+import difflib
 import json
 import tomllib
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from fsg import FsgError, replacing
 
-FORMAT = 1
+FORMAT = 2
 """Version of the run folder's files; raised when older runs can no longer be read."""
 
-METHODS = ("fsg", "ste")
+METHODS = ("fsg", "ste", "sign-ste", "metaquant", "irnet")
 MODELS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
 """CIFAR ResNets and their blocks per stage: depth = 6 blocks + 2."""
-CHOICES = {
-    "method": METHODS,
-    "model": tuple(MODELS),
-    "activation_bits": (1, 32),
-    "first_last": ("float", "binary"),
-    "quantizer": ("dorefa", "scaled-sign"),
-    "optimizer": ("adam", "sgd"),
-    "schedule": ("cosine", "step"),
-    "device": ("auto", "cpu", "cuda"),
-}
+FIRST_LAST = ("float", "binary")
 
 T = TypeVar("T")
 
@@ -36,51 +28,153 @@ def check_name(name: T, known: Collection[T], what: str) -> T:
     return name
 
 
+def _setting(
+    default: Any,
+    text: str,
+    *,
+    choices: tuple[Any, ...] = (),
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> Any:
+    bounds = {"at least": low, "above": above, "at most": high, "below": below}
+    return field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds})
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of one run, as they stand in its config.toml."""
 
-    method: str = "fsg"
-    model: str = "resnet20"
-    dataset: str = "digits"  # real, and needs no download
-    data_dir: str = ""  # "": the user's cache
-    init: str = ""  # "": fresh weights
-    activation_bits: int = 1  # what XNOR-popcount needs
-    first_last: str = "float"  # binary ones cost several points of accuracy and save 4 KB
-    quantizer: str = "dorefa"
-    epochs: int = 12  # enough for digits; CIFAR wants 100 and more
-    batch_size: int = 64
-    optimizer: str = "adam"
-    lr: float = 4e-3  # the best of 2e-3, 4e-3, 8e-3 for straight-through Adam on CIFAR-10 images
-    schedule: str = "cosine"
-    step_epochs: int = 30  # schedule "step": epochs between divisions of lr by 10
-    alpha: float = 0.9  # FSG: weight of the slow gradient, and decay of its momentum
-    history: int = 5  # FSG: gradients that the slow net sees
-    meta_lr: float = 3e-3  # FSG: learning rate of the hypernetworks; 1e-2 saturates their gates within 240 steps
-    augment: bool = True
-    seed: int = 0
-    threads: int = 0  # 0: PyTorch's choice
-    device: str = "auto"  # cuda where there is one
+    # What is trained, on what
+    method: str = _setting("fsg", "Gradient rule of the binary weights.", choices=METHODS)
+    model: str = _setting("resnet20", f"{', '.join(MODELS)}, torchvision:NAME or MODULE:FACTORY.")
+    dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
+    data_dir: str = _setting("", "Folder with a copy of cifar10, cifar100 or fashion-mnist; else a cache.")
+    init: str = _setting("", "Start from the full-precision weights in this .pth file.")
+    augment: bool = _setting(True, "Random crops, and flips where the data allow them.")
+
+    # The binary network
+    activation_bits: int = _setting(1, "1 runs as XNOR-popcount; 32 makes only the weights binary.", choices=(1, 32))
+    first_last: str = _setting("float", "First convolution and classifier.", choices=FIRST_LAST)
+    quantizer: str = _setting(
+        "auto",
+        "How latent weights become one bit; auto takes the method's own.",
+        choices=("auto", "dorefa", "scaled-sign", "irnet"),
+    )
+    activation_gradient: str = _setting(
+        "auto",
+        "Surrogate gradient of the activations' sign; auto takes the method's own.",
+        choices=("auto", "polynomial", "clipped", "ede"),
+    )
+
+    # The course of the training
+    epochs: int = _setting(12, "Passes over the training images.", low=1)  # enough for digits; CIFAR wants 100 and more
+    batch_size: int = _setting(64, "Images per step, over all processes.", low=2)
+    optimizer: str = _setting("adam", "For all parameters; FSG starts as its momentum.", choices=("adam", "sgd"))
+    lr: float = _setting(4e-3, "Initial learning rate.", above=0)  # the best of 2e-3, 4e-3, 8e-3 for Adam on CIFAR-10
+    beta1: float = _setting(0.9, "Decay of the momentum.", low=0, below=1)
+    weight_decay: float = _setting(0.0, "L2 penalty of the float weights; binary ones get none.", low=0)
+    schedule: str = _setting(
+        "cosine",
+        "Learning rate: cosine to 0, divided by 10 every --step-epochs, or constant.",
+        choices=("cosine", "step", "constant"),
+    )
+    step_epochs: int = _setting(30, "See --schedule.", low=1)
+    warmup_epochs: float = _setting(0.0, "The learning rate first rises for so many epochs.", low=0)
+    label_smoothing: float = _setting(0.0, "Share of each label spread over all classes.", low=0, below=1)
+    ema: float = _setting(
+        0.0, "Decay of averaged latent weights, tested and exported in their stead; 0 is off.", low=0, below=1
+    )
+    teacher: str = _setting("", "Full-precision weights of the same network (.pth) to distil from.")
+    teacher_weight: float = _setting(0.5, "Share of the teacher in the loss.", low=0, high=1)
+    temperature: float = _setting(4.0, "Of the teacher's softmax.", above=0)
+    patience: int = _setting(0, "Stop after so many epochs without a better test loss; 0 is never.", low=0)
+    max_minutes: float = _setting(0.0, "Stop, resumable, after so many minutes; 0 is never.", low=0)
+
+    # FSG
+    variant: str = _setting("per-weight", "FSG: how the method is built.", choices=("per-weight", "reference"))
+    alpha: float = _setting(0.9, "FSG: weight of the slow gradient; the fast one has the rest.", low=0, high=1)
+    history: int = _setting(5, "FSG: gradients that the slow net sees; 0 keeps none, not even momentum.", low=0)
+    slow: bool = _setting(True, "FSG: the slow net.")
+    embedding: bool = _setting(True, "FSG: the embedding that tells the slow net its layer.")
+    fast_lr: float = _setting(0.0, "FSG, MetaQuant: learning rate of the fast net; 0 takes the variant's own.", low=0)
+    slow_lr: float = _setting(0.0, "FSG: learning rate of the slow net; 0 takes the variant's own.", low=0)
+    hidden: int = _setting(0, "FSG, MetaQuant: width of the fast net; 0 takes the variant's own.", low=0)
+    nonlinearity: str = _setting(
+        "auto",
+        "FSG, MetaQuant: of the fast net; auto takes the variant's own.",
+        choices=("auto", "none", "relu", "tanh"),
+    )
+    expand: int = _setting(0, "FSG: channels of the slow net; 0 takes the variant's own.", low=0)
+    d_state: int = _setting(0, "FSG: states per channel of the slow net; 0 takes the variant's own.", low=0)
+    d_conv: int = _setting(0, "FSG: taps of the slow net's convolution; 0 takes the variant's own.", low=0)
+    metanet: str = _setting("multi-fc", "MetaQuant: its network.", choices=("fc-grad", "multi-fc", "lstm"))
+
+    # The machine
+    seed: int = _setting(0, "Of weights, order and augmentation.", low=0)
+    precision: str = _setting(
+        "float32",
+        "Of the network's arithmetic; bf16 is automatic mixed precision.",
+        choices=("float32", "bf16", "float64"),
+    )
+    compile: bool = _setting(False, "Compile the network with torch.compile (needs a C++ compiler on CPUs).")
+    deterministic: bool = _setting(False, "Only repeatable algorithms, and one thread on CPUs.")
+    threads: int = _setting(0, "CPU threads; 0 leaves it to PyTorch. With 1, runs repeat exactly.", low=0)
+    device: str = _setting("auto", "auto takes a CUDA device if there is one.", choices=("auto", "cpu", "cuda"))
+    tensorboard: bool = _setting(False, "Write TensorBoard events into the run folder.")
 
     def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            check_name(getattr(self, name), known, name.replace("_", " "))
-        for name, low in {
-            "epochs": 1,
-            "batch_size": 2,
-            "step_epochs": 1,
-            "history": 1,
-            "seed": 0,
-            "threads": 0,
-        }.items():
-            if getattr(self, name) < low:
-                raise FsgError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least {low}")
-        if not 0 < self.lr < float("inf"):
-            raise FsgError(f"the learning rate is {self.lr}: it must be above 0")
-        if not 0 <= self.alpha < 1:
-            raise FsgError(f"alpha is {self.alpha}: it must be at least 0 and below 1")
-        if not 0 <= self.meta_lr < float("inf"):
-            raise FsgError(f"the learning rate of the hypernetworks is {self.meta_lr}: it must not be negative")
+        if ":" not in self.model:
+            check_name(self.model, MODELS, "model")
+        for setting in fields(self):
+            name, value = setting.name.replace("_", " "), getattr(self, setting.name)
+            if setting.metadata["choices"]:
+                check_name(value, setting.metadata["choices"], name)
+            for relation, bound in setting.metadata["bounds"].items():
+                if bound is not None and not _HOLDS[relation](value, bound):
+                    raise FsgError(f"{name} is {value}: it must be {relation} {bound:g}")
+            if isinstance(value, float) and abs(value) == float("inf"):
+                raise FsgError(f"{name} is {value}: it must be finite")
+
+
+_HOLDS = {
+    "at least": lambda value, bound: value >= bound,
+    "above": lambda value, bound: value > bound,
+    "at most": lambda value, bound: value <= bound,
+    "below": lambda value, bound: value < bound,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {  # the setting of arXiv 2412.11777 and its code; add --init with full-precision weights
+        "method": "fsg",
+        "variant": "reference",
+        "activation_bits": 32,
+        "first_last": "binary",
+        "epochs": 100,
+        "batch_size": 128,
+        "lr": 1e-3,
+        "schedule": "step",
+        "step_epochs": 30,
+    },
+}
+"""Settings that belong together, by name; they replace defaults and give way to anything given."""
+
+
+def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Checks names and types of settings read from a file. Errors: FsgError that names `where` and the nearest name."""
+    types = get_type_hints(Config)
+    settings = dict(values)
+    for key, value in settings.items():
+        if key not in types:
+            near = difflib.get_close_matches(key, types, n=1)
+            raise FsgError(f"{where}: unknown key {key!r}; " + (f"did you mean {near[0]}?" if near else "remove it"))
+        expected = types[key]
+        if expected is float and type(value) is int:
+            settings[key] = float(value)
+        elif type(value) is not expected:
+            raise FsgError(f"{where}: {key} is {value!r}; it must be of type {expected.__name__}")
+    return settings
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -100,17 +194,9 @@ def load_config(path: Path) -> Config:
     except (OSError, ValueError) as error:
         raise FsgError(f"cannot read {path}: {error}") from error
     check_format(values.pop("format", None), path)
-    types = get_type_hints(Config)
-    for key, value in values.items():
-        if key not in types:
-            raise FsgError(f"{path}: unknown key {key!r}; remove it")
-        expected = types[key]
-        if expected is float and type(value) is int:
-            values[key] = float(value)
-        elif type(value) is not expected:
-            raise FsgError(f"{path}: {key} is {value!r}; it must be of type {expected.__name__}")
+    settings = parse_settings(values, str(path))
     try:
-        return Config(**values)
+        return Config(**settings)
     except FsgError as error:
         raise FsgError(f"{path}: {error}") from error
 

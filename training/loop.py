@@ -31,8 +31,8 @@ from fsg.training.checkpoint import (
 from fsg.training.config import Config
 from fsg.training.data import augment, batches, load_dataset
 from fsg.training.layers import count_parameters
+from fsg.training.methods import make_rule
 from fsg.training.plots import plot_curves
-from fsg.training.rules import FSG, STE, GradientRule
 
 
 def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
@@ -87,6 +87,7 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
             indices = batches(len(data.x_train), config.batch_size, rng, drop_last=True)
             for step, index in enumerate(progress(console, indices, steps_per_epoch, f"epoch {epoch + 1}")):
                 rule.lr = learning_rate(config, epoch + step / steps_per_epoch)
+                rule.progress = (epoch + step / steps_per_epoch) / config.epochs
                 images = data.x_train[index]
                 if config.augment:
                     images = augment(images, rng, pad=data.pad, flip=data.flip)
@@ -158,20 +159,6 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     with replacing(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
-
-
-def make_rule(config: Config, model: nn.Module) -> GradientRule:
-    """The gradient rule that a run's settings name."""
-    if config.method == "ste":
-        return STE(model, lr=config.lr, optimizer=config.optimizer)
-    return FSG(
-        model,
-        lr=config.lr,
-        optimizer=config.optimizer,
-        alpha=config.alpha,
-        history=config.history,
-        meta_lr=config.meta_lr,
-    )
 
 
 def pick_device(name: str) -> torch.device:

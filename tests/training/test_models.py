@@ -5,16 +5,10 @@ import torch
 
 from fsg import FsgError
 from fsg.training.checkpoint import load_initial_weights
-from fsg.training.config import CHOICES, METHODS, MODELS
+from fsg.training.config import MODELS
 from fsg.training.layers import BinaryActivation, BinaryConv2d, binary_layers, count_parameters
 from fsg.training.models import build_model
-from fsg.training.quantizers import WEIGHT_QUANTIZERS
-from fsg.training.rules import RULES
 from fsg.training.summary import summarize
-
-
-def test_the_command_line_offers_what_there_is():
-    assert set(METHODS) == set(RULES) and set(CHOICES["quantizer"]) == set(WEIGHT_QUANTIZERS)
 
 
 @pytest.mark.parametrize("name", MODELS)
