@@ -8,9 +8,14 @@ from torch import Tensor, nn
 
 from fsg.training.scan import selective_scan
 
+NONLINEARITIES: dict[str, type[nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
+
 
 class FastNet(nn.Sequential):
-    """Multilayer perceptron without biases, 1 -> hidden -> hidden -> 1, on each element: [N, 1] -> [N, 1]."""
+    """Multilayer perceptron without biases, 1 -> hidden -> hidden -> 1, on each element: [N, 1] -> [N, 1].
+
+    Without a nonlinearity it is the product of its weight matrices, one scalar, and computed as that.
+    """
 
     def __init__(self, hidden: int, nonlinearity: type[nn.Module] = nn.Identity) -> None:
         super().__init__(
@@ -20,6 +25,13 @@ class FastNet(nn.Sequential):
             nonlinearity(),
             nn.Linear(hidden, 1, bias=False),
         )
+        self.linear = nonlinearity is nn.Identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.linear:
+            return super().forward(x)
+        first, second, third = (layer.weight for layer in self if isinstance(layer, nn.Linear))
+        return x * (third @ (second @ first))
 
 
 class MambaBlock(nn.Module):
@@ -43,8 +55,8 @@ class MambaBlock(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, tokens: Tensor, *, last_only: bool = False) -> Tensor:
-        """With `last_only`, just the output at the last token: [N, 1, 1]."""
+    def forward(self, tokens: Tensor, *, last: int | None = None) -> Tensor:
+        """With `last`, just the outputs at the last `last` tokens: [N, last, 1]."""
         kernel, states = self.conv1d.kernel_size[0], self.A_log.shape[1]
         steps = tokens[..., 0].T.contiguous()  # [T, N]; values here are [channels, T, N], see selective_scan
         x, gate = (self.in_proj.weight[..., None] * steps).chunk(2)
@@ -57,9 +69,13 @@ class MambaBlock(nn.Module):
         u = F.silu(convolved)
         dt, B, C = (self.x_proj.weight @ u.flatten(1)).unflatten(1, steps.shape).split([1, states, states])
         dt = F.softplus(self.dt_proj.weight[..., None] * dt + self.dt_proj.bias[:, None, None])
-        y = selective_scan(u, dt, -torch.exp(self.A_log), B, C, self.D, last_only=last_only)
+        y = selective_scan(u, dt, -torch.exp(self.A_log), B, C, self.D, last=last)
         y = y * F.silu(gate[:, -y.shape[1] :])
         return (self.out_proj.weight @ y.flatten(1)).view(*y.shape[1:]).T[..., None]
+
+    def sequences(self, tokens: list[Tensor], last: list[int]) -> list[Tensor]:
+        """Sequences of different lengths: tokens[j] [T_j] -> the outputs at its last `last[j]` tokens, [last[j]]."""
+        return [self(one[None, :, None], last=n)[0, :, 0] for one, n in zip(tokens, last, strict=True)]
 
 
 class SlowNet(nn.Module):
@@ -75,4 +91,4 @@ class SlowNet(nn.Module):
 
     def forward(self, history: Tensor, layer: Tensor) -> Tensor:
         tokens = torch.cat([self.layer_embedding(layer), history], dim=1)
-        return self.mamba(tokens[..., None], last_only=True)[:, 0, 0]
+        return self.mamba(tokens[..., None], last=1)[:, 0, 0]
