@@ -46,7 +46,8 @@ ROUNDED_TO_ZERO = 2.0**-23  # share of the largest activation below which float3
 
 @dataclass(frozen=True)
 class Row:
-    """The worst disagreement of one quantity; `error` is relative L2, or a number of values for binary ones."""
+    """The worst disagreement of one quantity; `error` is relative L2, infinite where that is undefined, or for
+    binary values how many differ."""
 
     quantity: str
     error: float
@@ -55,7 +56,7 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        return self.error <= self.limit  # not so for NaN
+        return self.error <= self.limit
 
 
 class Vectors:
@@ -85,6 +86,13 @@ class Vectors:
 
     def number(self, key: str) -> float:
         return float(self.tensor(key, ()))
+
+    def size(self, key: str, axis: int, dimensions: int) -> int:
+        """How long an array of so many dimensions is along one axis; at least 1."""
+        shape = self.array(key).shape
+        if len(shape) != dimensions or 0 in shape:
+            raise FsgError(f"{self.path}: {key} is of shape {list(shape)} where {dimensions} dimensions are due")
+        return shape[axis]
 
     def layers(self) -> list[str]:
         """The names of the binary layers in their order."""
@@ -123,19 +131,21 @@ def _rule(vectors: Vectors, layers: nn.ModuleList, *, learning: bool) -> Referen
     nonlinearity = str(vectors.array("cfg/nonlinear")).lower()
     if nonlinearity not in NONLINEARITIES:
         raise FsgError(f"{vectors.path}: cfg/nonlinear is {nonlinearity!r}: choose one of {', '.join(NONLINEARITIES)}")
-    expand, d_state = vectors.tensor("hyper/slow/mamba.A_log").flatten(1).shape
+    length = vectors.number("cfg/length")
+    if length < 1 or not length.is_integer():
+        raise FsgError(f"{vectors.path}: cfg/length is {length:g}: it must be a whole number of at least 1")
     rule = ReferenceFSG(
         layers,
         lr=vectors.number("cfg/lr"),
         alpha=vectors.number("cfg/alpha"),
-        history=int(vectors.number("cfg/length")),
+        history=int(length),
         fast_lr=vectors.number("cfg/fast_lr") if learning else 0.0,
         slow_lr=vectors.number("cfg/slow_lr") if learning else 0.0,
-        hidden=len(vectors.tensor("hyper/fast/linear1.weight")),
+        hidden=vectors.size("hyper/fast/linear1.weight", 0, 2),
         nonlinearity=nonlinearity,
-        expand=expand,
-        d_state=d_state,
-        d_conv=vectors.tensor("hyper/slow/mamba.conv1d.weight").shape[-1],
+        expand=vectors.size("hyper/slow/mamba.A_log", 0, 2),
+        d_state=vectors.size("hyper/slow/mamba.A_log", 1, 2),
+        d_conv=vectors.size("hyper/slow/mamba.conv1d.weight", 2, 3),
     )
     with torch.no_grad():
         for name, parameter in _hypernetworks(rule).items():
@@ -162,7 +172,7 @@ class Replay:
         self.rule = _rule(vectors, nn.ModuleList(self.layers), learning=trace == "train")
         self.meta_gradients: dict[str, Tensor] = {}
         self.rule.meta_optimizer.register_step_pre_hook(self._keep_meta_gradients)
-        self.steps = len(np.atleast_1d(vectors.array(f"in/{self.names[0]}/raw_grad")))
+        self.steps = vectors.size(f"in/{self.names[0]}/raw_grad", 0, 1 + self.layers[0].weight.dim())
         weights = {name: (self.steps, *layer.weight.shape) for name, layer in zip(self.names, self.layers, strict=True)}
         biases = {name: (self.steps, *bias.shape) for name, bias in zip(self.biased, self.rule.biases, strict=True)}
         self.stored = [vectors.tensor(f"in/{name}/raw_grad", shape) for name, shape in weights.items()]
@@ -243,7 +253,7 @@ def compare_trace(vectors: Vectors, trace: str) -> list[Row]:
     for key, value in Replay(vectors, trace).run():
         where, quantity = _place(key)
         row = _row(f"{trace} {quantity}", value.detach(), vectors.tensor(key, tuple(value.shape)), where)
-        if quantity not in worst or not row.error <= worst[quantity].error:
+        if quantity not in worst or row.error > worst[quantity].error:
             worst[quantity] = row
     return list(worst.values())
 
@@ -267,7 +277,8 @@ def _row(quantity: str, value: Tensor, expected: Tensor, where: str = "") -> Row
     difference, size = (value - expected).norm().item(), expected.norm().item()
     if difference == 0:
         return Row(quantity, 0.0, limit, where)
-    return Row(quantity, difference / size if size else math.inf, limit, where)
+    error = difference / size if size else math.inf
+    return Row(quantity, error if math.isfinite(error) else math.inf, limit, where)
 
 
 def compare_weight_quantiser(vectors: Vectors) -> list[Row]:
