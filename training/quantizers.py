@@ -123,7 +123,8 @@ def irnet(weight: Tensor, sharpness: float = 0.1) -> Tensor:
     centred = flat - flat.mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / max(flat.shape[1] - 1, 1)
     standardised = centred * variance.clamp(min=tiny).rsqrt()
-    scale = standardised.detach().abs().mean(1, keepdim=True).clamp(min=tiny).log2().round().exp2()
+    # The floor is for channels of equal weights; others have at least 2 / sqrt(n).
+    scale = standardised.detach().abs().mean(1, keepdim=True).clamp(min=2**-16).log2().round().exp2()
     return (sign(standardised, "ede", sharpness) * scale).view_as(weight)
 
 

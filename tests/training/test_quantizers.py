@@ -6,7 +6,7 @@ import torch
 
 from fsg import FsgError
 from fsg.training.layers import BinaryActivation
-from fsg.training.quantizers import dorefa, scaled_sign, sign
+from fsg.training.quantizers import WEIGHT_QUANTIZERS, dorefa, scaled_sign, sign
 
 
 def test_dorefa_is_that_of_the_published_code(golden):
@@ -50,7 +50,7 @@ def test_scaled_sign_has_one_magnitude_per_channel_and_its_gradient_is_the_formu
     torch.testing.assert_close(weight.grad, straight_through + through_scale)
 
 
-@pytest.mark.parametrize("quantise", [dorefa, scaled_sign])
+@pytest.mark.parametrize("quantise", WEIGHT_QUANTIZERS.values())
 def test_all_zero_weights_stay_finite(quantise):
     weight = torch.zeros(2, 3, 3, 3, requires_grad=True)
     quantised = quantise(weight)
