@@ -69,9 +69,7 @@ class MambaBlock(nn.Module):
         backend = choose_backend(flat, backend)
         if backend == "plain":
             return [self._plain(s[None, :, None], n)[0, :, 0] for s, n in zip(tokens, last, strict=True)]
-        token_ends, output_ends = (
-            torch.tensor([0, *counts]).cumsum(0) for counts in (list(map(len, tokens)), last)
-        )
+        token_ends, output_ends = (torch.tensor([0, *counts]).cumsum(0) for counts in (list(map(len, tokens)), last))
         return list(self._fused(flat, token_ends, output_ends, backend).split(last))
 
     def packed(self) -> Tensor:
