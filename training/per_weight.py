@@ -33,11 +33,11 @@ class PerWeightFSG(GradientRule):
     where "seen along M" means multiplied by its sign: a history and its mirror image are one, and whether the newest
     gradient agrees with its predecessors is there to read. The forward pass uses the look-ahead weights, and after the
     backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as momentum
-    with Nesterov's look-ahead and departs from it as far as the hypernetworks learn to. They ascend the inner product of
-    u with the gradient at the look-ahead weights, which is how the loss there depends on them.
+    with Nesterov's look-ahead and departs from it as far as the hypernetworks learn to. They ascend the inner product
+    of u with the gradient at the look-ahead weights, which is how the loss there depends on them.
 
-    `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient is
-    g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
+    `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient
+    is g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
     `embedding` the slow net does not know the layer. With optimizer "sgd" nothing is divided by r. Errors: FsgError for
     settings out of range and a model without binary layers.
 
