@@ -9,9 +9,14 @@ from torch import Tensor, nn
 from fsg import FsgError
 from fsg.training.scan import choose_backend, fused_block, selective_scan
 
+NONLINEARITIES: dict[str, type[nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
+
 
 class FastNet(nn.Sequential):
-    """Multilayer perceptron without biases, 1 -> hidden -> hidden -> 1, on each element: [N, 1] -> [N, 1]."""
+    """Multilayer perceptron without biases, 1 -> hidden -> hidden -> 1, on each element: [N, 1] -> [N, 1].
+
+    Without a nonlinearity it is the product of its weight matrices, one scalar, and computed as that.
+    """
 
     def __init__(self, hidden: int, nonlinearity: type[nn.Module] = nn.Identity) -> None:
         super().__init__(
@@ -21,16 +26,24 @@ class FastNet(nn.Sequential):
             nonlinearity(),
             nn.Linear(hidden, 1, bias=False),
         )
+        self.linear = nonlinearity is nn.Identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.linear:
+            return super().forward(x)
+        first, second, third = (layer.weight for layer in self if isinstance(layer, nn.Linear))
+        return x * (third @ (second @ first))
 
 
 class MambaBlock(nn.Module):
     """Mamba with a one-dimensional model axis: token sequences [N, T, 1] -> [N, T, 1].
 
     `expand` is the number of inner channels, `states` the size of the state of each, `kernel` the length of the causal
-    convolution. Parameter names and initial values follow the mamba_ssm package (arXiv 2312.00752).
+    convolution. Step sizes start log-uniform within `dt`: about 1 / dt tokens are remembered. Parameter names and
+    initial values follow the mamba_ssm package (arXiv 2312.00752).
     """
 
-    def __init__(self, expand: int, states: int, kernel: int) -> None:
+    def __init__(self, expand: int, states: int, kernel: int, *, dt: tuple[float, float] = (1e-3, 1e-1)) -> None:
         super().__init__()
         self.in_proj = nn.Linear(1, 2 * expand, bias=False)
         self.conv1d = nn.Conv1d(expand, expand, kernel, padding=kernel - 1, groups=expand)
@@ -39,10 +52,10 @@ class MambaBlock(nn.Module):
         self.A_log = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(expand, 1))
         self.D = nn.Parameter(torch.ones(expand))
         self.out_proj = nn.Linear(expand, 1, bias=False)
-        # Step sizes start log-uniform in [0.001, 0.1]; the bias is their inverse softplus.
-        dt = torch.exp(torch.rand(expand) * math.log(100) + math.log(1e-3))
+        low, high = map(math.log, dt)
+        sizes = torch.exp(torch.rand(expand) * (high - low) + low)
         with torch.no_grad():
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+            self.dt_proj.bias.copy_(sizes + torch.log(-torch.expm1(-sizes)))  # the inverse softplus
 
     def forward(self, tokens: Tensor, *, last: int | None = None, backend: str = "auto") -> Tensor:
         """Token sequences [N, T, 1] -> [N, T, 1], or with `last` only so many last outputs, [N, last, 1].
@@ -116,14 +129,17 @@ class MambaBlock(nn.Module):
 class SlowNet(nn.Module):
     """Reads the gradient history of each weight: [N, L] oldest first, layer indices [N] -> [N].
 
-    The layer recognition embedding (LRE), one scalar per layer, stands as a token before the history.
+    The layer recognition embedding (LRE), one scalar per layer, stands as a token before the history, unless the
+    layers are None.
     """
 
-    def __init__(self, layers: int, expand: int, states: int, kernel: int) -> None:
+    def __init__(
+        self, layers: int, expand: int, states: int, kernel: int, *, dt: tuple[float, float] = (1e-3, 1e-1)
+    ) -> None:
         super().__init__()
         self.layer_embedding = nn.Embedding(layers, 1)
-        self.mamba = MambaBlock(expand, states, kernel)
+        self.mamba = MambaBlock(expand, states, kernel, dt=dt)
 
-    def forward(self, history: Tensor, layer: Tensor) -> Tensor:
-        tokens = torch.cat([self.layer_embedding(layer), history], dim=1)
+    def forward(self, history: Tensor, layer: Tensor | None) -> Tensor:
+        tokens = history if layer is None else torch.cat([self.layer_embedding(layer), history], dim=1)
         return self.mamba(tokens[..., None], last=1)[:, 0, 0]

@@ -17,20 +17,21 @@ def selective_scan(
 ) -> Tensor:
     """Runs h_t = exp(dt_t A) h_(t-1) + dt_t B_t u_t and y_t = C_t h_t + D u_t along the second axis, from h = 0.
 
-    Shapes: u, dt [E, T, N]; A [E, S]; B, C [S, T, N]; D [E]; the result is y [E, T, N], with `last` just so many last
-    steps, [E, last, N]. The N independent sequences stand last, where memory is contiguous: there are many of them.
+    Shapes: u, dt [E, T, N]; A [E, S]; B, C [S, T, N]; D [E]; the result is y [E, T, N], with `last` its last
+    steps only, [E, last, N]. The N independent sequences stand last, where memory is contiguous: there are many of
+    them.
     """
-    steps = u.shape[1]
-    first = 0 if last is None else steps - last
+    first = 0 if last is None else u.shape[1] - last
     state = u.new_zeros(*A.shape, u.shape[2])
-    inputs = dt * u
     outputs = []
-    for t in range(steps):
-        decay = torch.exp(dt[:, None, t] * A[..., None])
-        state = torch.addcmul(inputs[:, None, t] * B[:, t], decay, state)
+    # unbind: the gradient of indexing would be as large as the whole tensor at every step.
+    steps = zip(dt.unbind(1), (dt * u).unbind(1), B.unbind(1), C.unbind(1), strict=True)
+    for t, (dt_t, input_t, B_t, C_t) in enumerate(steps):
+        decay = torch.exp(dt_t[:, None] * A[..., None])
+        state = torch.addcmul(input_t[:, None] * B_t, decay, state)
         if t >= first:
-            outputs.append((state * C[:, t]).sum(1))
-    return torch.stack(outputs, dim=1) + D[:, None, None] * u[:, -len(outputs) :]
+            outputs.append((state * C_t).sum(1))
+    return torch.stack(outputs, dim=1) + D[:, None, None] * u[:, first:]
 
 
 def choose_backend(tokens: Tensor, backend: str = "auto") -> str:
