@@ -131,6 +131,10 @@ class PerWeightFSG(GradientRule):
             for layer in self.layers:
                 layer.lookahead = None
 
+    def gradients(self) -> list[Tensor]:
+        ahead = [] if self.leaf is None or self.leaf.grad is None else [self.leaf.grad]
+        return [*super().gradients(), *ahead]
+
     def step(self) -> None:
         if self.leaf is None or self.leaf.grad is None:
             raise RuntimeError("FSG.step() needs a backward pass of a loss computed inside FSG.lookahead()")
