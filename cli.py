@@ -13,6 +13,7 @@ import click
 
 from fsg import FsgError, __version__, make_folder, replacing
 from fsg.training.config import FIRST_LAST, Config, load_config, save_config
+from fsg.training.launch import first_decides, is_first, reports_failure
 
 RUNS = Path("runs")
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "summary.json")
@@ -25,7 +26,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="fsg", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        if reports_failure():
+            click.echo("interrupted", err=True)
         code = 130
     except (click.ClickException, FsgError, ModuleNotFoundError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
@@ -36,7 +38,8 @@ def main() -> None:
             message = f"this needs the package {error.name}: pip install 'fsg[{extra}]'"
         if "--debug" in sys.argv:
             raise
-        click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
+        if reports_failure():
+            click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
         code = 2
     sys.exit(code)
 
@@ -76,7 +79,8 @@ def config_options(command: F) -> F:
 def train(context: click.Context, out: Path | None, resume: Path | None, **settings: Any) -> None:
     """Train a binary network into a run folder.
 
-    Every epoch ends with a checkpoint; an interrupted run continues with --resume.
+    Every epoch ends with a checkpoint; an interrupted run continues with --resume. In several
+    processes: torchrun --nproc-per-node N -m fsg train ...
     """
     from fsg.training.data import check_spec
 
@@ -108,22 +112,28 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **setti
 
     check_spec(settings["dataset"])
     config = Config(**settings)
-    folder = out or unused_folder(config)
-    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
-    if taken:
-        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
-    existed = folder.exists()
-    make_folder(folder)
-    save_config(config, folder / "config.toml")
+    existed = bool(out and out.exists())
+    folder = Path(first_decides(lambda: str(start_run(config, out))))
     try:
         run_training(config, folder)
     except (FsgError, ModuleNotFoundError):
-        if not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
+        if is_first() and not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
             (folder / "config.toml").unlink(missing_ok=True)
             if not existed:
                 with suppress(OSError):  # someone else's file may be in it by now
                     folder.rmdir()
         raise
+
+
+def start_run(config: Config, out: Path | None) -> Path:
+    """Makes the folder of a new run and writes its config.toml."""
+    folder = out or unused_folder(config)
+    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
+    if taken:
+        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
+    make_folder(folder)
+    save_config(config, folder / "config.toml")
+    return folder
 
 
 def run_training(config: Config, folder: Path) -> None:
@@ -136,8 +146,11 @@ def run_training(config: Config, folder: Path) -> None:
     try:
         summary = train_loop(config, folder, console)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; continue with: fsg train --resume {folder}")
+        if reports_failure():
+            click.echo(f"interrupted; continue with: fsg train --resume {folder}")
         sys.exit(130)
+    if not is_first():
+        return
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
     click.echo(f"next: fsg export {folder} --format tflite --format onnx")
 
