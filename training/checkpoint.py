@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fsg import FsgError, __version__, replacing
 from fsg.training.config import FORMAT, Config, check_format, load_config
+from fsg.training.methods import quantizers
 from fsg.training.models import build_model
 
 CHECKPOINT = "checkpoint.pt"
@@ -116,13 +117,15 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 def model_for(config: Config, data: DataInfo) -> nn.Module:
     """The network that a run trains, with fresh weights."""
+    quantizer, activation_gradient = quantizers(config)
     return build_model(
         config.model,
         classes=len(data.class_names),
         channels=data.shape[0],
         activation_bits=config.activation_bits,
         first_last=config.first_last,
-        quantizer="dorefa" if config.quantizer == "auto" else config.quantizer,
+        quantizer=quantizer,
+        activation_gradient=activation_gradient,
     )
 
 
