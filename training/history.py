@@ -24,6 +24,11 @@ class GradientHistory(nn.Module):
         """The gradient stored last, [size]."""
         return self.gradients[(int(self.count) - 1) % len(self.gradients)]
 
+    def stored(self) -> Tensor:
+        """The gradients pushed so far, at most `length` of them: [n, size], oldest first."""
+        length = len(self.gradients)
+        return self.ordered().T[length - min(int(self.count), length) :]
+
     def ordered(self) -> Tensor:
         """All gradients, [size, length], oldest first."""
         return self.gradients.roll(-(int(self.count) % len(self.gradients)), 0).T

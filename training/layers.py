@@ -1,7 +1,8 @@
 """Binary layers: drop-in replacements for torch.nn's Conv2d, Linear and an activation.
 
 The latent float weights are the parameter `weight`, as in torch.nn, so state dicts of full-precision models load
-unchanged. A GradientRule may lend a layer other latent weights for one forward pass (`lookahead`).
+unchanged. A GradientRule may lend a layer other latent weights for one forward pass (`lookahead`), or binary weights
+(`binary`), whose gradient it wants.
 """
 
 import torch
@@ -27,14 +28,17 @@ class BinaryActivation(nn.Module):
 
 
 class BinaryLayer(nn.Module):
-    """What binary layers share: latent weights, their quantiser, and the weights lent for a look-ahead."""
+    """What binary layers share: latent weights, their quantiser, and the weights lent for one forward pass."""
 
     weight: Tensor
     quantizer: str
     lookahead: Tensor | None
+    binary: Tensor | None
 
     def binary_weight(self) -> Tensor:
         """The weights that the forward pass uses: +c or -c per output channel, shaped as `weight`."""
+        if self.binary is not None:
+            return self.binary
         return WEIGHT_QUANTIZERS[self.quantizer](self.weight if self.lookahead is None else self.lookahead)
 
 
@@ -64,6 +68,7 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
         self.quantizer = check_name(quantizer, WEIGHT_QUANTIZERS, "weight quantiser")
         self.padding_value = padding_value
         self.lookahead: Tensor | None = None
+        self.binary: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         rows, columns = (int(size) for size in self.padding)
@@ -84,6 +89,7 @@ class BinaryLinear(nn.Linear, BinaryLayer):
         super().__init__(in_features, out_features, bias)
         self.quantizer = check_name(quantizer, WEIGHT_QUANTIZERS, "weight quantiser")
         self.lookahead: Tensor | None = None
+        self.binary: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.binary_weight(), self.bias)

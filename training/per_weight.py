@@ -1,4 +1,4 @@
-"""Fast and slow gradient generation (FSG), the per-weight variant."""
+"""Fast and slow gradient generation (FSG), the per-weight variant: the default method."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,31 +8,38 @@ import torch
 from torch import Tensor, nn
 
 from fsg import FsgError
+from fsg.training.config import check_name
 from fsg.training.history import GradientHistory
-from fsg.training.hypernet import FastNet, SlowNet
+from fsg.training.hypernet import NONLINEARITIES, FastNet, SlowNet
 from fsg.training.layers import binary_layers
 from fsg.training.rules import BETA2, GradientRule
 
-CHUNK = 32768  # weights that pass the hypernetworks together; more would spill out of the caches
+GATE = 0.54  # a gate stays within 1 - GATE and 1 + GATE, so that one weight gets at most 3.3 times another's share
+DT = (0.1, 1.0)  # initial step sizes of the slow net: its sequences are short
 META_SAMPLE = 8192  # weights whose gradient teaches the hypernetworks in one step
 
 
 class PerWeightFSG(GradientRule):
-    """Fast and slow gradient generation (Chen et al., AAAI 2025, arXiv 2412.11777), per-weight variant.
+    """Fast and slow gradient generation (Chen et al., AAAI 2025, arXiv 2412.11777), with time as the sequence axis.
 
-    For every weight, with g the straight-through gradient of the previous minibatch, M the mean of the gradients before
-    it (exponential, decay alpha) and V that of all squares (decay 0.999):
+    For every weight, with g the straight-through gradient of the previous minibatch, r the root mean square of its
+    layer's gradients so far (decay 0.999) and M the mean of the weight's gradients, g included (decay beta1):
 
-        slow = M (1 + centre(tanh(SlowNet(layer embedding, sign(M) last gradients / rms of the layer))))
-        fast = g (1 + centre(tanh(FastNet(w / rms of the layer's weights))))
-        look-ahead weight = w - lr * (alpha slow + (1 - alpha) fast) / sqrt(V)        (Adam's bias corrections apply)
+        slow = M (1 + GATE tanh(SlowNet(layer embedding, last gradients / r, seen along M)))
+        fast = g (1 + GATE tanh(FastNet(g / r, seen along M)))
+        u = alpha slow + (1 - alpha) fast
+        look-ahead weight = w - lr u / r, scaled per layer to the size that it would have with all gates at 1
 
-    where centre subtracts the layer's mean. Seen along M, a history and its mirror image are one, and whether the
-    newest gradient agrees with its predecessors is there to read. The forward pass uses the look-ahead weights, and
-    after the backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as
-    Adam with beta1 = alpha (or SGD with momentum alpha) and departs from it as far as the hypernetworks learn to. They
-    descend the loss at the look-ahead weights; that gradient is scaled by each layer's rms, so that lr does not scale
-    their learning.
+    where "seen along M" means multiplied by its sign: a history and its mirror image are one, and whether the newest
+    gradient agrees with its predecessors is there to read. The forward pass uses the look-ahead weights, and after the
+    backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as momentum
+    with Nesterov's look-ahead and departs from it as far as the hypernetworks learn to. They ascend the inner product
+    of u with the gradient at the look-ahead weights, which is how the loss there depends on them.
+
+    `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient
+    is g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
+    `embedding` the slow net does not know the layer. With optimizer "sgd" nothing is divided by r. Errors: FsgError for
+    settings out of range and a model without binary layers.
 
     Differs from the published code, in which the history of a weight lies out of its slow net's reach and the slow
     gradient does not enter the update.
@@ -44,36 +51,50 @@ class PerWeightFSG(GradientRule):
         *,
         lr: float,
         optimizer: str = "adam",
+        beta1: float = 0.9,
+        weight_decay: float = 0.0,
         alpha: float = 0.9,
         history: int = 5,
-        meta_lr: float = 3e-3,
+        slow: bool = True,
+        embedding: bool = True,
+        fast_lr: float = 1e-2,
+        slow_lr: float = 1e-2,
         hidden: int = 16,
+        nonlinearity: str = "tanh",
         expand: int = 8,
-        states: int = 4,
+        d_state: int = 4,
+        d_conv: int = 4,
     ) -> None:
-        super().__init__(model, lr=lr, optimizer=optimizer)
-        if not 0 <= alpha < 1:
-            raise FsgError(f"alpha is {alpha:g}: it must be at least 0 and below 1")
-        if history < 1:
-            raise FsgError(f"the history length is {history}: it must be at least 1")
-        self.alpha = alpha
+        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, weight_decay=weight_decay)
+        if not 0 <= alpha <= 1:
+            raise FsgError(f"alpha is {alpha:g}: it must be from 0 to 1")
+        if history < 0:
+            raise FsgError(f"the history length is {history}: it must be at least 0")
         self.layers = list(binary_layers(model).values())
         weights = [layer.weight for layer in self.layers]
-        device = weights[0].device
         self.sizes = [weight.numel() for weight in weights]
-        total = sum(self.sizes)
-        self.layer_of = torch.arange(len(weights)).repeat_interleave(torch.tensor(self.sizes)).to(device)
+        self.layer_of = torch.arange(len(weights)).repeat_interleave(torch.tensor(self.sizes)).to(weights[0].device)
+        self.alpha = alpha if slow else 0.0
+        self.decay = beta1 if history and slow else 0.0  # of the momentum
+        self.embedding = embedding
 
-        self.fast = FastNet(hidden, nn.Tanh).to(device)
-        self.slow = SlowNet(len(weights), expand, states, kernel=4).to(device)
+        activation = NONLINEARITIES[check_name(nonlinearity, NONLINEARITIES, "nonlinearity")]
+        self.fast = FastNet(hidden, activation).to(weights[0])
         nn.init.zeros_(self.fast[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.slow.mamba.out_proj.weight)
-        hypernets = [*self.fast.parameters(), *self.slow.parameters()]
-        self.meta_optimizer = torch.optim.Adam(hypernets, lr=meta_lr, eps=1e-16)
+        groups = [{"params": list(self.fast.parameters()), "lr": fast_lr}]
+        self.slow: SlowNet | None = None
+        if slow:
+            self.slow = SlowNet(len(weights) if embedding else 0, expand, d_state, d_conv, dt=DT).to(weights[0])
+            # The customary values are for hundreds of inputs: with one, the state would be a hundredth of the output.
+            nn.init.normal_(self.slow.mamba.in_proj.weight)
+            nn.init.normal_(self.slow.mamba.x_proj.weight)
+            nn.init.zeros_(self.slow.mamba.out_proj.weight)
+            groups.append({"params": list(self.slow.parameters()), "lr": slow_lr})
+        self.meta_optimizer = torch.optim.Adam(groups, eps=1e-16)
 
-        self.history = GradientHistory(history, total).to(device)
-        self.mean = torch.zeros(total, device=device)  # of the gradients before the newest
-        self.square = torch.zeros(total, device=device)  # of all gradients, squared
+        self.history = GradientHistory(max(history, 1), sum(self.sizes)).to(weights[0])
+        self.mean = weights[0].new_zeros(sum(self.sizes))  # of all gradients
+        self.square = weights[0].new_zeros(len(weights))  # of each layer's gradients, squared: their mean
         self.leaf: Tensor | None = None  # the look-ahead weights, between lookahead() and step()
 
     def _optimizer_parameters(self, model: nn.Module) -> list[nn.Parameter]:
@@ -83,45 +104,43 @@ class PerWeightFSG(GradientRule):
         return [parameter for parameter in model.parameters() if id(parameter) not in latent]
 
     def _layer_mean(self, values: Tensor, layer: Tensor) -> Tensor:
-        """The mean of the values that belong to the same layer, at each value: [n], [n] -> [n]."""
-        sums = torch.zeros(len(self.layers), device=values.device).index_add(0, layer, values)
-        return (sums / torch.bincount(layer, minlength=len(self.layers)))[layer]
+        """Values [n] of weights in the layers [n] -> their mean in each layer, [layers]."""
+        sums = values.new_zeros(len(self.sizes)).index_add(0, layer, values)
+        return sums / torch.bincount(layer, minlength=len(self.sizes))
 
-    def _layer_rms(self, squares: Tensor) -> Tensor:
-        """Root of the layer's mean of squares, at each weight; never zero."""
-        return self._layer_mean(squares, self.layer_of).sqrt() + torch.finfo(torch.float32).tiny
-
-    def _gate(self, logits: list[Tensor], layer: Tensor) -> Tensor:
-        gate = torch.tanh(torch.cat(logits))
-        return 1 + gate - self._layer_mean(gate, layer)
-
-    def _direction(self, index: Tensor) -> Tensor:
-        """What is subtracted, times lr, from the weights at `index` [n]; differentiable in the hypernetworks."""
-        layer, count = self.layer_of[index], int(self.history.count)
-        mean = self.mean[index]
-        heading = torch.where(mean < 0, -1.0, 1.0) / self.gradient_rms[index]
-        tokens = (self.history.ordered()[index] * heading[:, None]).split(CHUNK)
-        scaled = (self.weights[index] / self.weight_rms[index]).split(CHUNK)
-        slow = [self.slow(*chunk) for chunk in zip(tokens, layer.split(CHUNK), strict=True)]
-        fast = [self.fast(chunk[:, None])[:, 0] for chunk in scaled]
-        combined = self.alpha * mean * self._gate(slow, layer)
-        combined = combined + (1 - self.alpha) * self.history.newest()[index] * self._gate(fast, layer)
+    def _direction(self, index: Tensor | None) -> Tensor:
+        """What is subtracted, times lr, from the weights at `index` [n] or from all; differentiable in the nets."""
+        layer, tokens, mean = self.layer_of, self.history.ordered(), self.mean
+        if index is not None:
+            layer, tokens, mean = layer[index], tokens[index], mean[index]
+        count = int(self.history.count)
+        newest = tokens[:, -1]
+        mean = mean / (1 - self.decay**count)
+        size = self.rms[layer]
+        heading = torch.where(mean < 0, -1.0, 1.0) / size
+        fast = newest * self._gate(self.fast((newest * heading)[:, None])[:, 0])
+        combined, plain = (1 - self.alpha) * fast, (1 - self.alpha) * newest
+        if self.slow is not None:
+            slow = mean * self._gate(self.slow(tokens * heading[:, None], layer if self.embedding else None))
+            combined, plain = combined + self.alpha * slow, plain + self.alpha * mean
+        size_of = [self._layer_mean(u.square(), layer) for u in (plain, combined)]
+        scale = (size_of[0] / (size_of[1] + torch.finfo(size.dtype).tiny)).sqrt()
         if not self.adaptive:
-            return combined / (1 - self.alpha)
-        root = (self.square[index] / (1 - BETA2**count)).sqrt() + 1e-8
-        return combined / (1 - self.alpha**count) / root
+            return combined * scale[layer] / (1 - self.decay)
+        return combined * (scale / self.rms)[layer]
+
+    @staticmethod
+    def _gate(logits: Tensor) -> Tensor:
+        return 1 + GATE * torch.tanh(logits)
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
-        self.weights = torch.cat([layer.weight.detach().flatten() for layer in self.layers])
-        lookahead = self.weights
+        lookahead = torch.cat([layer.weight.detach().flatten() for layer in self.layers])
         count = int(self.history.count)
         if count:  # the first step only produces gradients
-            mean_square = self.square / (1 - BETA2**count)
-            self.gradient_rms = self._layer_rms(mean_square)
-            self.weight_rms = self._layer_rms(self.weights.square())
+            self.rms = (self.square / (1 - BETA2**count)).sqrt() + torch.finfo(lookahead.dtype).tiny
             with torch.no_grad():
-                lookahead = lookahead - self.lr * self._direction(torch.arange(len(lookahead), device=lookahead.device))
+                lookahead -= self.lr * self._direction(None)
         self.leaf = lookahead.requires_grad_()
         for layer, part in zip(self.layers, self.leaf.split(self.sizes), strict=True):
             layer.lookahead = part.view_as(layer.weight)
@@ -131,18 +150,21 @@ class PerWeightFSG(GradientRule):
             for layer in self.layers:
                 layer.lookahead = None
 
+    def gradients(self) -> list[Tensor]:
+        gradient = [] if self.leaf is None or self.leaf.grad is None else [self.leaf.grad]
+        return [*super().gradients(), *gradient]
+
     def step(self) -> None:
         if self.leaf is None or self.leaf.grad is None:
             raise RuntimeError("FSG.step() needs a backward pass of a loss computed inside FSG.lookahead()")
-        gradient, count = self.leaf.grad, int(self.history.count)
-        if count:
+        gradient = self.leaf.grad
+        if self.history.count:
             self._learn(gradient)
         with torch.no_grad():
             for layer, part in zip(self.layers, self.leaf.split(self.sizes), strict=True):
                 layer.weight.copy_(part.view_as(layer.weight))
-            if count:
-                self.mean.lerp_(self.history.newest(), 1 - self.alpha)
-            self.square.lerp_(gradient.square(), 1 - BETA2)
+            self.mean.lerp_(gradient, 1 - self.decay)
+            self.square.lerp_(self._layer_mean(gradient.square(), self.layer_of), 1 - BETA2)
             self.history.push(gradient)
         self.leaf = None
         super().step()
@@ -151,23 +173,26 @@ class PerWeightFSG(GradientRule):
         """Moves the hypernetworks down the loss, whose gradient at the look-ahead weights is `gradient` [N].
 
         A few hundred parameters need no more than a sample of the weights; over the steps every weight has its turn.
+        Gradients are counted in units of their layer's r, so that all layers teach alike, whatever lr is.
         """
         stride = -(-len(gradient) // META_SAMPLE)
         index = torch.arange(int(self.history.count) % stride, len(gradient), stride, device=gradient.device)
-        target = -gradient[index] / self.gradient_rms[index] / len(index)
+        target = -gradient[index] / self.rms[self.layer_of[index]] / len(index)
         self._direction(index).backward(target)
         self.meta_optimizer.step()
         self.meta_optimizer.zero_grad()
 
     @property
     def hypernetwork_parameters(self) -> int:
-        return sum(p.numel() for net in (self.fast, self.slow) for p in net.parameters())
+        nets = (self.fast,) if self.slow is None else (self.fast, self.slow)
+        return sum(parameter.numel() for net in nets for parameter in net.parameters())
 
     def state_dict(self) -> dict[str, Any]:
+        slow = {} if self.slow is None else {"slow": self.slow.state_dict()}
         return {
             **super().state_dict(),
+            **slow,
             "fast": self.fast.state_dict(),
-            "slow": self.slow.state_dict(),
             "meta_optimizer": self.meta_optimizer.state_dict(),
             "history": self.history.state_dict(),
             "mean": self.mean,
@@ -177,7 +202,8 @@ class PerWeightFSG(GradientRule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.fast.load_state_dict(state["fast"])
-        self.slow.load_state_dict(state["slow"])
+        if self.slow is not None:
+            self.slow.load_state_dict(state["slow"])
         self.meta_optimizer.load_state_dict(state["meta_optimizer"])
         self.history.load_state_dict(state["history"])
         self.mean.copy_(state["mean"])

@@ -56,10 +56,24 @@ def dorefa(weight: Tensor) -> Tensor:
     Forward: q = 2 round(p) - 1 with p = tanh(w) / (2 max|tanh(w)|) + 1/2; half rounds to even, so zero becomes -1.
     Backward: dq/dw = (1 - tanh(w)^2) / max|tanh(w)|, the maximum taken as a constant.
     """
+    return 2 * _Round.apply(dorefa_level(weight)) - 1
+
+
+def dorefa_level(weight: Tensor) -> Tensor:
+    """What `dorefa` rounds: p, from 0 to 1, in the shape of `weight`."""
     squashed = torch.tanh(weight)
+    return squashed / _largest(squashed) * 0.5 + 0.5
+
+
+def dorefa_slope(weight: Tensor) -> Tensor:
+    """What `dorefa` multiplies gradients with: dq/dw, in the shape of `weight`."""
+    squashed = torch.tanh(weight)
+    return (1 - squashed.square()) / _largest(squashed)
+
+
+def _largest(squashed: Tensor) -> Tensor:
     # The floor keeps an all-zero tensor finite; it changes no other.
-    largest = squashed.detach().abs().max().clamp(min=torch.finfo(weight.dtype).tiny)
-    return 2 * _Round.apply(squashed / largest * 0.5 + 0.5) - 1
+    return squashed.detach().abs().max().clamp(min=torch.finfo(squashed.dtype).tiny)
 
 
 def scaled_sign(weight: Tensor) -> Tensor:

@@ -54,6 +54,16 @@ def test_fast_gradient(golden, layer, step):
     np.testing.assert_allclose(fast[:, 0].numpy(), expected, rtol=1e-10, atol=1e-20)
 
 
+@pytest.mark.parametrize("hidden", [1, 7])
+def test_linear_fast_net_is_its_layers_one_after_the_other(hidden):
+    net = FastNet(hidden).double()
+    x, upstream = torch.randn(2, 9, 1).double()
+    gradients = torch.autograd.grad(net(x), list(net.parameters()), upstream)
+    plain = torch.nn.Sequential(*net)
+    torch.testing.assert_close(net(x), plain(x))
+    torch.testing.assert_close(gradients, torch.autograd.grad(plain(x), list(net.parameters()), upstream))
+
+
 def test_scan_is_the_recurrence():
     torch.manual_seed(0)
     n, steps, channels, states = 3, 5, 4, 2
@@ -61,7 +71,8 @@ def test_scan_is_the_recurrence():
     A, D = -torch.rand(channels, states).double(), torch.randn(channels).double()
     B, C = torch.randn(states, steps, n).double(), torch.randn(states, steps, n).double()
     y = selective_scan(u, dt, A, B, C, D)
-    torch.testing.assert_close(selective_scan(u, dt, A, B, C, D, last_only=True), y[:, -1:])
+    for last in (1, 3):
+        torch.testing.assert_close(selective_scan(u, dt, A, B, C, D, last=last), y[:, -last:])
     for i in range(n):
         for e in range(channels):
             h = [0.0] * states
@@ -70,6 +81,13 @@ def test_scan_is_the_recurrence():
                 h = [float(torch.exp(step * A[e, s]) * h[s] + step * B[s, t, i] * u[e, t, i]) for s in range(states)]
                 expected = sum(C[s, t, i] * h[s] for s in range(states)) + D[e] * u[e, t, i]
                 assert abs(float(y[e, t, i] - expected)) < 1e-12
+
+
+def test_sequences_are_independent_and_as_long_as_asked(slow):
+    tokens = [torch.randn(n).double() for n in (9, 4, 1)]
+    with torch.no_grad():
+        for one, n, output in zip(tokens, (5, 4, 1), slow.mamba.sequences(tokens, [5, 4, 1]), strict=True):
+            torch.testing.assert_close(output, slow.mamba(one[None, :, None])[0, -n:, 0])
 
 
 def test_per_weight_sequences_do_not_mix(slow):
@@ -94,3 +112,5 @@ def test_history_is_a_ring_in_order():
     half_full = GradientHistory(3, 1)
     half_full.push(torch.tensor([7.0]))
     assert half_full.ordered().tolist() == [[0, 0, 7]]
+    assert half_full.stored().tolist() == [[7]]
+    assert history.stored().tolist() == [[3, -3], [4, -4], [5, -5]]

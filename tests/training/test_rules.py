@@ -48,25 +48,36 @@ def latent(model):
     return torch.cat([model[3].weight.detach().flatten(), model[7].weight.detach().flatten()])
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_with_hypernetworks_at_their_start_fsg_is_straight_through_estimation(optimizer):
-    """Only later: the update of a gradient is applied at the next look-ahead. SGD lacks Adam's bias correction, so its
-    plain counterpart is momentum."""
-    plain, learned = network(), network()
-    ste = STE(plain, lr=1e-2, optimizer=optimizer)
-    fsg = FSG(learned, lr=1e-2, optimizer=optimizer, meta_lr=0.0)
-    ste_losses, fsg_losses = train(plain, ste, 6), train(learned, fsg, 6)
-    assert fsg_losses == pytest.approx(ste_losses, rel=1e-4)
-    with fsg.lookahead():
-        ahead = torch.cat([learned[3].lookahead.flatten(), learned[7].lookahead.flatten()]).detach()
-    torch.testing.assert_close(ahead, latent(plain), rtol=1e-4, atol=1e-6)
+def test_with_hypernetworks_at_their_start_fsg_is_layer_normalised_momentum():
+    """Written down once more, in float64: momentum with Nesterov's look-ahead over each layer's rms gradient."""
+    model = network().double()
+    rule = FSG(model, lr=1e-2, alpha=0.8, beta1=0.7, fast_lr=0.0, slow_lr=0.0)
+    means, squares = {3: 0.0, 7: 0.0}, {3: 0.0, 7: 0.0}
+    expected = {index: model[index].weight.detach().clone() for index in means}
+    for step in range(1, 6):
+        x, y = batch(step)
+        with rule.lookahead():
+            for index, weight in expected.items():
+                torch.testing.assert_close(model[index].lookahead.detach(), weight)
+            loss = F.cross_entropy(model(x.double()), y)
+            lent = {index: model[index].lookahead for index in means}
+            for tensor in lent.values():
+                tensor.retain_grad()
+        loss.backward()
+        for index, tensor in lent.items():
+            gradient = tensor.grad
+            means[index] = 0.7 * means[index] + 0.3 * gradient
+            squares[index] = 0.999 * squares[index] + 0.001 * gradient.square().mean()
+            momentum, size = means[index] / (1 - 0.7**step), (squares[index] / (1 - 0.999**step)).sqrt()
+            expected[index] = expected[index] - 1e-2 * (0.8 * momentum + 0.2 * gradient) / size
+        rule.step()
 
 
 def test_hypernetworks_learn_and_change_the_update():
     model = network()
-    rule = FSG(model, lr=1e-2, meta_lr=1e-2)
+    rule = FSG(model, lr=1e-2, fast_lr=1e-2, slow_lr=1e-2)
     train(model, rule, 3)
-    before = rule._direction(torch.arange(len(rule.layer_of))).detach()
+    before = rule._direction(None).detach()
     state = copy.deepcopy(rule.state_dict())
     train(model, rule, 30, start=3)
     assert rule.slow.mamba.out_proj.weight.abs().max() > 0 and rule.fast[-1].weight.abs().max() > 0
@@ -75,14 +86,14 @@ def test_hypernetworks_learn_and_change_the_update():
     rule.load_state_dict(state)
     rule.slow.load_state_dict(learned[0])
     rule.fast.load_state_dict(learned[1])
-    after = rule._direction(torch.arange(len(rule.layer_of))).detach()
+    after = rule._direction(None).detach()
     assert ((after - before).norm() / before.norm()).item() > 1e-3
 
 
 def test_hypernetwork_gradient_is_that_of_the_loss_at_the_lookahead_weights():
     """The published objective: dL/dtheta through w - lr * direction(theta), here by finite differences."""
     model = network()
-    rule = FSG(model, lr=0.05, meta_lr=1e-2)
+    rule = FSG(model, lr=0.05, fast_lr=1e-2, slow_lr=1e-2)
     train(model, rule, 8)
     parameter = rule.slow.mamba.out_proj.weight
     x, y = batch(99)
@@ -90,36 +101,83 @@ def test_hypernetwork_gradient_is_that_of_the_loss_at_the_lookahead_weights():
         loss = F.cross_entropy(model(x), y)
     loss.backward()
     gradient = rule.leaf.grad
-    everything = torch.arange(len(gradient))
-    direction = rule._direction(everything)
+    direction = rule._direction(None)
     direction.backward(-rule.lr * gradient)
     analytic = parameter.grad[0, 0].item()
     epsilon = 1e-3
     with torch.no_grad():
         parameter[0, 0] += epsilon
-        moved = rule._direction(everything)
+        moved = rule._direction(None)
     numeric = (-rule.lr * gradient * (moved - direction.detach())).sum().item() / epsilon
     assert numeric == pytest.approx(analytic, rel=2e-2)
 
 
-def test_gates_are_centred_in_every_layer():
-    rule = FSG(network(), lr=1e-2)
-    gate = rule._gate([torch.randn(len(rule.layer_of))], rule.layer_of)
-    for layer in range(2):
-        assert gate[rule.layer_of == layer].mean().item() == pytest.approx(1, abs=1e-5)
-
-
-def test_older_gradients_reach_the_update():
+def trained_rule(**settings):
+    """After 30 steps, with hypernetworks that have something to say."""
     model = network()
-    rule = FSG(model, lr=1e-2, meta_lr=1e-2)
+    rule = FSG(model, lr=1e-2, **settings)
     train(model, rule, 30)
-    everything = torch.arange(len(rule.layer_of))
+    nn.init.normal_(rule.fast[-1].weight)
+    if rule.slow is not None:
+        nn.init.normal_(rule.slow.mamba.out_proj.weight)
+    return rule
+
+
+def slow_gradient(rule):
+    """The slow part of the update alone."""
+    rule.alpha = 1.0
     with torch.no_grad():
-        full = rule._direction(everything)
-        newest = (int(rule.history.count) - 1) % 5
-        rule.history.gradients[[i for i in range(5) if i != newest]] = 0
-        forgetful = rule._direction(everything)
-    assert ((full - forgetful).norm() / full.norm()).item() > 1e-3
+        return rule._direction(None)
+
+
+def relative_change(before, after):
+    return ((after - before).norm() / before.norm()).item()
+
+
+def test_older_gradients_make_up_the_slow_gradient():
+    rule = trained_rule()
+    full = slow_gradient(rule)
+    newest = rule.history.newest().clone()
+    rule.history.gradients.zero_()
+    rule.history.gradients[(int(rule.history.count) - 1) % 5] = newest
+    seen = slow_gradient(rule)
+    assert relative_change(full, seen) > 0.01  # what the slow net makes of them
+    rule.mean = newest * 0.1
+    assert relative_change(full, slow_gradient(rule)) > 0.1
+
+
+def test_the_embedding_tells_the_layers_apart():
+    rule = trained_rule()
+    before = slow_gradient(rule)
+    embedding = rule.slow.layer_embedding.weight
+    embedding.data = embedding.data.flip(0)
+    assert relative_change(before, slow_gradient(rule)) > 1e-3
+
+
+def test_the_update_keeps_its_size_whatever_the_gates_do():
+    rule = trained_rule()
+    gated = rule._direction(None).detach()
+    nn.init.zeros_(rule.fast[-1].weight)
+    nn.init.zeros_(rule.slow.mamba.out_proj.weight)
+    plain = rule._direction(None).detach()
+    for layer in range(2):
+        of_layer = rule.layer_of == layer
+        assert gated[of_layer].norm().item() == pytest.approx(plain[of_layer].norm().item(), rel=1e-5)
+    assert relative_change(plain, gated) > 0.01
+
+
+def test_switches():
+    without_slow = trained_rule(slow=False)
+    assert without_slow.slow is None
+    torch.testing.assert_close(without_slow.mean, without_slow.history.newest())
+
+    without_history = trained_rule(history=0)
+    assert without_history.history.gradients.shape[0] == 1
+    torch.testing.assert_close(without_history.mean, without_history.history.newest())
+
+    without_embedding = trained_rule(embedding=False)
+    assert without_embedding.slow.layer_embedding.weight.numel() == 0
+    assert without_embedding.hypernetwork_parameters == trained_rule().hypernetwork_parameters - 2
 
 
 @pytest.mark.parametrize("method", {"ste": STE, "fsg": FSG})
@@ -165,7 +223,7 @@ def test_learning_rate_reaches_the_optimizer_and_the_lookahead():
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(FsgError, match="no binary layer"):
         FSG(nn.Linear(2, 2), lr=1)
-    with pytest.raises(FsgError, match="alpha is 1"):
-        FSG(network(), lr=1, alpha=1.0)
-    with pytest.raises(FsgError, match="history length is 0"):
-        FSG(network(), lr=1, history=0)
+    with pytest.raises(FsgError, match=r"alpha is 1\.1"):
+        FSG(network(), lr=1, alpha=1.1)
+    with pytest.raises(FsgError, match="history length is -1"):
+        FSG(network(), lr=1, history=-1)
