@@ -281,7 +281,8 @@ def _convert(
     if step.op == "call_module":
         if all(node.name != step.target for node in graph.nodes):  # else a module that is called twice
             at["name"] = step.target
-        return _convert_module(modules[str(step.target)], at, graph[sources[0]].shape)
+        module = modules[str(step.target)]
+        return _convert_module(module, at, graph[sources[0]].shape, f"{at['name']} ({type(module).__name__})")
     if step.op in ("call_function", "call_method"):
         if step.target in (operator.add, torch.add) and len(sources) == 2 and "alpha" not in step.kwargs:
             if len({graph[source].shape for source in sources}) > 1:
@@ -299,7 +300,7 @@ def _convert(
         if step.target in (torch.mean, "mean") and len(shape) == 4:
             return _mean(step, at, shape)
         if layer := _as_layer(step):
-            return _convert_module(layer, at | {"name": step.name}, shape)
+            return _convert_module(layer, at, shape, _what(step))
     raise FsgError(f"cannot export {_what(step)}: use a layer of torch.nn for it, or leave it out")
 
 
@@ -315,17 +316,19 @@ def _as_layer(step: "torch.fx.Node") -> "torch.nn.Module | None":
     import torch
     from torch.nn import functional as F
 
+    window = ("kernel_size", "stride", "padding")
     layers: dict[Any, tuple[type[torch.nn.Module], tuple[str, ...]]] = {
-        F.max_pool2d: (torch.nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode")),
-        F.avg_pool2d: (torch.nn.AvgPool2d, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
+        F.max_pool2d: (torch.nn.MaxPool2d, (*window, "dilation", "ceil_mode", "return_indices")),
+        F.avg_pool2d: (torch.nn.AvgPool2d, (*window, "ceil_mode", "count_include_pad", "divisor_override")),
         F.adaptive_avg_pool2d: (torch.nn.AdaptiveAvgPool2d, ("output_size",)),
-        F.dropout: (torch.nn.Dropout, ("p",)),
+        F.dropout: (torch.nn.Dropout, ("p", "training", "inplace")),
     }
     if step.target not in layers or step.kwargs.get("training") is True:  # dropout in evaluation too
         return None
     kind, names = layers[step.target]
     given = dict(zip(names, step.args[1:], strict=False)) | step.kwargs
-    return kind(**{name: given[name] for name in names if name in given})
+    given.pop("training", None)
+    return kind(**given)
 
 
 def _mean(step: "torch.fx.Node", at: dict[str, Any], shape: tuple[int, ...]) -> Node:
@@ -355,14 +358,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[int, ...]) -> Node | None:
-    """The node for a module whose first input has `shape`."""
+def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[int, ...], what: str) -> Node | None:
+    """The node for a module whose first input has `shape`; `what` names it in errors."""
     from torch import nn
 
     from fsg.training import layers
 
     def refuse(why: str) -> FsgError:
-        return FsgError(f"cannot export {at['name']} ({type(module).__name__}): {why}")
+        return FsgError(f"cannot export {what}: {why}")
 
     def array(tensor: "torch.Tensor | None", length: int) -> Floats:
         return np.zeros(length, np.float32) if tensor is None else tensor.detach().float().cpu().numpy().copy()
@@ -419,7 +422,7 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return _adaptive_pool(at, shape, refuse)
     if isinstance(module, nn.Flatten):
-        return _flatten(at, shape, f"{at['name']} (Flatten)")
+        return _flatten(at, shape, what)
     if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
         return None
     raise refuse("no exportable counterpart; replace it, or keep it out of the exported part")

@@ -48,7 +48,7 @@ class Function(nn.Module):
         ([nn.AvgPool2d((3, 2), (1, 2))], [g.AveragePool]),
         ([nn.AvgPool2d(3, 2, 1)], [g.AveragePool]),
         ([nn.AdaptiveAvgPool2d((3, 7))], [g.AveragePool]),
-        ([nn.AdaptiveAvgPool2d((9, 8))], []),
+        ([nn.ReLU(), nn.AdaptiveAvgPool2d((9, 8))], [g.Relu]),
         ([nn.AdaptiveAvgPool2d((1, None))], [g.AveragePool]),
         ([nn.MaxPool2d(4), nn.Flatten(), nn.Linear(24, 5)], [g.MaxPool, g.Reshape, g.Dense]),
         ([Function(lambda x: F.max_pool2d(x, 3, 2, padding=1))], [g.MaxPool]),
