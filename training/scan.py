@@ -70,6 +70,7 @@ def fused_block(
     token_ends, output_ends int64 [sequences + 1] on the CPU, running totals from 0 of tokens and of wanted outputs
     (1 or more of each per sequence, outputs never more than tokens); the result is [output_ends[-1]].
     """
+    parameters = parameters.to(tokens.dtype)
     if backend == "native":
         return scan_native.fused_block(tokens, parameters, token_ends, output_ends, states, taps)
     from fsg.training import scan_triton  # triton exists on CUDA machines only

@@ -190,4 +190,5 @@ def fused_block(
     tokens = tokens.contiguous()
     starts = torch.empty(len(token_ends) - 1, dtype=torch.int64)
     call = _Call(token_ends, output_ends, states, taps, instructions, skip, starts)
-    return _FusedBlock.apply(tokens, parameters, call, torch.is_grad_enabled())
+    keep = torch.is_grad_enabled() and (tokens.requires_grad or parameters.requires_grad)
+    return _FusedBlock.apply(tokens, parameters, call, keep)

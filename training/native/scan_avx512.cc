@@ -8,7 +8,8 @@
 
 namespace fsg::avx512 {
 namespace {
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))), \
+                             apply_to = function)
 #include "scan_body.h"
 #pragma clang attribute pop
 }  // namespace
