@@ -167,7 +167,7 @@ def unused_folder(config: Config) -> Path:
     """runs/MODEL-DATASET-METHOD, numbered if it is taken."""
     dataset = config.dataset.partition(":")
     label = Path(dataset[2]).stem if dataset[2] else dataset[0]
-    base = RUNS / f"{config.model}-{label}-{config.method}"
+    base = RUNS / f"{config.model.replace(':', '-')}-{label}-{config.method}"
     number, folder = 1, base
     while folder.exists():
         number += 1
@@ -224,7 +224,7 @@ def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_pa
     from fsg.runtime.metadata import model_format
     from fsg.runtime.report import bench_table
 
-    counts = parse_threads(threads)
+    counts = parse_counts("--threads", threads, "1,2,4")
     if json_path and json_path != "-":
         make_folder(Path(json_path).parent)
     files = files or newest_export()
@@ -246,14 +246,14 @@ def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_pa
     print_table(bench_table(records))
 
 
-def parse_threads(text: str) -> list[int]:
-    """The counts in a list such as "1,2,4"."""
+def parse_counts(option: str, text: str, example: str) -> list[int]:
+    """The numbers, of at least 1, in a list such as "1,2,4"."""
     try:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise FsgError(f"--threads {text}: give numbers of at least 1, such as 1,2,4")
+        raise FsgError(f"{option} {text}: give numbers of at least 1, such as {example}")
     return counts
 
 
@@ -300,32 +300,36 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
 @click.argument("target", required=False, metavar="[RUN|MODEL]")
 @click.option("--activation-bits", type=click.Choice((1, 32)), default=1, help="For a MODEL.")
 @click.option("--first-last", type=click.Choice(FIRST_LAST), default="float", help="For a MODEL.")
-def summary(target: str | None, activation_bits: int, first_last: str) -> None:
+@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width, for a MODEL.")
+@click.option("--classes", default=10, show_default=True, help="For a MODEL.")
+def summary(target: str | None, activation_bits: int, first_last: str, shape: str, classes: int) -> None:
     """Layers, parameters, memory and MACs of a network.
 
-    Binary MACs are those that XNOR-popcount can do. MODEL is a name such as resnet20, for
-    3x32x32 images and 10 classes.
+    Binary MACs are those that XNOR-popcount can do. MODEL is a name as for fsg train, such as
+    resnet20 or torchvision:resnet18.
     """
     from fsg.training.config import MODELS
 
-    if target not in MODELS:
+    is_model = target in MODELS or (target is not None and ":" in target and not Path(target).exists())
+    if not is_model:
         run_path = Path(target) if target else newest_run()
         if target and not run_path.is_dir():
             raise FsgError(f"{target} is neither a run folder nor a model; models are {', '.join(MODELS)}")
         checked_run(run_path)
+    from fsg.training.checkpoint import DataInfo, model_for, open_run
     from fsg.training.summary import summarize, summary_table
 
-    if target in MODELS:
-        from fsg.training.models import build_model
-
-        shape = (3, 32, 32)
-        model = build_model(target, classes=10, activation_bits=activation_bits, first_last=first_last)
+    if is_model:
+        sizes = parse_counts("--shape", shape, "3,224,224")
+        if len(sizes) != 3 or classes < 2:
+            raise FsgError(f"--shape {shape} --classes {classes}: give channels, height and width, and 2 classes or more")
+        data = DataInfo(tuple(map(str, range(classes))), (), (), (sizes[0], sizes[1], sizes[2]))
+        config = Config(model=str(target), activation_bits=activation_bits, first_last=first_last)
+        model = model_for(config, data)
     else:
-        from fsg.training.checkpoint import open_run
-
         run = open_run(run_path)
-        model, shape = run.model, run.data.shape
-    print_table(summary_table(summarize(model, shape)))
+        model, data = run.model, run.data
+    print_table(summary_table(summarize(model, data.shape)))
 
 
 @cli.command()
