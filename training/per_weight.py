@@ -15,7 +15,7 @@ from fsg.training.rules import BETA2, LookaheadRule
 
 GATE = 0.54  # a gate stays within 1 - GATE and 1 + GATE, so that one weight gets at most 3.3 times another's share
 DT = (0.1, 1.0)  # initial step sizes of the slow net: its sequences are short
-META_SAMPLE = 8192  # weights whose gradient teaches the hypernetworks in one step
+META_SAMPLE = 32768  # weights whose gradient teaches the hypernetworks in one step
 
 
 class PerWeightFSG(LookaheadRule):
@@ -58,7 +58,7 @@ class PerWeightFSG(LookaheadRule):
         embedding: bool = True,
         fast_lr: float = 1e-2,
         slow_lr: float = 1e-2,
-        hidden: int = 16,
+        hidden: int = 8,
         nonlinearity: str = "tanh",
         expand: int = 8,
         d_state: int = 4,
