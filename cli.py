@@ -13,6 +13,7 @@ import click
 
 from fsg import FsgError, __version__, make_folder, replacing
 from fsg.training.config import FIRST_LAST, Config, load_config, save_config
+from fsg.training.launch import first_decides, is_first, reports_failure
 
 RUNS = Path("runs")
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "summary.json")
@@ -25,7 +26,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="fsg", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        if reports_failure():
+            click.echo("interrupted", err=True)
         code = 130
     except (click.ClickException, FsgError, ModuleNotFoundError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
@@ -36,7 +38,8 @@ def main() -> None:
             message = f"this needs the package {error.name}: pip install 'fsg[{extra}]'"
         if "--debug" in sys.argv:
             raise
-        click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
+        if reports_failure():
+            click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
         code = 2
     sys.exit(code)
 
@@ -76,7 +79,8 @@ def config_options(command: F) -> F:
 def train(context: click.Context, out: Path | None, resume: Path | None, **settings: Any) -> None:
     """Train a binary network into a run folder.
 
-    Every epoch ends with a checkpoint; an interrupted run continues with --resume.
+    Every epoch ends with a checkpoint; an interrupted run continues with --resume. In several
+    processes: torchrun --nproc-per-node N -m fsg train ...
     """
     from fsg.training.data import check_spec
 
@@ -108,22 +112,28 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **setti
 
     check_spec(settings["dataset"])
     config = Config(**settings)
-    folder = out or unused_folder(config)
-    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
-    if taken:
-        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
-    existed = folder.exists()
-    make_folder(folder)
-    save_config(config, folder / "config.toml")
+    existed = bool(out and out.exists())
+    folder = Path(first_decides(lambda: str(start_run(config, out))))
     try:
         run_training(config, folder)
     except (FsgError, ModuleNotFoundError):
-        if not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
+        if is_first() and not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
             (folder / "config.toml").unlink(missing_ok=True)
             if not existed:
                 with suppress(OSError):  # someone else's file may be in it by now
                     folder.rmdir()
         raise
+
+
+def start_run(config: Config, out: Path | None) -> Path:
+    """Makes the folder of a new run and writes its config.toml."""
+    folder = out or unused_folder(config)
+    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
+    if taken:
+        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
+    make_folder(folder)
+    save_config(config, folder / "config.toml")
+    return folder
 
 
 def run_training(config: Config, folder: Path) -> None:
@@ -136,8 +146,11 @@ def run_training(config: Config, folder: Path) -> None:
     try:
         summary = train_loop(config, folder, console)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; continue with: fsg train --resume {folder}")
+        if reports_failure():
+            click.echo(f"interrupted; continue with: fsg train --resume {folder}")
         sys.exit(130)
+    if not is_first():
+        return
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
     click.echo(f"next: fsg export {folder} --format tflite --format onnx")
 
@@ -154,7 +167,7 @@ def unused_folder(config: Config) -> Path:
     """runs/MODEL-DATASET-METHOD, numbered if it is taken."""
     dataset = config.dataset.partition(":")
     label = Path(dataset[2]).stem if dataset[2] else dataset[0]
-    base = RUNS / f"{config.model}-{label}-{config.method}"
+    base = RUNS / f"{config.model.replace(':', '-')}-{label}-{config.method}"
     number, folder = 1, base
     while folder.exists():
         number += 1
@@ -211,7 +224,7 @@ def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_pa
     from fsg.runtime.metadata import model_format
     from fsg.runtime.report import bench_table
 
-    counts = parse_threads(threads)
+    counts = parse_counts("--threads", threads, "1,2,4")
     if json_path and json_path != "-":
         make_folder(Path(json_path).parent)
     files = files or newest_export()
@@ -233,14 +246,14 @@ def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_pa
     print_table(bench_table(records))
 
 
-def parse_threads(text: str) -> list[int]:
-    """The counts in a list such as "1,2,4"."""
+def parse_counts(option: str, text: str, example: str) -> list[int]:
+    """The numbers, of at least 1, in a list such as "1,2,4"."""
     try:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise FsgError(f"--threads {text}: give numbers of at least 1, such as 1,2,4")
+        raise FsgError(f"{option} {text}: give numbers of at least 1, such as {example}")
     return counts
 
 
@@ -287,32 +300,38 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
 @click.argument("target", required=False, metavar="[RUN|MODEL]")
 @click.option("--activation-bits", type=click.Choice((1, 32)), default=1, help="For a MODEL.")
 @click.option("--first-last", type=click.Choice(FIRST_LAST), default="float", help="For a MODEL.")
-def summary(target: str | None, activation_bits: int, first_last: str) -> None:
+@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width, for a MODEL.")
+@click.option("--classes", default=10, show_default=True, help="For a MODEL.")
+def summary(target: str | None, activation_bits: int, first_last: str, shape: str, classes: int) -> None:
     """Layers, parameters, memory and MACs of a network.
 
-    Binary MACs are those that XNOR-popcount can do. MODEL is a name such as resnet20, for
-    3x32x32 images and 10 classes.
+    Binary MACs are those that XNOR-popcount can do. MODEL is a name as for fsg train, such as
+    resnet20 or torchvision:resnet18.
     """
     from fsg.training.config import MODELS
 
-    if target not in MODELS:
+    is_model = target in MODELS or (target is not None and ":" in target and not Path(target).exists())
+    if not is_model:
         run_path = Path(target) if target else newest_run()
         if target and not run_path.is_dir():
             raise FsgError(f"{target} is neither a run folder nor a model; models are {', '.join(MODELS)}")
         checked_run(run_path)
+    from fsg.training.checkpoint import DataInfo, model_for, open_run
     from fsg.training.summary import summarize, summary_table
 
-    if target in MODELS:
-        from fsg.training.models import build_model
-
-        shape = (3, 32, 32)
-        model = build_model(target, classes=10, activation_bits=activation_bits, first_last=first_last)
+    if is_model:
+        sizes = parse_counts("--shape", shape, "3,224,224")
+        if len(sizes) != 3 or classes < 2:
+            raise FsgError(
+                f"--shape {shape} --classes {classes}: give channels, height and width, and 2 classes or more"
+            )
+        data = DataInfo(tuple(map(str, range(classes))), (), (), (sizes[0], sizes[1], sizes[2]))
+        config = Config(model=str(target), activation_bits=activation_bits, first_last=first_last)
+        model = model_for(config, data)
     else:
-        from fsg.training.checkpoint import open_run
-
         run = open_run(run_path)
-        model, shape = run.model, run.data.shape
-    print_table(summary_table(summarize(model, shape)))
+        model, data = run.model, run.data
+    print_table(summary_table(summarize(model, data.shape)))
 
 
 @cli.command()
