@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from fsg import FsgError, replacing
+from fsg.runtime.environment import cpu_name
 from fsg.training.checkpoint import (
     CHECKPOINT,
     DataInfo,
@@ -109,6 +110,7 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
             test_loss, test_accuracy = evaluate(model, x_test, y_test)
             row = {
                 "epoch": epoch + 1,
+                "seconds": seconds,
                 "lr": learning_rate(config, epoch),
                 "train_loss": losses.item() / steps_per_epoch,
                 "train_accuracy": hits.item() / (steps_per_epoch * config.batch_size),
@@ -155,6 +157,8 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
         "binary_parameters": binary,
         "float_parameters": floats,
         "hypernetwork_parameters": rule.hypernetwork_parameters,
+        "machine": cpu_name(),
+        "threads": torch.get_num_threads(),
     }
     with replacing(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
@@ -211,7 +215,7 @@ def write_results(config: Config, folder: Path, rows: list[dict[str, float]]) ->
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes metrics.csv: one row per epoch, losses in nats, accuracies as fractions."""
+    """Writes metrics.csv: one row per epoch; seconds spent training so far, losses in nats, accuracies as fractions."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
