@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from fsg import FsgError, replacing
+from fsg.runtime.environment import cpu_name
 from fsg.training.arithmetic import default_precision, forward_function
 from fsg.training.checkpoint import (
     CHECKPOINT,
@@ -127,6 +128,7 @@ def _train(
             test_loss, test_accuracy = evaluate(model, x_test, y_test, processes)
             row = {
                 "epoch": epoch + 1,
+                "seconds": seconds,
                 "lr": learning_rate(config, epoch),
                 "train_loss": train_loss,
                 "train_accuracy": train_hits / (steps_per_epoch * config.batch_size),
@@ -175,6 +177,8 @@ def _train(
         "binary_parameters": binary,
         "float_parameters": floats,
         "hypernetwork_parameters": rule.hypernetwork_parameters,
+        "machine": cpu_name(),
+        "threads": torch.get_num_threads(),
     }
     if processes.first:
         write_results(config, folder, rows)
@@ -222,7 +226,7 @@ def write_results(config: Config, folder: Path, rows: list[dict[str, float]]) ->
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes metrics.csv: one row per epoch, losses in nats, accuracies as fractions."""
+    """Writes metrics.csv: one row per epoch; seconds spent training so far, losses in nats, accuracies as fractions."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
