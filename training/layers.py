@@ -54,8 +54,9 @@ class BinaryLayer(nn.Module):
 
 
 class BinaryConv2d(nn.Conv2d, BinaryLayer):
-    """Conv2d with one-bit weights: [N, C, H, W] -> [N, O, H', W']. No bias: the batch norm behind it has one.
+    """Conv2d with one-bit weights: [N, C, H, W] -> [N, O, H', W'].
 
+    The bias stays float; there is none by default, since the batch norm that should stand behind it has its own.
     Binarise the input with `BinaryActivation` to make it a one-bit convolution. `padding_value` fills the border:
     +1 keeps a one-bit input one-bit, which zero does not; use 0 for float inputs.
     """
@@ -69,11 +70,12 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
         padding: int | tuple[int, int] = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
+        bias: bool = False,
         *,
         quantizer: str = "dorefa",
         padding_value: float = 1.0,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.quantizer = check_name(quantizer, WEIGHT_QUANTIZERS, "weight quantiser")
         self.padding_value = padding_value
         self.lookahead: Tensor | None = None
@@ -85,7 +87,7 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
         if self.padding_value and any(padding):
             input = F.pad(input, (columns, columns, rows, rows), value=self.padding_value)
             padding = (0, 0)
-        return F.conv2d(input, self.binary_weight(), None, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(input, self.binary_weight(), self.bias, self.stride, padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, quantizer={self.quantizer}, padding_value={self.padding_value:g}"

@@ -15,7 +15,7 @@ from fsg.training.rules import BETA2, LookaheadRule
 
 GATE = 0.54  # a gate stays within 1 - GATE and 1 + GATE, so that one weight gets at most 3.3 times another's share
 DT = (0.1, 1.0)  # initial step sizes of the slow net: its sequences are short
-META_SAMPLE = 8192  # weights whose gradient teaches the hypernetworks in one step
+META_SAMPLE = 32768  # weights whose gradient teaches the hypernetworks in one step
 
 
 class PerWeightFSG(LookaheadRule):
@@ -32,11 +32,11 @@ class PerWeightFSG(LookaheadRule):
     where "seen along M" means multiplied by its sign: a history and its mirror image are one, and whether the newest
     gradient agrees with its predecessors is there to read. The forward pass uses the look-ahead weights, and after the
     backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as momentum
-    with Nesterov's look-ahead and departs from it as far as the hypernetworks learn to. They ascend the inner product of
-    u with the gradient at the look-ahead weights, which is how the loss there depends on them.
+    with Nesterov's look-ahead and departs from it as far as the hypernetworks learn to. They ascend the inner product
+    of u with the gradient at the look-ahead weights, which is how the loss there depends on them.
 
-    `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient is
-    g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
+    `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient
+    is g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
     `embedding` the slow net does not know the layer. With optimizer "sgd" nothing is divided by r. Errors: FsgError for
     settings out of range and a model without binary layers.
 
@@ -58,7 +58,7 @@ class PerWeightFSG(LookaheadRule):
         embedding: bool = True,
         fast_lr: float = 1e-2,
         slow_lr: float = 1e-2,
-        hidden: int = 16,
+        hidden: int = 8,
         nonlinearity: str = "tanh",
         expand: int = 8,
         d_state: int = 4,
