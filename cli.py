@@ -309,7 +309,9 @@ def summary(target: str | None, activation_bits: int, first_last: str, shape: st
     if is_model:
         sizes = parse_counts("--shape", shape, "3,224,224")
         if len(sizes) != 3 or classes < 2:
-            raise FsgError(f"--shape {shape} --classes {classes}: give channels, height and width, and 2 classes or more")
+            raise FsgError(
+                f"--shape {shape} --classes {classes}: give channels, height and width, and 2 classes or more"
+            )
         data = DataInfo(tuple(map(str, range(classes))), (), (), (sizes[0], sizes[1], sizes[2]))
         config = Config(model=str(target), activation_bits=activation_bits, first_last=first_last)
         model = model_for(config, data)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from networks import assert_same, exact, head, images, outputs, random_network
+from networks import Functions, assert_same, exact, head, images, outputs, random_network
 from torch import nn
 
 from fsg import FsgError
@@ -40,6 +40,20 @@ def test_random_networks_give_pytorchs_logits(one_bit):
         onnx.checker.check_model(proto, full_check=True)
         assert {entry.domain for entry in proto.opset_import} == {""}
         assert {node.domain for node in proto.graph.node} == {""}
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.MaxPool2d(3, 2, 1), nn.AvgPool2d((3, 2), 1, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 7)],
+        [Functions()],
+    ],
+    ids=["pools", "functions"],
+)
+def test_pools_and_functions(layers):
+    model = exact(nn.Sequential(*layers))
+    x = images(4, 3, 9, 7)
+    assert_same(scores(export(model, (3, 9, 7))[1], x), outputs(model, x))
 
 
 @pytest.mark.parametrize("bits", [1, 32])
