@@ -406,19 +406,18 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
     if isinstance(module, nn.ReLU):
         return Relu(**at)
     if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
-        window = {key: _pair(getattr(module, name)) for key, name in _POOL.items()}
-        pads = any(window["padding"])
+        kernel, stride, padding = (_pair(v) for v in (module.kernel_size, module.stride, module.padding))
         if isinstance(module, nn.MaxPool2d) and (_pair(module.dilation) != (1, 1) or module.return_indices):
             raise refuse("only pooling without dilation and return_indices is supported")
-        if isinstance(module, nn.AvgPool2d) and (module.divisor_override or (pads and not module.count_include_pad)):
+        if isinstance(module, nn.AvgPool2d) and (
+            module.divisor_override or (any(padding) and not module.count_include_pad)
+        ):
             raise refuse("only pooling without divisor_override and with count_include_pad is supported")
-        ends = [
-            (size + 2 * padding - kernel) // stride + 1
-            for size, kernel, stride, padding in zip(shape[2:], *window.values(), strict=True)
-        ]
-        if tuple(ends) != at["shape"][2:]:
+        outputs = tuple((shape[2 + i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2))
+        if outputs != at["shape"][2:]:
             raise refuse(f"on an image of {list(shape[2:])} ceil_mode makes a difference, which is not supported")
-        return MaxPool(**at, **window) if isinstance(module, nn.MaxPool2d) else AveragePool(**at, **window)
+        kind = MaxPool if isinstance(module, nn.MaxPool2d) else AveragePool
+        return kind(**at, kernel=kernel, stride=stride, padding=padding)
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return _adaptive_pool(at, shape, refuse)
     if isinstance(module, nn.Flatten):
@@ -426,9 +425,6 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
     if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
         return None
     raise refuse("no exportable counterpart; replace it, or keep it out of the exported part")
-
-
-_POOL = {"kernel": "kernel_size", "stride": "stride", "padding": "padding"}
 
 
 def _adaptive_pool(at: dict[str, Any], shape: tuple[int, ...], refuse: Callable[[str], FsgError]) -> Node | None:

@@ -167,7 +167,7 @@ def _undo_in_place(module: fx.GraphModule) -> None:
             user.replace_input_with(source, step)
     for layer in module.modules():
         if getattr(layer, "inplace", False):
-            layer.inplace = False
+            layer.inplace = False  # type: ignore[assignment]
 
 
 def _after(step: fx.Node) -> list[fx.Node]:
@@ -436,10 +436,10 @@ def _normalised(flow: _Flow, call: fx.Node) -> fx.Node | None:
 
 def _keeps_shape(flow: _Flow, call: fx.Node) -> bool:
     layer = flow.layer(call)
-    assert isinstance(layer, BinaryConv2d)
-    same = all(
-        2 * int(p) == d * (k - 1) for p, d, k in zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)
-    )
+    assert isinstance(layer, nn.Conv2d)
+    padding = _padding(layer)
+    reach = tuple(d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+    same = padding is not None and (2 * padding[0], 2 * padding[1]) == reach
     return same and layer.stride == (1, 1) and layer.in_channels == layer.out_channels
 
 

@@ -26,7 +26,8 @@ from fsg.training.methods import quantizers
 from fsg.training.models import build_model
 
 CHECKPOINT = "checkpoint.pt"
-EVALUATION_BATCH = 256
+EVALUATION_PIXELS = 256 * 64 * 64
+"""In one batch: so the values inside a network fit into memory whatever the size of the images."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,13 @@ class Run:
 def predict(model: nn.Module, images: Tensor) -> Tensor:
     """Logits [N, classes] of normalised images [N, C, H, W], in evaluation mode."""
     model.eval()
-    return torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
+    return torch.cat([model(batch) for batch in images.split(evaluation_batch(images))])
+
+
+def evaluation_batch(images: Tensor) -> int:
+    """How many of the images [N, C, H, W] to take at once, at most 256."""
+    height, width = images.shape[2:]
+    return min(256, max(1, EVALUATION_PIXELS // (height * width)))
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:

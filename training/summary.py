@@ -76,7 +76,7 @@ def summarize(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerSummar
 
 
 def summary_table(rows: list[LayerSummary]) -> "Table":
-    """One line per layer and the totals; memory in bytes, MACs in thousands; why layers stayed float, if known."""
+    """One line per layer and the totals; memory in bytes, MACs in thousands; why `binarize` left layers float."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

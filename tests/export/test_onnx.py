@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from networks import assert_same, exact, head, images, outputs, random_network
+from networks import Functions, assert_same, exact, head, images, outputs, random_network
 from torch import nn
 
 from fsg import FsgError
@@ -53,6 +53,20 @@ def test_freshly_drawn_weights_of_every_quantiser(quantizer, bits):
     model = nn.Sequential(*layers, conv, nn.BatchNorm2d(8), *head(8)).eval()
     x = torch.randn(4, 3, 8, 8)
     assert_same(scores(export(model, (3, 8, 8))[1], x), outputs(model, x))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.MaxPool2d(3, 2, 1), nn.AvgPool2d((3, 2), 1, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 7)],
+        [Functions()],
+    ],
+    ids=["pools", "functions"],
+)
+def test_pools_and_functions(layers):
+    model = exact(nn.Sequential(*layers))
+    x = images(4, 3, 9, 7)
+    assert_same(scores(export(model, (3, 9, 7))[1], x), outputs(model, x))
 
 
 @pytest.mark.parametrize("bits", [1, 32])
