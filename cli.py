@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from fsg import FsgError, __version__, make_folder, replacing
-from fsg.training.config import FIRST_LAST, Config, load_config, save_config
+from fsg.training.config import FIRST_LAST, PRESETS, Config, load_config, save_config
+from fsg.training.launch import first_decides, is_first, reports_failure
 
 RUNS = Path("runs")
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "summary.json")
@@ -25,7 +26,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="fsg", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        if reports_failure():
+            click.echo("interrupted", err=True)
         code = 130
     except (click.ClickException, FsgError, ModuleNotFoundError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
@@ -36,7 +38,8 @@ def main() -> None:
             message = f"this needs the package {error.name}: pip install 'fsg[{extra}]'"
         if "--debug" in sys.argv:
             raise
-        click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
+        if reports_failure():
+            click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
         code = 2
     sys.exit(code)
 
@@ -51,6 +54,7 @@ def cli(debug: bool) -> None:
     fsg train                         train a network, into runs/NAME
     fsg export --format tflite        write a verified model file
     fsg bench                         measure it on this machine
+    fsg compare --methods ste,fsg     train with several methods and seeds, and compare
     """
 
 
@@ -73,25 +77,15 @@ def config_options(command: F) -> F:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATASET-METHOD]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue the run in this folder.")
 @click.pass_context
-def train(context: click.Context, out: Path | None, resume: Path | None, **settings: Any) -> None:
+def train(context: click.Context, out: Path | None, resume: Path | None, **_settings: Any) -> None:
     """Train a binary network into a run folder.
 
-    Every epoch ends with a checkpoint; an interrupted run continues with --resume.
+    Every epoch ends with a checkpoint; an interrupted run continues with --resume. In several
+    processes: torchrun --nproc-per-node N -m fsg train ...
     """
     from fsg.training.data import check_spec
 
-    given = {
-        name: value
-        for name, value in settings.items()
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-    }
-    for name in ("init", "data_dir"):
-        if settings[name]:
-            settings[name] = given[name] = str(Path(settings[name]).expanduser().resolve())
-    settings["dataset"] = absolute_spec(settings["dataset"])
-    if "dataset" in given:
-        given["dataset"] = settings["dataset"]
-
+    given = given_settings(context)
     if resume:
         config = load_config(resume / "config.toml")
         if out and out.resolve() != resume.resolve():
@@ -106,24 +100,50 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **setti
         run_training(config, resume)
         return
 
-    check_spec(settings["dataset"])
-    config = Config(**settings)
-    folder = out or unused_folder(config)
-    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
-    if taken:
-        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
-    existed = folder.exists()
-    make_folder(folder)
-    save_config(config, folder / "config.toml")
+    config = Config(**given)
+    check_spec(config.dataset)
+    existed = bool(out and out.exists())
+    folder = Path(first_decides(lambda: str(start_run(config, out))))
     try:
         run_training(config, folder)
     except (FsgError, ModuleNotFoundError):
-        if not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
+        if is_first() and not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
             (folder / "config.toml").unlink(missing_ok=True)
             if not existed:
                 with suppress(OSError):  # someone else's file may be in it by now
                     folder.rmdir()
         raise
+
+
+def start_run(config: Config, out: Path | None) -> Path:
+    """Makes the folder of a new run and writes its config.toml."""
+    folder = out or unused_folder(config)
+    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
+    if taken:
+        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
+    make_folder(folder)
+    save_config(config, folder / "config.toml")
+    return folder
+
+
+def given_settings(context: click.Context) -> dict[str, Any]:
+    """The settings that stand on the command line, with absolute paths."""
+    default = click.core.ParameterSource.DEFAULT
+    names = [field.name for field in fields(Config) if field.name in context.params]
+    return absolute_paths(
+        {name: context.params[name] for name in names if context.get_parameter_source(name) is not default}
+    )
+
+
+def absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings, but with absolute paths, so that a run can be used from anywhere."""
+    changed = dict(settings)
+    for name in ("init", "data_dir"):
+        if changed.get(name):
+            changed[name] = str(Path(changed[name]).expanduser().resolve())
+    if "dataset" in changed:
+        changed["dataset"] = absolute_spec(changed["dataset"])
+    return changed
 
 
 def run_training(config: Config, folder: Path) -> None:
@@ -136,30 +156,143 @@ def run_training(config: Config, folder: Path) -> None:
     try:
         summary = train_loop(config, folder, console)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; continue with: fsg train --resume {folder}")
+        if reports_failure():
+            click.echo(f"interrupted; continue with: fsg train --resume {folder}")
         sys.exit(130)
+    if not is_first():
+        return
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
     click.echo(f"next: fsg export {folder} --format tflite --format onnx")
 
 
 def absolute_spec(spec: str) -> str:
-    """folder:PATH and npz:PATH with an absolute path, so that a run can be used from anywhere."""
+    """folder:PATH and npz:PATH with an absolute path."""
     name, _, path = spec.partition(":")
     if name in ("folder", "npz") and path:
         return f"{name}:{Path(path).expanduser().resolve()}"
     return spec
 
 
+def run_label(config: Config) -> str:
+    """MODEL-DATASET, fit for the name of a folder."""
+    name, _, path = config.dataset.partition(":")
+    return f"{config.model.replace(':', '-')}-{Path(path).stem if path else name}"
+
+
 def unused_folder(config: Config) -> Path:
     """runs/MODEL-DATASET-METHOD, numbered if it is taken."""
-    dataset = config.dataset.partition(":")
-    label = Path(dataset[2]).stem if dataset[2] else dataset[0]
-    base = RUNS / f"{config.model.replace(':', '-')}-{label}-{config.method}"
+    base = RUNS / f"{run_label(config)}-{config.method}"
     number, folder = 1, base
     while folder.exists():
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder
+
+
+def sweep_options(methods: str) -> Callable[[F], F]:
+    """--methods, --preset and the settings, for commands that take several methods."""
+
+    def decorate(command: F) -> F:
+        command = config_options(command)
+        taken = ("method", "seed")
+        parameters = command.__click_params__  # type: ignore[attr-defined]
+        parameters[:] = [parameter for parameter in parameters if parameter.name not in taken]
+        command = click.option("--preset", type=click.Choice(list(PRESETS)), help="Settings that belong together.")(
+            command
+        )
+        text = "Gradient rules, each with settings of its own if need be: ste,ste:lr=2e-3,fsg:variant=reference."
+        return click.option("--methods", default=methods, show_default=True, help=text)(command)
+
+    return decorate
+
+
+def sweep_entries(context: click.Context) -> dict[str, Config]:
+    """The settings of each entry of --methods: default < --preset < options < the entry's own."""
+    from fsg.training.data import check_spec
+    from fsg.training.sweep import parse_methods
+
+    common = {**PRESETS.get(context.params["preset"], {}), **given_settings(context)}
+    entries = {}
+    for label, own in parse_methods(context.params["methods"]).items():
+        entries[label] = Config(**common | absolute_paths(own))
+        check_spec(entries[label].dataset)
+    return entries
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
+@sweep_options("ste,fsg")
+@click.option("--seeds", default="0,1,2", show_default=True, help="One run of each method for each.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to write into.  [default: runs/compare-MODEL-DATASET]"
+)
+@click.pass_context
+def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Path | None, **settings: Any) -> None:
+    """Train with several methods and seeds, and compare the runs.
+
+    Writes compare.md, compare.csv and compare.png. Interrupted, the same command continues: finished runs are kept,
+    unfinished ones resumed. With finished RUN folders nothing is trained: those are compared, grouped by what differs
+    between them apart from the seed. The methods are compared with the first one.
+    """
+    from fsg.training.compare import comparison_table, group_runs, labelled_groups, read_run, write_comparison
+
+    if runs:
+        default = click.core.ParameterSource.DEFAULT
+        for name in (*settings, "seeds"):
+            if context.get_parameter_source(name) is not default:
+                option = "--" + name.replace("_", "-")
+                raise FsgError(f"{option} is for new runs, but finished ones are given: leave one or the other away")
+        groups = group_runs([read_run(run) for run in dict.fromkeys(runs)])
+        folder = out or RUNS / "compare"
+    else:
+        from fsg.training.sweep import parse_seeds, plan_runs, run_all
+
+        entries = sweep_entries(context)
+        folder = out or RUNS / f"compare-{run_label(next(iter(entries.values())))}"
+        planned = plan_runs(entries, parse_seeds(seeds), folder)
+        try:
+            run_all(planned, folder, make_console(stderr=False))
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command continues")
+            sys.exit(130)
+        groups = labelled_groups({label: [run.folder for run in planned if run.label == label] for label in entries})
+    write_comparison(groups, folder)
+    print_table(comparison_table(groups))
+    click.echo(f"report in {folder / 'compare.md'}, figure in {folder / 'compare.png'}")
+
+
+@cli.command("bench-train")
+@sweep_options("ste,fsg,fsg:variant=reference")
+@click.option("--rounds", default=10, show_default=True, type=click.IntRange(min=1), help="Turns of each method.")
+@click.option("--steps", default=3, show_default=True, type=click.IntRange(min=1), help="Timed steps in each turn.")
+@click.option("--json", "json_path", help="Write the records to this file, or with - print them.")
+@click.pass_context
+def bench_train(context: click.Context, rounds: int, steps: int, json_path: str | None, **_settings: Any) -> None:
+    """Measure what a training step costs with each method.
+
+    Seconds and peak memory of the real network, loss and gradient rule on synthetic 3x32x32 images. Each method has
+    a process of its own, and they take turns. The ratio is to the first.
+    """
+    from fsg.training.bench_step import measure_steps, records, step_table
+
+    entries = sweep_entries(context)
+    if json_path and json_path != "-":
+        make_folder(Path(json_path).parent)
+    with make_console().status("starting") as status:
+        costs = measure_steps(entries, rounds=rounds, steps=steps, show=status.update)
+    write_json(records(costs, entries), json_path)
+    if json_path != "-":
+        print_table(step_table(costs, entries))
+
+
+def write_json(content: Any, path: str | None) -> None:
+    """Writes JSON to a file, or prints it where the path is "-"; without a path, nothing."""
+    text = json.dumps(content, indent=2)
+    if path == "-":
+        click.echo(text)
+    elif path:
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(text + "\n")
 
 
 @cli.command()
@@ -223,14 +356,9 @@ def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_pa
         for count in counts:
             with console.status(f"measuring {path} with {count} thread{'s' * (count > 1)}"):
                 records.append(benchmark(path, threads=count, runs=runs, device=device))
-    text = json.dumps(records, indent=2)
-    if json_path == "-":
-        click.echo(text)
-        return
-    if json_path:
-        with replacing(Path(json_path)) as temporary:
-            temporary.write_text(text + "\n")
-    print_table(bench_table(records))
+    write_json(records, json_path)
+    if json_path != "-":
+        print_table(bench_table(records))
 
 
 def parse_counts(option: str, text: str, example: str) -> list[int]:

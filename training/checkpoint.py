@@ -22,6 +22,7 @@ from fsg import FsgError, __version__, replacing
 from fsg.training.binarize import ADDED_NORM, head_names
 from fsg.training.config import FORMAT, Config, check_format, load_config
 from fsg.training.external import build_external
+from fsg.training.methods import quantizers
 from fsg.training.models import build_model
 
 CHECKPOINT = "checkpoint.pt"
@@ -125,11 +126,13 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 def model_for(config: Config, data: DataInfo) -> nn.Module:
     """The network that a run trains, with fresh weights."""
+    quantizer, activation_gradient = quantizers(config)
     options: dict[str, Any] = {
         "classes": len(data.class_names),
         "activation_bits": config.activation_bits,
         "first_last": config.first_last,
-        "quantizer": "dorefa" if config.quantizer == "auto" else config.quantizer,
+        "quantizer": quantizer,
+        "activation_gradient": activation_gradient,
     }
     if ":" in config.model:
         return build_external(config.model, shape=data.shape, **options)

@@ -177,6 +177,21 @@ def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return settings
 
 
+def parse_assignment(text: str, where: str) -> dict[str, Any]:
+    """The setting in "key=value", its value as TOML writes it or a bare word: {key: value}.
+
+    Dashes in the key are underscores. Errors: FsgError as `parse_settings`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise FsgError(f"{where}: {text!r} is no setting; write key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    return parse_settings({key.strip().replace("-", "_"): parsed}, where)
+
+
 def save_config(config: Config, path: Path) -> None:
     """Writes config.toml."""
     lines = [f"format = {FORMAT}", *(f"{key} = {json.dumps(value)}" for key, value in asdict(config).items())]

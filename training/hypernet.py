@@ -1,6 +1,7 @@
 """The hypernetworks of FSG (arXiv 2412.11777): a fast net on the present, a slow net on the history of a gradient."""
 
 import math
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -13,26 +14,23 @@ NONLINEARITIES: dict[str, type[nn.Module]] = {"none": nn.Identity, "relu": nn.Re
 
 
 class FastNet(nn.Sequential):
-    """Multilayer perceptron without biases, 1 -> hidden -> hidden -> 1, on each element: [N, 1] -> [N, 1].
+    """Multilayer perceptron without biases, of `depth` hidden layers, on each element: [N, 1] -> [N, 1].
 
     Without a nonlinearity it is the product of its weight matrices, one scalar, and computed as that.
     """
 
-    def __init__(self, hidden: int, nonlinearity: type[nn.Module] = nn.Identity) -> None:
-        super().__init__(
-            nn.Linear(1, hidden, bias=False),
-            nonlinearity(),
-            nn.Linear(hidden, hidden, bias=False),
-            nonlinearity(),
-            nn.Linear(hidden, 1, bias=False),
-        )
+    def __init__(self, hidden: int, nonlinearity: type[nn.Module] = nn.Identity, *, depth: int = 2) -> None:
+        layers: list[nn.Module] = []
+        for width in [1] + [hidden] * (depth - 1):
+            layers += [nn.Linear(width, hidden, bias=False), nonlinearity()]
+        super().__init__(*layers, nn.Linear(hidden, 1, bias=False))
         self.linear = nonlinearity is nn.Identity
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.linear:
             return super().forward(x)
-        first, second, third = (layer.weight for layer in self if isinstance(layer, nn.Linear))
-        return x * (third @ (second @ first))
+        first, *others = (layer.weight for layer in self if isinstance(layer, nn.Linear))
+        return x * reduce(lambda product, weight: weight @ product, others, first)
 
 
 class MambaBlock(nn.Module):

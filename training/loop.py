@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from fsg import FsgError, replacing
+from fsg.runtime.environment import cpu_name
+from fsg.training.arithmetic import default_precision, forward_function
 from fsg.training.checkpoint import (
     CHECKPOINT,
     DataInfo,
@@ -29,7 +31,9 @@ from fsg.training.checkpoint import (
     save_checkpoint,
 )
 from fsg.training.config import Config
-from fsg.training.data import augment, batches, load_dataset
+from fsg.training.data import batches, load_dataset
+from fsg.training.distributed import Processes, joined, use_whole_batch_norm
+from fsg.training.feed import Feed, Normalizer
 from fsg.training.layers import count_parameters
 from fsg.training.methods import make_rule
 from fsg.training.plots import plot_curves
@@ -40,12 +44,22 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
 
     `folder` must exist and hold config.toml. Every epoch ends with a checkpoint; all randomness of an epoch follows
     from the seed and its number, so that an interrupted run continues exactly. Errors: FsgError for data or weights
-    that cannot be used and for a loss that is not finite; KeyboardInterrupt passes.
+    that cannot be used and for a loss that is not finite; KeyboardInterrupt passes. In several processes (see
+    `distributed`), all return the same summary, and the first one prints and writes.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    with console.status(f"reading {config.dataset}"):
+    with joined(device, config.batch_size) as processes, default_precision(config.precision) as dtype:
+        if not processes.first:
+            console = Console(quiet=True, force_terminal=False)
+        return _train(config, folder, console, device, dtype, processes)
+
+
+def _train(
+    config: Config, folder: Path, console: Console, device: torch.device, dtype: torch.dtype, processes: Processes
+) -> dict[str, Any]:
+    with console.status(f"reading {config.dataset}"), processes.in_turn():
         data = load_dataset(config.dataset, data_dir=config.data_dir or None)
     info = DataInfo(data.class_names, data.mean, data.std, data.shape)
 
@@ -54,6 +68,8 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     if config.init:
         load_initial_weights(model, Path(config.init))
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_whole_batch_norm(model, processes)
+    network = forward_function(model, device, precision=config.precision, compile=config.compile)
     rule = make_rule(config, model)
 
     rows: list[dict[str, float]] = []
@@ -73,14 +89,17 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
         highlight=False,
         soft_wrap=True,
     )
-    normalize = Normalizer(info, device)
-    x_test, y_test = normalize(data.x_test), torch.from_numpy(data.y_test).to(device)
+    normalize = Normalizer(info, device, dtype)
+    feed = Feed(data, normalize, processes, augment=config.augment)
+    part = processes.part(len(data.x_test))
+    x_test, y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
     steps_per_epoch = len(data.x_train) // config.batch_size
 
     try:
         for epoch in range(len(rows), config.epochs):
             rng = np.random.default_rng([config.seed, epoch])
             torch.manual_seed(int(rng.integers(2**63)))
+            processes.equalize([model.state_dict(), rule.state_dict()])  # devices may round differently
             model.train()
             start = time.perf_counter()
             losses, hits = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -88,48 +107,51 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
             for step, index in enumerate(progress(console, indices, steps_per_epoch, f"epoch {epoch + 1}")):
                 rule.lr = learning_rate(config, epoch + step / steps_per_epoch)
                 rule.progress = (epoch + step / steps_per_epoch) / config.epochs
-                images = data.x_train[index]
-                if config.augment:
-                    images = augment(images, rng, pad=data.pad, flip=data.flip)
-                labels = torch.from_numpy(data.y_train[index]).to(device)
+                images, labels = feed(index, rng)
                 with rule.lookahead():
-                    logits = model(normalize(images))
+                    logits = network(images)
                     loss = F.cross_entropy(logits, labels)
                 loss.backward()
+                processes.average(rule.gradients())
                 rule.step()
                 losses += loss.detach()
                 hits += (logits.detach().argmax(1) == labels).sum()
             seconds += time.perf_counter() - start
             steps += steps_per_epoch
-            if not math.isfinite(losses.item()):
+            train_loss = processes.total(losses).item() / processes.count / steps_per_epoch
+            train_hits = processes.total(hits).item()
+            if not math.isfinite(train_loss):
                 raise FsgError(
-                    f"the loss became {losses.item()} in epoch {epoch + 1}; the checkpoint of epoch {epoch} is kept:"
+                    f"the loss became {train_loss} in epoch {epoch + 1}; the checkpoint of epoch {epoch} is kept:"
                     f" try a smaller --lr than {config.lr:g}"
                 )
-            test_loss, test_accuracy = evaluate(model, x_test, y_test)
+            test_loss, test_accuracy = evaluate(model, x_test, y_test, processes)
             row = {
                 "epoch": epoch + 1,
+                "seconds": seconds,
                 "lr": learning_rate(config, epoch),
-                "train_loss": losses.item() / steps_per_epoch,
-                "train_accuracy": hits.item() / (steps_per_epoch * config.batch_size),
+                "train_loss": train_loss,
+                "train_accuracy": train_hits / (steps_per_epoch * config.batch_size),
                 "test_loss": test_loss,
                 "test_accuracy": test_accuracy,
             }
-            save_checkpoint(
-                folder,
-                {
-                    "epoch": epoch + 1,
-                    "model": model.state_dict(),
-                    "data": asdict(info),
-                    "rule": rule.state_dict(),
-                    "rows": [*rows, row],
-                    "steps": steps,
-                    "seconds": seconds,
-                    "hypernetwork_parameters": rule.hypernetwork_parameters,
-                },
-            )
+            if processes.first:
+                save_checkpoint(
+                    folder,
+                    {
+                        "epoch": epoch + 1,
+                        "model": model.state_dict(),
+                        "data": asdict(info),
+                        "rule": rule.state_dict(),
+                        "rows": [*rows, row],
+                        "steps": steps,
+                        "seconds": seconds,
+                        "hypernetwork_parameters": rule.hypernetwork_parameters,
+                    },
+                )
             rows.append(row)
-            write_metrics(folder / "metrics.csv", rows)
+            if processes.first:
+                write_metrics(folder / "metrics.csv", rows)
             console.print(
                 f"epoch {epoch + 1:>{len(str(config.epochs))}}/{config.epochs}  train loss {row['train_loss']:.4f}"
                 f"  test loss {test_loss:.4f}  test accuracy {test_accuracy:.2%}",
@@ -137,10 +159,10 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
                 soft_wrap=True,
             )
     except BaseException:
-        with suppress(FsgError):  # nothing may hide what went wrong
-            write_results(config, folder, rows)
+        if processes.first:
+            with suppress(FsgError):  # nothing may hide what went wrong
+                write_results(config, folder, rows)
         raise
-    write_results(config, folder, rows)
 
     summary = {
         "method": config.method,
@@ -155,9 +177,13 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
         "binary_parameters": binary,
         "float_parameters": floats,
         "hypernetwork_parameters": rule.hypernetwork_parameters,
+        "machine": cpu_name(),
+        "threads": torch.get_num_threads(),
     }
-    with replacing(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    if processes.first:
+        write_results(config, folder, rows)
+        with replacing(folder / "summary.json") as temporary:
+            temporary.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -175,25 +201,14 @@ def learning_rate(config: Config, epoch: float) -> float:
     return config.lr * 0.1 ** (int(epoch) // config.step_epochs)
 
 
-class Normalizer:
-    """uint8 images [N, C, H, W] -> float32 tensor on the device, (pixel / 255 - mean) / std per channel."""
-
-    def __init__(self, data: DataInfo, device: torch.device) -> None:
-        self.device = device
-        self.mean = torch.tensor(data.mean, device=device).view(-1, 1, 1)
-        self.std = torch.tensor(data.std, device=device).view(-1, 1, 1)
-
-    def __call__(self, images: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(images).to(self.device)
-        tensor = tensor.to(torch.float32, memory_format=torch.channels_last)
-        return (tensor / 255 - self.mean) / self.std
-
-
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (a fraction) on normalised images."""
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor, processes: Processes) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (a fraction) on normalised images, of which each process has a part."""
     logits = predict(model, images)
-    accuracy = (logits.argmax(1) == labels).float().mean()
-    return F.cross_entropy(logits, labels).item(), accuracy.item()
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    hits = (logits.argmax(1) == labels).sum()
+    sums = torch.stack([loss, hits, torch.tensor(len(labels), device=loss.device)]).double()
+    loss_sum, hit_sum, count = processes.total(sums).tolist()
+    return loss_sum / count, hit_sum / count
 
 
 def progress(console: Console, items: Iterator[Any], total: int, text: str) -> Iterator[Any]:
@@ -211,7 +226,7 @@ def write_results(config: Config, folder: Path, rows: list[dict[str, float]]) ->
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes metrics.csv: one row per epoch, losses in nats, accuracies as fractions."""
+    """Writes metrics.csv: one row per epoch; seconds spent training so far, losses in nats, accuracies as fractions."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

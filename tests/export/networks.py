@@ -105,7 +105,7 @@ def random_network(seed: int, *, one_bit: bool = True) -> tuple[nn.Module, tuple
                 if min(height, width) > reach + 1 and rng.random() < 0.3:
                     layers.append(nn.MaxPool2d(2, 1))
                     height, width = height - 1, width - 1
-            quantizer = pick("dorefa", "scaled-sign")
+            quantizer = pick("dorefa", "scaled-sign", "irnet")
             layers.append(BinaryConv2d(*size, quantizer=quantizer, padding_value=pick(1.0, 1.0, 0.0, -1.0)))
         channels = new
         height, width = ((n + 2 * padding - reach) // stride + 1 for n in (height, width))

@@ -12,6 +12,7 @@ from fsg.export import graph as g
 from fsg.export.graph import trace
 from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from fsg.training.models import build_model
+from fsg.training.quantizers import WEIGHT_QUANTIZERS
 
 FLAT = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
@@ -100,7 +101,7 @@ def test_the_real_networks_with_their_layers_names(bits):
     np.testing.assert_allclose(result(graph, x), outputs(model, x), rtol=1e-4)
 
 
-@pytest.mark.parametrize("quantizer", ["dorefa", "scaled-sign"])
+@pytest.mark.parametrize("quantizer", WEIGHT_QUANTIZERS)
 def test_weights_of_zero_keep_their_quantised_sign(quantizer):
     model = nn.Sequential(BinaryConv2d(4, 3, 3, quantizer=quantizer)).eval()
     with torch.no_grad():
@@ -108,6 +109,22 @@ def test_weights_of_zero_keep_their_quantised_sign(quantizer):
         model[0].weight[1] = 0
     x = images(2, 4, 5, 5)
     assert_same(result(trace(model, (4, 5, 5)), x), outputs(model, x))
+
+
+@pytest.mark.parametrize("quantizer", WEIGHT_QUANTIZERS)
+def test_signs_and_scale_are_those_of_the_quantised_weights(quantizer):
+    torch.manual_seed(0)
+    model = nn.Sequential(BinaryActivation("ede"), BinaryConv2d(4, 5, 3, quantizer=quantizer)).eval()
+    with torch.no_grad():
+        model[1].weight += 0.05  # so that standardising moves signs
+    for module in model:
+        module.sharpness = 7.0  # as in the midst of a training
+    graph = trace(model, (4, 6, 7))
+    conv = graph.nodes[-1]
+    weight = model[1].binary_weight().detach().numpy()
+    np.testing.assert_array_equal(conv.signs() * conv.scale[:, None, None, None], weight)
+    x = torch.randn(3, 4, 6, 7)
+    assert_same(result(graph, x), outputs(model, x))
 
 
 def test_weights_in_channels_last_order():

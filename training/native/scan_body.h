@@ -154,10 +154,13 @@ class Worker {
     return {sequence, sequence < item_.end ? scan_.token_ends[sequence] + scan_.starts[sequence] : 0};
   }
 
-  void FillRow(int row, int64_t token, int64_t first) {
-    for (int k = 0; k < taps_; ++k) {
-      const int64_t seen = token - taps_ + 1 + k;
-      windows_[row * taps_ + k] = seen < first ? T{0} : tokens_[seen];
+  // The windows of the rows `row` to `row + count`, whose tokens follow each other.
+  void FillWindows(int row, int count, int64_t token, int64_t first) {
+    const int taps = taps_;
+    const T* tokens = tokens_;
+    T* to = windows_ + row * taps;
+    for (; count > 0; --count, ++token) {
+      for (int64_t seen = token - taps + 1; seen <= token; ++seen) *to++ = seen < first ? T{0} : tokens[seen];
     }
   }
 
@@ -166,19 +169,30 @@ class Worker {
     rows_ = 0;
     is_wanted_ = false;
     while (rows_ < kChunk && at->sequence < item_.end) {
-      const int64_t first = scan_.token_ends[at->sequence], end = scan_.token_ends[at->sequence + 1];
-      const int64_t first_output = FirstOutput(at->sequence);
-      for (; at->token < end && rows_ < kChunk; ++at->token, ++rows_) {
-        const int64_t output = at->token - first_output;
-        FillRow(rows_, at->token, first);
-        keep_[rows_] = at->token != first + scan_.starts[at->sequence];
-        token_[rows_] = at->token;
-        first_[rows_] = first;
-        output_[rows_] = output < 0 ? -1 : scan_.output_ends[at->sequence] + output;
-        is_wanted_ |= output >= 0;
-      }
-      if (at->token == end) *at = Begin(at->sequence + 1);
+      const int64_t left = scan_.token_ends[at->sequence + 1] - at->token;
+      const int count = left < kChunk - rows_ ? static_cast<int>(left) : kChunk - rows_;
+      FillRows(*at, count);
+      rows_ += count;
+      at->token += count;
+      if (count == left) *at = Begin(at->sequence + 1);
     }
+  }
+
+  void FillRows(Cursor at, int count) {
+    const int64_t first = scan_.token_ends[at.sequence], first_output = FirstOutput(at.sequence);
+    const int64_t shift = scan_.output_ends[at.sequence] - first_output;
+    T* keep = keep_ + rows_;
+    int64_t *tokens = token_ + rows_, *firsts = first_ + rows_, *outputs = output_ + rows_;
+    FillWindows(rows_, count, at.token, first);
+    for (int r = 0; r < count; ++r) {
+      const int64_t token = at.token + r;
+      keep[r] = 1;
+      tokens[r] = token;
+      firsts[r] = first;
+      outputs[r] = token < first_output ? -1 : token + shift;
+    }
+    if (at.token == first + scan_.starts[at.sequence]) keep[0] = 0;
+    is_wanted_ |= at.token + count > first_output;
   }
 
   // Walks back from the first wanted token of a long sequence until every state has decayed by more than
@@ -191,7 +205,7 @@ class Worker {
     while (at > first) {
       rows_ = at - first < kChunk ? static_cast<int>(at - first) : kChunk;
       at -= rows_;
-      for (int r = 0; r < rows_; ++r) FillRow(r, at + r, first);
+      FillWindows(0, rows_, at, first);
       Activate<false>();
       Project(kLanes);
       FindSteps<false>();
@@ -217,26 +231,31 @@ class Worker {
 
   template <bool slopes>
   void Activate() {
+    const int rows = rows_, taps = taps_;
     for (int g = 0; g < groups_; ++g) {
-      for (int r = 0; r < rows_; ++r) {
-        V sum = weights_.conv_bias[g];
-        for (int k = 0; k < taps_; ++k) sum += weights_.taps[k * groups_ + g] * windows_[r * taps_ + k];
+      const V *weights = weights_.taps + g, bias = weights_.conv_bias[g];
+      V *to = u_ + g * kChunk, *slope = slopes ? u_slope_ + g * kChunk : nullptr;
+      const T* window = windows_;
+      for (int r = 0; r < rows; ++r, window += taps) {
+        V sum = bias;
+        for (int k = 0; k < taps; ++k) sum += weights[k * groups_] * window[k];
         const V sigmoid = Sigmoid<T>(sum), u = sum * sigmoid;
-        u_[g * kChunk + r] = u;
-        if (slopes) u_slope_[g * kChunk + r] = sigmoid + u * (T{1} - sigmoid);
+        to[r] = u;
+        if (slopes) slope[r] = sigmoid + u * (T{1} - sigmoid);
       }
     }
   }
 
   // The first `columns` of r, B and C; whole blocks of rows, those behind the last one hold anything.
   void Project(int columns) {
+    const int64_t width = width_;
     for (int column = 0; column < columns; column += kLanes) {
       for (int row = 0; row < rows_; row += kRowBlock) {
         V sums[kRowBlock] = {};
         for (int g = 0; g < groups_; ++g) {
           const T* u = reinterpret_cast<const T*>(u_ + g * kChunk + row);
-          const T* weight = transposed_ + int64_t{g} * kLanes * width_ + column;
-          for (int lane = 0; lane < kLanes; ++lane, ++u, weight += width_) {
+          const T* weight = transposed_ + g * kLanes * width + column;
+          for (int lane = 0; lane < kLanes; ++lane, ++u, weight += width) {
             const V w = *reinterpret_cast<const V*>(weight);
             for (int i = 0; i < kRowBlock; ++i) sums[i] += w * u[i * kLanes];
           }
@@ -250,40 +269,50 @@ class Worker {
   // softplus(x) = max(x, 0) + log(1 + e^-|x|), and log(1 + e) = 2 atanh(e / (2 + e))
   template <bool slopes>
   void FindSteps() {
+    const int rows = rows_, width = width_;
+    const T* projection = projection_;
     for (int g = 0; g < groups_; ++g) {
-      for (int r = 0; r < rows_; ++r) {
-        const int at = g * kChunk + r;
-        const V x = weights_.dt_weight[g] * projection_[r * width_] + weights_.dt_bias[g];
+      const V weight = weights_.dt_weight[g], bias = weights_.dt_bias[g], *u = u_ + g * kChunk;
+      V *dt = dt_ + g * kChunk, *input = input_ + g * kChunk;
+      V* slope = slopes ? dt_slope_ + g * kChunk : nullptr;
+      for (int r = 0; r < rows; ++r) {
+        const V x = weight * projection[r * width] + bias;
         const auto is_positive = x > T{0};
         const V e = Exp2<T>((is_positive ? -x : x) * T(kLog2E));
         const V z = e / (T{2} + e);
         const V log = T{2} * z * Polynomial<T>(Numbers<T>::kAtanh, z * z);
-        dt_[at] = is_positive ? x + log : log;
-        input_[at] = dt_[at] * u_[at];
-        if (slopes) dt_slope_[at] = (is_positive ? V{} + T{1} : e) / (T{1} + e);
+        const V step = is_positive ? x + log : log;
+        dt[r] = step;
+        input[r] = step * u[r];
+        if (slopes) slope[r] = (is_positive ? V{} + T{1} : e) / (T{1} + e);
       }
     }
   }
 
   template <bool wanted>
   void Advance() {
+    const int rows = rows_, width = width_;
+    const T* keep = keep_;
     for (int g = 0; g < groups_; ++g) {
       const V *dt = dt_ + g * kChunk, *input = input_ + g * kChunk;
       V* y = y_ + g * kChunk;
-      if (wanted) {
-        for (int r = 0; r < rows_; ++r) y[r] = weights_.D[g] * u_[g * kChunk + r];
-      }
+      if (wanted) StartWithD(g);
       for (int s = 0; s < states_; ++s) {
         const V rate = rates_[s * groups_ + g];
         const T *B = projection_ + 1 + s, *C = B + states_;
         V h = state_[s * groups_ + g];
-        for (int r = 0; r < rows_; ++r) {
-          h = Exp2<T>(dt[r] * rate) * keep_[r] * h + input[r] * B[r * width_];
-          if (wanted) y[r] += h * C[r * width_];
+        for (int r = 0; r < rows; ++r, B += width, C += width) {
+          h = Exp2<T>(dt[r] * rate) * keep[r] * h + input[r] * *B;
+          if (wanted) y[r] += h * *C;
         }
         state_[s * groups_ + g] = h;
       }
     }
+  }
+
+  void StartWithD(int g) {
+    const V D = weights_.D[g];
+    for (int r = 0; r < rows_; ++r) y_[g * kChunk + r] = D * u_[g * kChunk + r];
   }
 
   void WriteOutputs() {
@@ -324,43 +353,56 @@ class Worker {
   void Retreat(const V* border) {
     memset(grad_B_, 0, sizeof(V) * states_ * kChunk);
     memset(grad_C_, 0, sizeof(V) * states_ * kChunk);
+    memset(grad_dt_, 0, sizeof(V) * groups_ * kChunk);
+    memset(grad_input_, 0, sizeof(V) * groups_ * kChunk);
     for (int g = 0; g < groups_; ++g) {
-      const V *dt = dt_ + g * kChunk, *input = input_ + g * kChunk, *grad_y = grad_y_ + g * kChunk;
-      V *y = y_ + g * kChunk, *grad_dt = grad_dt_ + g * kChunk, *grad_input = grad_input_ + g * kChunk;
-      for (int r = 0; r < rows_; ++r) {
-        if (wanted) y[r] = weights_.D[g] * u_[g * kChunk + r];
-        grad_dt[r] = grad_input[r] = V{};
-      }
+      if (wanted) StartWithD(g);
       for (int s = 0; s < states_; ++s) {
-        const V rate = rates_[s * groups_ + g], A = weights_.A[s * groups_ + g];
-        const T *B = projection_ + 1 + s, *C = B + states_;
-        V h = border[s * groups_ + g];
-        for (int r = 0; r < rows_; ++r) {
-          before_[r] = h;
-          decay_[r] = Exp2<T>(dt[r] * rate) * keep_[r];
-          h = decay_[r] * h + input[r] * B[r * width_];
-          if (wanted) y[r] += h * C[r * width_];
-        }
-        before_[rows_] = h;
-        V *grad_B = grad_B_ + s * kChunk, *grad_C = grad_C_ + s * kChunk;
-        V carry = carry_[s * groups_ + g], grad_A = {};
-        for (int r = rows_ - 1; r >= 0; --r) {
-          V grad = carry;
-          if (wanted) {
-            grad += grad_y[r] * C[r * width_];
-            grad_C[r] += grad_y[r] * before_[r + 1];
-          }
-          carry = grad * decay_[r];
-          const V exponent = carry * before_[r];
-          grad_A += exponent * dt[r];
-          grad_dt[r] += exponent * A;
-          grad_input[r] += grad * B[r * width_];
-          grad_B[r] += grad * input[r];
-        }
-        carry_[s * groups_ + g] = carry;
-        grads_.A[s * groups_ + g] += grad_A;
+        Replay<wanted>(g, s, border[s * groups_ + g]);
+        Reverse<wanted>(g, s);
       }
     }
+  }
+
+  template <bool wanted>
+  void Replay(int g, int s, V h) {
+    const int rows = rows_, width = width_;
+    const T *keep = keep_, *B = projection_ + 1 + s, *C = B + states_;
+    const V rate = rates_[s * groups_ + g], *dt = dt_ + g * kChunk, *input = input_ + g * kChunk;
+    V *y = y_ + g * kChunk, *decay = decay_, *before = before_;
+    for (int r = 0; r < rows; ++r, B += width, C += width) {
+      before[r] = h;
+      decay[r] = Exp2<T>(dt[r] * rate) * keep[r];
+      h = decay[r] * h + input[r] * *B;
+      if (wanted) y[r] += h * *C;
+    }
+    before[rows] = h;
+  }
+
+  template <bool wanted>
+  void Reverse(int g, int s) {
+    const int rows = rows_, width = width_;
+    const V *dt = dt_ + g * kChunk, *input = input_ + g * kChunk, *grad_y = grad_y_ + g * kChunk;
+    const V *decay = decay_, *before = before_, A = weights_.A[s * groups_ + g];
+    const T *B = projection_ + (rows - 1) * width + 1 + s, *C = B + states_;
+    V *grad_B = grad_B_ + s * kChunk, *grad_C = grad_C_ + s * kChunk;
+    V *grad_dt = grad_dt_ + g * kChunk, *grad_input = grad_input_ + g * kChunk;
+    V carry = carry_[s * groups_ + g], grad_A = {};
+    for (int r = rows - 1; r >= 0; --r, B -= width, C -= width) {
+      V grad = carry;
+      if (wanted) {
+        grad += grad_y[r] * *C;
+        grad_C[r] += grad_y[r] * before[r + 1];
+      }
+      carry = grad * decay[r];
+      const V exponent = carry * before[r];
+      grad_A += exponent * dt[r];
+      grad_dt[r] += exponent * A;
+      grad_input[r] += grad * *B;
+      grad_B[r] += grad * input[r];
+    }
+    carry_[s * groups_ + g] = carry;
+    grads_.A[s * groups_ + g] += grad_A;
   }
 
   void CollectProjectedGradients() {
@@ -413,23 +455,25 @@ class Worker {
 
   // Adds the projection's share to the gradient of u, and finds that of its weights.
   void LeaveProjection() {
+    const int64_t width = width_, rows = rows_;
     for (int g = 0; g < groups_; ++g) {
       for (int row = 0; row < rows_; row += kRowBlock) {
         V* grad_u = grad_input_ + g * kChunk + row;
-        const T* gradient = grad_projection_ + row * width_;
+        const T* gradient = grad_projection_ + row * width;
         V sums[kRowBlock];
         memcpy(sums, grad_u, sizeof(sums));
         for (int j = 0; j < projected_; ++j, ++gradient) {
           const V weight = weights_.project[j * groups_ + g];
-          for (int i = 0; i < kRowBlock; ++i) sums[i] += weight * gradient[i * width_];
+          for (int i = 0; i < kRowBlock; ++i) sums[i] += weight * gradient[i * width];
         }
         memcpy(grad_u, sums, sizeof(sums));
       }
       for (int j = 0; j < projected_; j += kRowBlock) {
         V sums[kRowBlock] = {};
-        for (int r = 0; r < rows_; ++r) {
-          const V u = u_[g * kChunk + r];
-          for (int i = 0; i < kRowBlock; ++i) sums[i] += u * grad_projection_[r * width_ + j + i];
+        const V* u = u_ + g * kChunk;
+        const T* gradient = grad_projection_ + j;
+        for (int r = 0; r < rows; ++r, gradient += width) {
+          for (int i = 0; i < kRowBlock; ++i) sums[i] += u[r] * gradient[i];
         }
         for (int i = 0; i < kRowBlock && j + i < projected_; ++i)
           grads_.project[(j + i) * groups_ + g] += sums[i];
@@ -438,18 +482,17 @@ class Worker {
   }
 
   void LeaveConvolution() {
+    const int rows = rows_, taps = taps_;
     for (int g = 0; g < groups_; ++g) {
-      V bias = {};
-      for (int r = 0; r < rows_; ++r) {
-        V* gradient = grad_input_ + g * kChunk + r;
-        *gradient *= u_slope_[g * kChunk + r];
-        bias += *gradient;
-      }
+      V *gradient = grad_input_ + g * kChunk, bias = {};
+      const V* slope = u_slope_ + g * kChunk;
+      for (int r = 0; r < rows; ++r) bias += gradient[r] *= slope[r];
       grads_.conv_bias[g] += bias;
-      for (int k = 0; k < taps_; ++k) {
-        V tap = {};
-        for (int r = 0; r < rows_; ++r) tap += grad_input_[g * kChunk + r] * windows_[r * taps_ + k];
-        grads_.taps[k * groups_ + g] += tap;
+      for (int k = 0; k < taps; ++k) {
+        V sum = {};
+        const T* seen = windows_ + k;
+        for (int r = 0; r < rows; ++r, seen += taps) sum += gradient[r] * *seen;
+        grads_.taps[k * groups_ + g] += sum;
       }
     }
     if (scan_.grad_tokens != nullptr) WriteTokenGradients();
