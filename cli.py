@@ -5,18 +5,38 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from fsg import FsgError, __version__, make_folder, replacing
-from fsg.training.config import FIRST_LAST, Config, load_config, save_config
+from fsg.training.config import (
+    FIRST_LAST,
+    HEADINGS,
+    PRESETS,
+    Config,
+    load_config,
+    parse_assignment,
+    read_settings,
+    resume_config,
+    save_config,
+)
 
 RUNS = Path("runs")
-RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "summary.json")
-EXTRAS = {"torch": "train", "matplotlib": "train", "onnx": "export"}  # which extra brings what a command may lack
+RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "flips.csv", "summary.json")
+ALIASES: dict[str, dict[str, Any]] = {"no_history": {"history": 0}, "amp": {"precision": "bf16"}}
+STOPPED = {
+    "patience": "no better test loss for {patience} epochs; train on with: fsg train --resume {folder} --patience 0",
+    "max_minutes": "the next would end after {max_minutes:g} minutes; continue with: fsg train --resume {folder}",
+}
+EXTRAS = {
+    "torch": "train",
+    "matplotlib": "train",
+    "tensorboard": "train",
+    "onnx": "export",
+}  # which extra brings what a command may lack
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -68,55 +88,78 @@ def config_options(command: F) -> F:
     return command
 
 
-@cli.command()
-@config_options
+class GroupedCommand(click.Command):
+    """A command whose help lists the settings of `Config` under their headings, after its other options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        settings = {field.name for field in fields(Config)}
+        sections: dict[str, list[tuple[str, str]]] = {"The run": []}
+        heading = ""
+        for parameter in self.get_params(ctx):
+            name = parameter.name or ""
+            heading = HEADINGS.get(name, heading)
+            record = parameter.get_help_record(ctx)
+            if record:
+                sections.setdefault(heading if name in settings else "The run", []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+@cli.command(cls=GroupedCommand)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATASET-METHOD]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue the run in this folder.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Settings that belong together, in place of defaults.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings, such as a run's config.toml.")
+@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="A setting; may be given several times.")
+@click.option("--no-history", is_flag=True, help="The same as --history 0.")
+@click.option("--amp", is_flag=True, help="The same as --precision bf16.")
+@config_options
 @click.pass_context
-def train(context: click.Context, out: Path | None, resume: Path | None, **settings: Any) -> None:
+def train(
+    context: click.Context,
+    out: Path | None,
+    resume: Path | None,
+    preset: str | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Train a binary network into a run folder.
 
-    Every epoch ends with a checkpoint; an interrupted run continues with --resume.
+    Every epoch ends with a checkpoint; an interrupted run continues with --resume, which may also change where the
+    data are, the machine, and how long to train. Options given here win over --set, that over --config, that over
+    --preset.
     """
     from fsg.training.data import check_spec
 
-    given = {
-        name: value
-        for name, value in settings.items()
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-    }
-    for name in ("init", "data_dir"):
-        if settings[name]:
-            settings[name] = given[name] = str(Path(settings[name]).expanduser().resolve())
-    settings["dataset"] = absolute_spec(settings["dataset"])
-    if "dataset" in given:
-        given["dataset"] = settings["dataset"]
+    given = dict(PRESETS[preset]) if preset else {}
+    given |= read_settings(config) if config else {}
+    for assignment in assignments:
+        given |= parse_assignment(assignment)
+    for name, value in options.items():
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            given |= ALIASES.get(name, {name: value})
+    given = with_absolute_paths(given)
 
     if resume:
-        config = load_config(resume / "config.toml")
         if out and out.resolve() != resume.resolve():
             raise FsgError(f"--resume {resume} continues in that folder: leave --out away")
-        for name, value in given.items():
-            if value != getattr(config, name):
-                option = "--" + name.replace("_", "-")
-                raise FsgError(
-                    f"{option} {value} contradicts {resume / 'config.toml'} ({getattr(config, name)}):"
-                    " leave it away to resume, or start a new run with --out"
-                )
-        run_training(config, resume)
+        path = resume / "config.toml"
+        run_training(resume_config(load_config(path), given, path), resume)
         return
 
-    check_spec(settings["dataset"])
-    config = Config(**settings)
-    folder = out or unused_folder(config)
+    settings = Config(**given)
+    check_spec(settings.dataset)
+    folder = out or unused_folder(settings)
     taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
     if taken:
         raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
     existed = folder.exists()
     make_folder(folder)
-    save_config(config, folder / "config.toml")
+    save_config(settings, folder / "config.toml")
     try:
-        run_training(config, folder)
+        run_training(settings, folder)
     except (FsgError, ModuleNotFoundError):
         if not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
             (folder / "config.toml").unlink(missing_ok=True)
@@ -138,16 +181,24 @@ def run_training(config: Config, folder: Path) -> None:
     except KeyboardInterrupt:
         click.echo(f"interrupted; continue with: fsg train --resume {folder}")
         sys.exit(130)
+    if summary["stopped"]:
+        reason = STOPPED[summary["stopped"]].format(folder=folder, **asdict(config))
+        click.echo(f"stopped after epoch {summary['epochs']} of {config.epochs}: {reason}")
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
     click.echo(f"next: fsg export {folder} --format tflite --format onnx")
 
 
-def absolute_spec(spec: str) -> str:
-    """folder:PATH and npz:PATH with an absolute path, so that a run can be used from anywhere."""
-    name, _, path = spec.partition(":")
+def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings, every path in them absolute, so that a run can be used from anywhere."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().resolve())
+
+    paths = {name: absolute(settings[name]) for name in ("init", "teacher", "data_dir") if settings.get(name)}
+    name, _, path = settings.get("dataset", "").partition(":")
     if name in ("folder", "npz") and path:
-        return f"{name}:{Path(path).expanduser().resolve()}"
-    return spec
+        paths["dataset"] = f"{name}:{absolute(path)}"
+    return settings | paths
 
 
 def unused_folder(config: Config) -> Path:

@@ -49,7 +49,7 @@ class BiRealBlock(BasicBlock):
 
 
 class ResNet(nn.Module):
-    """CIFAR ResNet: [N, C, H, W] normalised images -> [N, classes] logits."""
+    """CIFAR ResNet: [N, C, H, W] normalised images -> [N, classes] logits; without a quantiser all is float."""
 
     def __init__(
         self, blocks: int, channels: int, classes: int, activation_bits: int, first_last: str, quantizer: str
@@ -57,7 +57,9 @@ class ResNet(nn.Module):
         super().__init__()
         one_bit = activation_bits == 1
         padding_value = 1.0 if one_bit else 0.0
-        conv: Conv = partial(BinaryConv2d, quantizer=quantizer, padding_value=padding_value)
+        conv: Conv = partial(nn.Conv2d, bias=False)
+        if quantizer:
+            conv = partial(BinaryConv2d, quantizer=quantizer, padding_value=padding_value)
         block = BiRealBlock if one_bit else BasicBlock
         outer: Conv = partial(nn.Conv2d, bias=False) if first_last == "float" else conv
         binarise = first_last == "binary" and one_bit
@@ -119,3 +121,12 @@ def build_model(
     check_name(first_last, ("float", "binary"), "first-last setting")
     check_name(str(activation_bits), ("1", "32"), "number of activation bits")
     return ResNet(blocks, channels, classes, activation_bits, first_last, quantizer)
+
+
+def build_float_model(name: str, *, classes: int, channels: int = 3) -> nn.Module:
+    """The full-precision network of which `build_model` makes the binary one, with fresh weights.
+
+    Parameter names and shapes are those of the published weights. Raises FsgError for an unknown name.
+    """
+    blocks = MODELS[check_name(name, MODELS, "model")]
+    return ResNet(blocks, channels, classes, activation_bits=32, first_last="float", quantizer="")
