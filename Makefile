@@ -1,12 +1,12 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-LIBRARY := runtime/libfsg_delegate.so
-CPP := $(wildcard runtime/native/*.cc runtime/native/*.h)
+LIBRARIES := runtime/libfsg_delegate.so training/libfsg_training.so
+CPP := $(wildcard runtime/native/*.cc runtime/native/*.h training/native/*.cc training/native/*.h)
 
 .PHONY: setup demo test lint format clean
 
-setup: $(VENV)/installed $(LIBRARY)
+setup: $(VENV)/installed $(LIBRARIES)
 
 $(VENV)/installed: constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -14,8 +14,10 @@ $(VENV)/installed: constraints.txt pyproject.toml setup.py
 	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
 	touch $@
 
-# The installation builds the library; this is for edits of its sources.
-$(LIBRARY): $(CPP) | $(VENV)/installed
+# The installation builds the libraries; this is for edits of their sources.
+runtime/libfsg_delegate.so: $(wildcard runtime/native/*)
+training/libfsg_training.so: $(wildcard training/native/*) runtime/native/processor.h
+$(LIBRARIES): | $(VENV)/installed
 	$(BIN)/python setup.py --quiet build_ext --inplace
 
 demo: setup
@@ -40,4 +42,4 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf build dist *.egg-info $(LIBRARY)
+	rm -rf build dist *.egg-info $(LIBRARIES)

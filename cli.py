@@ -23,10 +23,11 @@ from fsg.training.config import (
     resume_config,
     save_config,
 )
+from fsg.training.launch import first_decides, is_first, reports_failure
 
 RUNS = Path("runs")
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "flips.csv", "summary.json")
-ALIASES: dict[str, dict[str, Any]] = {"no_history": {"history": 0}, "amp": {"precision": "bf16"}}
+SHORT_FORMS: dict[str, dict[str, Any]] = {"no_history": {"history": 0}, "amp": {"precision": "bf16"}}
 STOPPED = {
     "patience": "no better test loss for {patience} epochs; train on with: fsg train --resume {folder} --patience 0",
     "max_minutes": "the next would end after {max_minutes:g} minutes; continue with: fsg train --resume {folder}",
@@ -45,7 +46,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="fsg", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        if reports_failure():
+            click.echo("interrupted", err=True)
         code = 130
     except (click.ClickException, FsgError, ModuleNotFoundError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
@@ -56,7 +58,8 @@ def main() -> None:
             message = f"this needs the package {error.name}: pip install 'fsg[{extra}]'"
         if "--debug" in sys.argv:
             raise
-        click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
+        if reports_failure():
+            click.echo(f"fsg: error: {' '.join(message.split())}", err=True)
         code = 2
     sys.exit(code)
 
@@ -71,11 +74,28 @@ def cli(debug: bool) -> None:
     fsg train                         train a network, into runs/NAME
     fsg export --format tflite        write a verified model file
     fsg bench                         measure it on this machine
+    fsg compare --methods ste,fsg     train with several methods and seeds, and compare
     """
 
 
+class SettingsCommand(click.Command):
+    """A command whose help lists the settings of `Config` under their headings, after its other options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, click.Option)]
+        records = {option.name: option.get_help_record(ctx) for option in options}
+        settings, heading = {}, ""
+        for field in fields(Config):
+            heading = HEADINGS.get(field.name, heading)
+            settings[field.name] = heading
+        for title in ("Options", *HEADINGS.values()):
+            rows = [row for name, row in records.items() if row and settings.get(name or "", "Options") == title]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 def config_options(command: F) -> F:
-    """An option of `fsg train` for every setting of `Config`, with its default."""
+    """The options of `fsg train` that give settings: files and short forms, and one for every setting of `Config`."""
     for field in reversed(fields(Config)):
         name, default = "--" + field.name.replace("_", "-"), field.default
         choices = field.metadata["choices"]
@@ -85,63 +105,32 @@ def config_options(command: F) -> F:
         command = click.option(
             name, field.name, type=kind, default=default, show_default=default != "", help=field.metadata["text"]
         )(command)
+    for option in (
+        click.option("--amp", is_flag=True, help="The same as --precision bf16."),
+        click.option("--no-history", is_flag=True, help="The same as --history 0."),
+        click.option("--set", metavar="KEY=VALUE", multiple=True, help="A setting; may be given several times."),
+        click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings: a run's config.toml."),
+        click.option("--preset", type=click.Choice(list(PRESETS)), help="Settings that belong together."),
+    ):
+        command = option(command)
     return command
 
 
-class GroupedCommand(click.Command):
-    """A command whose help lists the settings of `Config` under their headings, after its other options."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        settings = {field.name for field in fields(Config)}
-        sections: dict[str, list[tuple[str, str]]] = {"The run": []}
-        heading = ""
-        for parameter in self.get_params(ctx):
-            name = parameter.name or ""
-            heading = HEADINGS.get(name, heading)
-            record = parameter.get_help_record(ctx)
-            if record:
-                sections.setdefault(heading if name in settings else "The run", []).append(record)
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
-
-
-@cli.command(cls=GroupedCommand)
+@cli.command(cls=SettingsCommand)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATASET-METHOD]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue the run in this folder.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Settings that belong together, in place of defaults.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings, such as a run's config.toml.")
-@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="A setting; may be given several times.")
-@click.option("--no-history", is_flag=True, help="The same as --history 0.")
-@click.option("--amp", is_flag=True, help="The same as --precision bf16.")
 @config_options
 @click.pass_context
-def train(
-    context: click.Context,
-    out: Path | None,
-    resume: Path | None,
-    preset: str | None,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    **options: Any,
-) -> None:
+def train(context: click.Context, out: Path | None, resume: Path | None, **_settings: Any) -> None:
     """Train a binary network into a run folder.
 
     Every epoch ends with a checkpoint; an interrupted run continues with --resume, which may also change where the
-    data are, the machine, and how long to train. Options given here win over --set, that over --config, that over
-    --preset.
+    data are, the machine, and how long to train. An option given here wins over --set, that over --config, that over
+    --preset. In several processes: torchrun --nproc-per-node N -m fsg train ...
     """
     from fsg.training.data import check_spec
 
-    given = dict(PRESETS[preset]) if preset else {}
-    given |= read_settings(config) if config else {}
-    for assignment in assignments:
-        given |= parse_assignment(assignment)
-    for name, value in options.items():
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            given |= ALIASES.get(name, {name: value})
-    given = with_absolute_paths(given)
-
+    given = given_settings(context)
     if resume:
         if out and out.resolve() != resume.resolve():
             raise FsgError(f"--resume {resume} continues in that folder: leave --out away")
@@ -149,24 +138,57 @@ def train(
         run_training(resume_config(load_config(path), given, path), resume)
         return
 
-    settings = Config(**given)
-    check_spec(settings.dataset)
-    folder = out or unused_folder(settings)
-    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
-    if taken:
-        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
-    existed = folder.exists()
-    make_folder(folder)
-    save_config(settings, folder / "config.toml")
+    config = Config(**given)
+    check_spec(config.dataset)
+    existed = bool(out and out.exists())
+    folder = Path(first_decides(lambda: str(start_run(config, out))))
     try:
-        run_training(settings, folder)
+        run_training(config, folder)
     except (FsgError, ModuleNotFoundError):
-        if not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
+        if is_first() and not (folder / "checkpoint.pt").exists():  # nothing was trained: leave no trace
             (folder / "config.toml").unlink(missing_ok=True)
             if not existed:
                 with suppress(OSError):  # someone else's file may be in it by now
                     folder.rmdir()
         raise
+
+
+def start_run(config: Config, out: Path | None) -> Path:
+    """Makes the folder of a new run and writes its config.toml."""
+    folder = out or unused_folder(config)
+    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
+    if taken:
+        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
+    make_folder(folder)
+    save_config(config, folder / "config.toml")
+    return folder
+
+
+def given_settings(context: click.Context) -> dict[str, Any]:
+    """The settings that a command line asks for, with absolute paths: --preset < --config < --set < options."""
+    options = context.params
+    given = dict(PRESETS.get(options["preset"], {}))
+    if options["config"]:
+        given |= read_settings(options["config"])
+    for assignment in options["set"]:
+        given |= parse_assignment(assignment, f"--set {assignment}")
+    for name, short in SHORT_FORMS.items():
+        given |= short if options[name] else {}
+    default = click.core.ParameterSource.DEFAULT
+    names = [field.name for field in fields(Config) if field.name in options]
+    given |= {name: options[name] for name in names if context.get_parameter_source(name) is not default}
+    return absolute_paths(given)
+
+
+def absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings, but with absolute paths, so that a run can be used from anywhere."""
+    changed = dict(settings)
+    for name in ("init", "teacher", "data_dir"):
+        if changed.get(name):
+            changed[name] = str(Path(changed[name]).expanduser().resolve())
+    if "dataset" in changed:
+        changed["dataset"] = absolute_spec(changed["dataset"])
+    return changed
 
 
 def run_training(config: Config, folder: Path) -> None:
@@ -179,8 +201,11 @@ def run_training(config: Config, folder: Path) -> None:
     try:
         summary = train_loop(config, folder, console)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; continue with: fsg train --resume {folder}")
+        if reports_failure():
+            click.echo(f"interrupted; continue with: fsg train --resume {folder}")
         sys.exit(130)
+    if not is_first():
+        return
     if summary["stopped"]:
         reason = STOPPED[summary["stopped"]].format(folder=folder, **asdict(config))
         click.echo(f"stopped after epoch {summary['epochs']} of {config.epochs}: {reason}")
@@ -188,29 +213,131 @@ def run_training(config: Config, folder: Path) -> None:
     click.echo(f"next: fsg export {folder} --format tflite --format onnx")
 
 
-def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings, every path in them absolute, so that a run can be used from anywhere."""
-
-    def absolute(path: str) -> str:
-        return str(Path(path).expanduser().resolve())
-
-    paths = {name: absolute(settings[name]) for name in ("init", "teacher", "data_dir") if settings.get(name)}
-    name, _, path = settings.get("dataset", "").partition(":")
+def absolute_spec(spec: str) -> str:
+    """folder:PATH and npz:PATH with an absolute path."""
+    name, _, path = spec.partition(":")
     if name in ("folder", "npz") and path:
-        paths["dataset"] = f"{name}:{absolute(path)}"
-    return settings | paths
+        return f"{name}:{Path(path).expanduser().resolve()}"
+    return spec
+
+
+def run_label(config: Config) -> str:
+    """MODEL-DATASET, fit for the name of a folder."""
+    name, _, path = config.dataset.partition(":")
+    return f"{config.model.replace(':', '-')}-{Path(path).stem if path else name}"
 
 
 def unused_folder(config: Config) -> Path:
     """runs/MODEL-DATASET-METHOD, numbered if it is taken."""
-    dataset = config.dataset.partition(":")
-    label = Path(dataset[2]).stem if dataset[2] else dataset[0]
-    base = RUNS / f"{config.model}-{label}-{config.method}"
+    base = RUNS / f"{run_label(config)}-{config.method}"
     number, folder = 1, base
     while folder.exists():
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder
+
+
+def sweep_options(methods: str) -> Callable[[F], F]:
+    """--methods and the settings, for commands that take several methods."""
+
+    def decorate(command: F) -> F:
+        command = config_options(command)
+        taken = ("method", "seed")
+        parameters = command.__click_params__  # type: ignore[attr-defined]
+        parameters[:] = [parameter for parameter in parameters if parameter.name not in taken]
+        text = "Gradient rules, each with settings of its own if need be: ste,ste:lr=2e-3,fsg:variant=reference."
+        return click.option("--methods", default=methods, show_default=True, help=text)(command)
+
+    return decorate
+
+
+def sweep_entries(context: click.Context) -> dict[str, Config]:
+    """The settings of each entry of --methods: its own win over those that the command line gives for all."""
+    from fsg.training.data import check_spec
+    from fsg.training.sweep import parse_methods
+
+    common = given_settings(context)
+    entries = {}
+    for label, own in parse_methods(context.params["methods"]).items():
+        entries[label] = Config(**common | absolute_paths(own))
+        check_spec(entries[label].dataset)
+    return entries
+
+
+@cli.command(cls=SettingsCommand)
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
+@sweep_options("ste,fsg")
+@click.option("--seeds", default="0,1,2", show_default=True, help="One run of each method for each.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to write into.  [default: runs/compare-MODEL-DATASET]"
+)
+@click.pass_context
+def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Path | None, **settings: Any) -> None:
+    """Train with several methods and seeds, and compare the runs.
+
+    Writes compare.md, compare.csv and compare.png. Interrupted, the same command continues: finished runs are kept,
+    unfinished ones resumed. With finished RUN folders nothing is trained: those are compared, grouped by what differs
+    between them apart from the seed. The methods are compared with the first one.
+    """
+    from fsg.training.compare import comparison_table, group_runs, labelled_groups, read_run, write_comparison
+
+    if runs:
+        default = click.core.ParameterSource.DEFAULT
+        for name in (*settings, "seeds"):
+            if context.get_parameter_source(name) is not default:
+                option = "--" + name.replace("_", "-")
+                raise FsgError(f"{option} is for new runs, but finished ones are given: leave one or the other away")
+        groups = group_runs([read_run(run) for run in dict.fromkeys(runs)])
+        folder = out or RUNS / "compare"
+    else:
+        from fsg.training.sweep import parse_seeds, plan_runs, run_all
+
+        entries = sweep_entries(context)
+        folder = out or RUNS / f"compare-{run_label(next(iter(entries.values())))}"
+        planned = plan_runs(entries, parse_seeds(seeds), folder)
+        try:
+            run_all(planned, folder, make_console(stderr=False))
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command continues")
+            sys.exit(130)
+        groups = labelled_groups({label: [run.folder for run in planned if run.label == label] for label in entries})
+    write_comparison(groups, folder)
+    print_table(comparison_table(groups))
+    click.echo(f"report in {folder / 'compare.md'}, figure in {folder / 'compare.png'}")
+
+
+@cli.command("bench-train", cls=SettingsCommand)
+@sweep_options("ste,fsg,fsg:variant=reference")
+@click.option("--rounds", default=10, show_default=True, type=click.IntRange(min=1), help="Turns of each method.")
+@click.option("--steps", default=3, show_default=True, type=click.IntRange(min=1), help="Timed steps in each turn.")
+@click.option("--json", "json_path", help="Write the records to this file, or with - print them.")
+@click.pass_context
+def bench_train(context: click.Context, rounds: int, steps: int, json_path: str | None, **_settings: Any) -> None:
+    """Measure what a training step costs with each method.
+
+    Seconds and peak memory of the real network, loss and gradient rule on synthetic 3x32x32 images. Each method has
+    a process of its own, and they take turns. The ratio is to the first.
+    """
+    from fsg.training.bench_step import measure_steps, records, step_table
+
+    entries = sweep_entries(context)
+    if json_path and json_path != "-":
+        make_folder(Path(json_path).parent)
+    with make_console().status("starting") as status:
+        costs = measure_steps(entries, rounds=rounds, steps=steps, show=status.update)
+    write_json(records(costs, entries), json_path)
+    if json_path != "-":
+        print_table(step_table(costs, entries))
+
+
+def write_json(content: Any, path: str | None) -> None:
+    """Writes JSON to a file, or prints it where the path is "-"; without a path, nothing."""
+    text = json.dumps(content, indent=2)
+    if path == "-":
+        click.echo(text)
+    elif path:
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(text + "\n")
 
 
 @cli.command()
@@ -262,7 +389,7 @@ def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_pa
     from fsg.runtime.metadata import model_format
     from fsg.runtime.report import bench_table
 
-    counts = parse_threads(threads)
+    counts = parse_counts("--threads", threads, "1,2,4")
     if json_path and json_path != "-":
         make_folder(Path(json_path).parent)
     files = files or newest_export()
@@ -274,24 +401,19 @@ def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_pa
         for count in counts:
             with console.status(f"measuring {path} with {count} thread{'s' * (count > 1)}"):
                 records.append(benchmark(path, threads=count, runs=runs, device=device))
-    text = json.dumps(records, indent=2)
-    if json_path == "-":
-        click.echo(text)
-        return
-    if json_path:
-        with replacing(Path(json_path)) as temporary:
-            temporary.write_text(text + "\n")
-    print_table(bench_table(records))
+    write_json(records, json_path)
+    if json_path != "-":
+        print_table(bench_table(records))
 
 
-def parse_threads(text: str) -> list[int]:
-    """The counts in a list such as "1,2,4"."""
+def parse_counts(option: str, text: str, example: str) -> list[int]:
+    """The numbers, of at least 1, in a list such as "1,2,4"."""
     try:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise FsgError(f"--threads {text}: give numbers of at least 1, such as 1,2,4")
+        raise FsgError(f"{option} {text}: give numbers of at least 1, such as {example}")
     return counts
 
 
@@ -338,32 +460,38 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
 @click.argument("target", required=False, metavar="[RUN|MODEL]")
 @click.option("--activation-bits", type=click.Choice((1, 32)), default=1, help="For a MODEL.")
 @click.option("--first-last", type=click.Choice(FIRST_LAST), default="float", help="For a MODEL.")
-def summary(target: str | None, activation_bits: int, first_last: str) -> None:
+@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width, for a MODEL.")
+@click.option("--classes", default=10, show_default=True, help="For a MODEL.")
+def summary(target: str | None, activation_bits: int, first_last: str, shape: str, classes: int) -> None:
     """Layers, parameters, memory and MACs of a network.
 
-    Binary MACs are those that XNOR-popcount can do. MODEL is a name such as resnet20, for
-    3x32x32 images and 10 classes.
+    Binary MACs are those that XNOR-popcount can do. MODEL is a name as for fsg train, such as
+    resnet20 or torchvision:resnet18.
     """
     from fsg.training.config import MODELS
 
-    if target not in MODELS:
+    is_model = target in MODELS or (target is not None and ":" in target and not Path(target).exists())
+    if not is_model:
         run_path = Path(target) if target else newest_run()
         if target and not run_path.is_dir():
             raise FsgError(f"{target} is neither a run folder nor a model; models are {', '.join(MODELS)}")
         checked_run(run_path)
+    from fsg.training.checkpoint import DataInfo, model_for, open_run
     from fsg.training.summary import summarize, summary_table
 
-    if target in MODELS:
-        from fsg.training.models import build_model
-
-        shape = (3, 32, 32)
-        model = build_model(target, classes=10, activation_bits=activation_bits, first_last=first_last)
+    if is_model:
+        sizes = parse_counts("--shape", shape, "3,224,224")
+        if len(sizes) != 3 or classes < 2:
+            raise FsgError(
+                f"--shape {shape} --classes {classes}: give channels, height and width, and 2 classes or more"
+            )
+        data = DataInfo(tuple(map(str, range(classes))), (), (), (sizes[0], sizes[1], sizes[2]))
+        config = Config(model=str(target), activation_bits=activation_bits, first_last=first_last)
+        model = model_for(config, data)
     else:
-        from fsg.training.checkpoint import open_run
-
         run = open_run(run_path)
-        model, shape = run.model, run.data.shape
-    print_table(summary_table(summarize(model, shape)))
+        model, data = run.model, run.data
+    print_table(summary_table(summarize(model, data.shape)))
 
 
 @cli.command()

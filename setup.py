@@ -1,4 +1,4 @@
-"""Compiles runtime/native/ into libfsg_delegate.so with ziglang's compiler; the rest is pyproject.toml."""
+"""Compiles the folders native/ into shared libraries with ziglang's compiler; the rest is pyproject.toml."""
 
 import os
 import platform
@@ -11,8 +11,10 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-NATIVE = Path("runtime/native")
-LIBRARY = "libfsg_delegate.so"
+LIBRARIES = {
+    "fsg.runtime.libfsg_delegate": Path("runtime/native"),
+    "fsg.training.libfsg_training": Path("training/native"),
+}
 TARGETS = {  # glibc 2.17 is that of manylinux2014; baseline instruction sets, faster code is chosen at run time
     ("Linux", "x86_64"): "x86_64-linux-gnu.2.17",
     ("Linux", "aarch64"): "aarch64-linux-gnu.2.17",
@@ -37,7 +39,7 @@ class BuildNative(build_ext):
         temporary.replace(output)
 
     def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split(".")[:-1], LIBRARY))
+        return f"{Path(*fullname.split('.'))}.so"
 
 
 class BuildModules(build_py):
@@ -48,17 +50,18 @@ class BuildModules(build_py):
 
 
 class PlatformWheel(bdist_wheel):
-    """The library has a C interface: one wheel serves every Python 3 of the platform."""
+    """The libraries have a C interface: one wheel serves every Python 3 of the platform."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
 
 
-delegate = Extension(
-    "fsg.runtime.libfsg_delegate",
-    sources=sorted(map(str, NATIVE.glob("*.cc"))),
-    depends=sorted(map(str, NATIVE.glob("*.h"))),
-)
+def library(name: str, folder: Path) -> Extension:
+    headers = [*folder.glob("*.h"), Path("runtime/native/processor.h")]
+    return Extension(name, sources=sorted(map(str, folder.glob("*.cc"))), depends=sorted(map(str, headers)))
+
+
 setup(
-    ext_modules=[delegate], cmdclass={"build_ext": BuildNative, "build_py": BuildModules, "bdist_wheel": PlatformWheel}
+    ext_modules=[library(name, folder) for name, folder in LIBRARIES.items()],
+    cmdclass={"build_ext": BuildNative, "build_py": BuildModules, "bdist_wheel": PlatformWheel},
 )

@@ -5,6 +5,8 @@ those of a batch of one.
 """
 
 import copy
+import itertools
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -114,6 +116,11 @@ class Add(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Concat(Node):
+    """The channels of all inputs, one input after the other."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Pad(Node):
     """`padding` rows and columns of `value` on both sides."""
 
@@ -122,21 +129,32 @@ class Pad(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MaxPool(Node):
-    """Maximum over unpadded windows."""
+class Pool(Node):
+    """What pooling over windows shares. `padding` is added on both sides of (rows, columns)."""
 
     kernel: Pair
     stride: Pair
+    padding: Pair
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaxPool(Pool):
+    """Maximum over windows; padding never is the maximum."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AveragePool(Pool):
+    """Mean over windows of a zero-padded input; zeros count."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeanPool(Node):
-    """Mean over all rows and columns: [N, C, H, W] -> [N, C, 1, 1]."""
+    """Mean over all rows and columns: [N, C, H, W] -> [N, C, 1, 1] or [N, C]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reshape(Node):
-    """The same values in the shape [N, C] or [N, C, 1, 1]; the input has one row and column or none."""
+    """The same values, in the order of [N, C, H, W], in the shape [N, C] or [N, C, 1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -184,36 +202,31 @@ def trace(model: "torch.nn.Module", shape: tuple[int, int, int]) -> BinaryGraph:
     """
     from torch import fx
 
-    from fsg.training import layers
-
-    class Tracer(fx.Tracer):
-        def is_leaf_module(self, module: "torch.nn.Module", qualified_name: str) -> bool:
-            own = isinstance(module, (layers.BinaryActivation, layers.BinaryLayer))
-            return own or super().is_leaf_module(module, qualified_name)
+    from fsg.training.binarize import LayerTracer
 
     model = copy.deepcopy(model).cpu().eval()
     try:
-        module = fx.GraphModule(model, Tracer().trace(model))
+        module = fx.GraphModule(model, LayerTracer().trace(model))
     except Exception as error:  # the model's own code fails in its own ways on inputs that only record
         raise FsgError(f"cannot export the model: its forward cannot be traced ({_first_line(error)})") from error
     module.graph.eliminate_dead_code()
     image, *others = (step for step in module.graph.nodes if step.op == "placeholder")
     if any(other.users for other in others):
         raise FsgError("cannot export the model: it takes more than one input")
-    shapes = _shapes(module, shape)
+    shapes, sizes = _shapes(module, shape)
 
     modules = dict(model.named_modules())
     graph = BinaryGraph((Input(name=image.name, shape=(1, *shape)),))
     values = {image: image.name}
     for step in module.graph.nodes:
-        if step.op == "placeholder":
+        if step.op == "placeholder" or step in sizes:
             continue
         if step.op == "output":
             (result,) = step.args
             if values.get(result) not in [node.name for node in graph.nodes[1:]]:
                 raise FsgError("cannot export the model: its output must be one tensor that it computes")
             break
-        sources = tuple(values[source] for source in (*step.args, *step.kwargs.values()) if isinstance(source, fx.Node))
+        sources = tuple(values[source] for source in _arguments(step) if source not in sizes)
         node = _convert(step, modules, sources, shapes, graph)
         if node is None:
             values[step] = sources[0]
@@ -225,8 +238,19 @@ def trace(model: "torch.nn.Module", shape: tuple[int, int, int]) -> BinaryGraph:
     return graph
 
 
-def _shapes(module: "torch.fx.GraphModule", shape: tuple[int, int, int]) -> dict["torch.fx.Node", tuple[int, ...]]:
-    """The shape of every step that gives a tensor, by running the model once."""
+def _arguments(step: "torch.fx.Node") -> list["torch.fx.Node"]:
+    """The steps whose results a step takes, in order, as often as it takes them."""
+    from torch import fx
+
+    found: list[fx.Node] = []
+    fx.node.map_arg((step.args, step.kwargs), found.append)
+    return found
+
+
+def _shapes(
+    module: "torch.fx.GraphModule", shape: tuple[int, int, int]
+) -> tuple[dict["torch.fx.Node", tuple[int, ...]], set["torch.fx.Node"]]:
+    """The shape of every step that gives a tensor, and the steps that give sizes, by running the model once."""
     import torch
 
     run = torch.fx.Interpreter(module, garbage_collect_values=False)
@@ -239,7 +263,8 @@ def _shapes(module: "torch.fx.GraphModule", shape: tuple[int, int, int]) -> dict
         raise FsgError(
             f"cannot run {_what(step)} on an image of shape {list(shape)}: {_first_line(error)}; it must fit the model"
         ) from error
-    return {step: tuple(value.shape) for step, value in run.env.items() if isinstance(value, torch.Tensor)}
+    shapes = {step: tuple(value.shape) for step, value in run.env.items() if isinstance(value, torch.Tensor)}
+    return shapes, {step for step, value in run.env.items() if isinstance(value, (int, torch.Size))}
 
 
 def _convert(
@@ -256,7 +281,8 @@ def _convert(
     if step.op == "call_module":
         if all(node.name != step.target for node in graph.nodes):  # else a module that is called twice
             at["name"] = step.target
-        return _convert_module(modules[str(step.target)], at, graph[sources[0]].shape)
+        module = modules[str(step.target)]
+        return _convert_module(module, at, graph[sources[0]].shape, f"{at['name']} ({type(module).__name__})")
     if step.op in ("call_function", "call_method"):
         if step.target in (operator.add, torch.add) and len(sources) == 2 and "alpha" not in step.kwargs:
             if len({graph[source].shape for source in sources}) > 1:
@@ -264,8 +290,17 @@ def _convert(
             return Add(**at)
         if step.target in (torch.relu, torch.nn.functional.relu, "relu"):
             return Relu(**at)
-        if step.target in (torch.flatten, "flatten"):
-            return _flatten(at, graph[sources[0]].shape, _what(step))
+        if step.target is torch.cat:
+            if at["shape"][1] != sum(graph[source].shape[1] for source in sources):
+                raise FsgError(f"cannot export {_what(step)}: it joins something else than channels")
+            return Concat(**at)
+        shape = graph[sources[0]].shape if sources else ()
+        if step.target in (torch.flatten, "flatten", "view", "reshape"):
+            return _flatten(at, shape, _what(step))
+        if step.target in (torch.mean, "mean") and len(shape) == 4:
+            return _mean(step, at, shape)
+        if layer := _as_layer(step):
+            return _convert_module(layer, at, shape, _what(step))
     raise FsgError(f"cannot export {_what(step)}: use a layer of torch.nn for it, or leave it out")
 
 
@@ -276,9 +311,36 @@ def _in_place(step: "torch.fx.Node", modules: dict[str, "torch.nn.Module"]) -> b
     return any(argument is True for argument in (*step.args, *step.kwargs.values()))
 
 
+def _as_layer(step: "torch.fx.Node") -> "torch.nn.Module | None":
+    """The layer that computes what a function of torch.nn.functional does, if there is one."""
+    import torch
+    from torch.nn import functional as F
+
+    window = ("kernel_size", "stride", "padding")
+    layers: dict[Any, tuple[type[torch.nn.Module], tuple[str, ...]]] = {
+        F.max_pool2d: (torch.nn.MaxPool2d, (*window, "dilation", "ceil_mode", "return_indices")),
+        F.avg_pool2d: (torch.nn.AvgPool2d, (*window, "ceil_mode", "count_include_pad", "divisor_override")),
+        F.adaptive_avg_pool2d: (torch.nn.AdaptiveAvgPool2d, ("output_size",)),
+        F.dropout: (torch.nn.Dropout, ("p", "training", "inplace")),
+    }
+    if step.target not in layers or step.kwargs.get("training") is True:  # dropout in evaluation too
+        return None
+    kind, names = layers[step.target]
+    given = dict(zip(names, step.args[1:], strict=False)) | step.kwargs
+    given.pop("training", None)
+    return kind(**given)
+
+
+def _mean(step: "torch.fx.Node", at: dict[str, Any], shape: tuple[int, ...]) -> Node:
+    """A mean over all rows and columns, which without keepdim also flattens."""
+    if at["shape"] not in ((1, shape[1]), (1, shape[1], 1, 1)):
+        raise FsgError(f"cannot export {_what(step)}: only the mean over all rows and columns is supported")
+    return MeanPool(**at)
+
+
 def _flatten(at: dict[str, Any], shape: tuple[int, ...], what: str) -> Reshape:
-    if at["shape"] != (1, shape[1]):
-        raise FsgError(f"cannot export {what}: it flattens {list(shape[1:])}; pool the image to 1x1 before it")
+    if at["shape"] != (1, math.prod(shape[1:])):
+        raise FsgError(f"cannot export {what}: it makes {list(at['shape'])} of {list(shape)}; only [N, C] is supported")
     return Reshape(**at)
 
 
@@ -296,14 +358,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[int, ...]) -> Node | None:
-    """The node for a module whose first input has `shape`."""
+def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[int, ...], what: str) -> Node | None:
+    """The node for a module whose first input has `shape`; `what` names it in errors."""
     from torch import nn
 
     from fsg.training import layers
 
     def refuse(why: str) -> FsgError:
-        return FsgError(f"cannot export {at['name']} ({type(module).__name__}): {why}")
+        return FsgError(f"cannot export {what}: {why}")
 
     def array(tensor: "torch.Tensor | None", length: int) -> Floats:
         return np.zeros(length, np.float32) if tensor is None else tensor.detach().float().cpu().numpy().copy()
@@ -343,21 +405,45 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
         return Sign(**at)
     if isinstance(module, nn.ReLU):
         return Relu(**at)
-    if isinstance(module, nn.MaxPool2d):
-        kernel, stride = _pair(module.kernel_size), _pair(module.stride)
-        plain = _pair(module.padding) == (0, 0) and _pair(module.dilation) == (1, 1)
-        if not plain or module.ceil_mode or module.return_indices:
-            raise refuse("only pooling without padding, dilation, ceil_mode and return_indices is supported")
-        return MaxPool(**at, kernel=kernel, stride=stride)
+    if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
+        kernel, stride, padding = (_pair(v) for v in (module.kernel_size, module.stride, module.padding))
+        if isinstance(module, nn.MaxPool2d) and (_pair(module.dilation) != (1, 1) or module.return_indices):
+            raise refuse("only pooling without dilation and return_indices is supported")
+        if isinstance(module, nn.AvgPool2d) and (
+            module.divisor_override or (any(padding) and not module.count_include_pad)
+        ):
+            raise refuse("only pooling without divisor_override and with count_include_pad is supported")
+        outputs = tuple((shape[2 + i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2))
+        if outputs != at["shape"][2:]:
+            raise refuse(f"on an image of {list(shape[2:])} ceil_mode makes a difference, which is not supported")
+        kind = MaxPool if isinstance(module, nn.MaxPool2d) else AveragePool
+        return kind(**at, kernel=kernel, stride=stride, padding=padding)
     if isinstance(module, nn.AdaptiveAvgPool2d):
-        if at["shape"][2:] != (1, 1):
-            raise refuse("only the mean over the whole image, output size 1, is supported")
-        return MeanPool(**at)
+        return _adaptive_pool(at, shape, refuse)
     if isinstance(module, nn.Flatten):
-        return _flatten(at, shape, f"{at['name']} (Flatten)")
+        return _flatten(at, shape, what)
     if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
         return None
     raise refuse("no exportable counterpart; replace it, or keep it out of the exported part")
+
+
+def _adaptive_pool(at: dict[str, Any], shape: tuple[int, ...], refuse: Callable[[str], FsgError]) -> Node | None:
+    """The mean over the image, or over windows where PyTorch's adaptive ones are all alike."""
+    if at["shape"][2:] == (1, 1):
+        return MeanPool(**at)
+    if at["shape"] == shape:
+        return None
+    windows = []
+    for size, outputs in zip(shape[2:], at["shape"][2:], strict=True):
+        starts = [i * size // outputs for i in range(outputs)]
+        ends = [-(-(i + 1) * size // outputs) for i in range(outputs)]
+        kernels = {end - start for start, end in zip(starts, ends, strict=True)}
+        strides = {after - before for before, after in itertools.pairwise(starts)} or {1}
+        if len(kernels) > 1 or len(strides) > 1:
+            raise refuse(f"{size} pixels do not divide into {outputs} windows alike; use another output size")
+        windows.append((kernels.pop(), strides.pop()))
+    (rows, row_stride), (columns, column_stride) = windows
+    return AveragePool(**at, kernel=(rows, columns), stride=(row_stride, column_stride), padding=(0, 0))
 
 
 def _pair(value: Any) -> Pair:

@@ -50,15 +50,21 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
                 return tf.nn.relu(x)
             case g.Add():
                 return x + inputs[1]
+            case g.Concat():
+                return tf.concat(inputs, -1)
             case g.Pad():
                 rows, columns = node.padding
                 paddings = [[0, 0], [rows, rows], [columns, columns], [0, 0]]
                 return tf.pad(x, paddings, constant_values=node.value)
             case g.MaxPool():
                 return tf.nn.max_pool2d(x, node.kernel, node.stride, "VALID")
+            case g.AveragePool():
+                return tf.nn.avg_pool2d(x, node.kernel, node.stride, "VALID")
             case g.MeanPool():
-                return tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+                return tf.reduce_mean(x, axis=[1, 2], keepdims=len(node.shape) == 4)
             case g.Reshape():
+                if len(x.shape) == 4 and x.shape[1] * x.shape[2] > 1:
+                    x = tf.transpose(x, [0, 3, 1, 2])
                 return tf.reshape(x, [1, 1, 1, -1] if len(node.shape) == 4 else [1, -1])
         raise TypeError(f"no TensorFlow operation for {type(node).__name__} {node.name}")
 

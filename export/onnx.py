@@ -128,6 +128,14 @@ class _Builder:
         amounts = self.shared(f"pads_{rows}x{columns}", np.array([0, 0, rows, columns, 0, 0, rows, columns], np.int64))
         return self.emit("Pad", [x, amounts, self.shared(f"value_{value}", np.float32(value))], output)
 
+    def pool(self, op: str, node: g.Pool, **attributes: int) -> str:
+        window: dict[str, Any] = {
+            "kernel_shape": node.kernel,
+            "strides": node.stride,
+            "pads": [*node.padding, *node.padding],
+        }
+        return self.emit(op, [node.inputs[0]], node.name, **window, **attributes)
+
     def conv(self, x: str, weight: str, node: g.Convolution, padding: g.Pair, output: str, *bias: str) -> str:
         return self.emit(
             "Conv",
@@ -170,10 +178,17 @@ class _Builder:
                 self.emit("Add", list(node.inputs), name)
             case g.Pad():
                 self.pad(x, node.padding, node.value, name)
+            case g.Concat():
+                self.emit("Concat", list(node.inputs), name, axis=1)
             case g.MaxPool():
-                self.emit("MaxPool", [x], name, kernel_shape=node.kernel, strides=node.stride)
+                self.pool("MaxPool", node)
+            case g.AveragePool():
+                self.pool("AveragePool", node, count_include_pad=1)
             case g.MeanPool():
-                self.emit("GlobalAveragePool", [x], name)
+                pooled = name if len(node.shape) == 4 else f"{name}.image"
+                self.emit("GlobalAveragePool", [x], pooled)
+                if pooled != name:
+                    self.emit("Reshape", [pooled, self.shape(node.shape)], name)
             case g.Reshape():
                 self.emit("Reshape", [x, self.shape(node.shape)], name)
             case _:

@@ -17,6 +17,8 @@ from fsg.export.graph import (
     MaxPool,
     Node,
     Pad,
+    Pool,
+    Relu,
     Reshape,
     Sign,
     rewrite,
@@ -115,7 +117,7 @@ def float_where_input_is_float(graph: BinaryGraph) -> BinaryGraph:
         base |= {"stride": node.stride, "dilation": node.dilation, "groups": node.groups}
         if node.padding_value == 0 or node.padding == (0, 0):
             return [Conv(inputs=node.inputs, padding=node.padding, **base)]
-        pad = _pad(graph, node, node.inputs[0])
+        pad = _pad(graph, node, node.inputs[0], node.padding_value)
         return [pad, Conv(inputs=(pad.name,), padding=(0, 0), **base)]
 
     return rewrite(graph, rule)
@@ -139,11 +141,27 @@ def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
                 f"cannot export {node.name} to TensorFlow Lite: padding a binary convolution with"
                 f" {node.padding_value:g} {remedy}; train it with padding_value=1"
             )
-        pad = _pad(graph, node, graph[node.inputs[0]].inputs[0])
+        pad = _pad(graph, node, graph[node.inputs[0]].inputs[0], node.padding_value)
         sign = Sign(name=f"{node.name}.sign", inputs=(pad.name,), shape=pad.shape)
         return [pad, sign, replace(node, inputs=(sign.name,), padding=(0, 0))]
 
     return remove_unused(rewrite(graph, rule))
+
+
+def pad_before_pool(graph: BinaryGraph) -> BinaryGraph:
+    """Pads pools by a node of its own, since TensorFlow's SAME padding is not symmetric where a stride leaves a rest.
+
+    The maximum is padded with 0 behind a ReLU, else with the lowest number, whose sign is -1.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, Pool) or node.padding == (0, 0):
+            return [node]
+        lowest = 0.0 if isinstance(graph[node.inputs[0]], Relu) else float(np.finfo(np.float32).min)
+        pad = _pad(graph, node, node.inputs[0], lowest if isinstance(node, MaxPool) else 0.0)
+        return [pad, replace(node, inputs=(pad.name,), padding=(0, 0))]
+
+    return rewrite(graph, rule)
 
 
 def keeps_size(node: BinaryConv) -> bool:
@@ -198,7 +216,7 @@ def remove_unused(graph: BinaryGraph) -> BinaryGraph:
     return BinaryGraph(tuple(reversed(kept)))
 
 
-def _pad(graph: BinaryGraph, node: BinaryConv, source: str) -> Pad:
+def _pad(graph: BinaryGraph, node: BinaryConv | Pool, source: str, value: float) -> Pad:
     batch, channels, height, width = graph[node.inputs[0]].shape
     rows, columns = node.padding
     return Pad(
@@ -206,7 +224,7 @@ def _pad(graph: BinaryGraph, node: BinaryConv, source: str) -> Pad:
         inputs=(source,),
         shape=(batch, channels, height + 2 * rows, width + 2 * columns),
         padding=node.padding,
-        value=node.padding_value,
+        value=value,
     )
 
 

@@ -22,7 +22,7 @@ from fsg.export.verify import require_agreement
 from fsg.runtime.evaluate import match_labels, normalize
 from fsg.runtime.metadata import add_tflite_metadata, op_counts
 from fsg.runtime.session import open_model
-from fsg.training.checkpoint import Run
+from fsg.training.checkpoint import Run, evaluation_batch
 from fsg.training.data import load_dataset
 from fsg.training.layers import float_size
 
@@ -120,7 +120,8 @@ def _write(name: str, graph: BinaryGraph, metadata: dict[str, Any]) -> bytes:
 
 def _reference(graph: BinaryGraph, images: Floats) -> Floats:
     last = graph.nodes[-1].name
-    batches = torch.from_numpy(images).split(64)
+    tensor = torch.from_numpy(images)
+    batches = tensor.split(-(-evaluation_batch(tensor) // 4))  # every value of the graph stays in memory
     return torch.cat([run_graph(graph, batch)[last] for batch in batches]).numpy()
 
 

@@ -37,12 +37,16 @@ def _compute(node: g.Node, inputs: list[Tensor]) -> Tensor:
             return x.relu()
         case g.Add():
             return x + inputs[1]
+        case g.Concat():
+            return torch.cat(inputs, 1)
         case g.Pad():
             return _pad(x, node.padding, node.value)
         case g.MaxPool():
-            return F.max_pool2d(x, node.kernel, node.stride)
+            return F.max_pool2d(x, node.kernel, node.stride, node.padding)
+        case g.AveragePool():
+            return F.avg_pool2d(x, node.kernel, node.stride, node.padding)
         case g.MeanPool():
-            return x.mean((2, 3), keepdim=True)
+            return x.mean((2, 3), keepdim=len(node.shape) == 4)
         case g.Reshape():
             return x.reshape(len(x), *node.shape[1:])
     raise TypeError(f"no meaning for {type(node).__name__} {node.name}")

@@ -12,6 +12,7 @@ from fsg.export.graph import BinaryConv, BinaryGraph, Conv, Dense
 from fsg.export.passes import (
     dense_as_convolution,
     float_where_input_is_float,
+    pad_before_pool,
     pad_before_sign,
     same_padding,
 )
@@ -51,7 +52,7 @@ def lower(graph: BinaryGraph) -> BinaryGraph:
                 f"cannot export {node.name} to TensorFlow Lite: LCE has no binary convolution in {node.groups} groups;"
                 " train it with groups=1"
             )
-    return same_padding(pad_before_sign(dense_as_convolution(graph)))
+    return same_padding(pad_before_sign(pad_before_pool(dense_as_convolution(graph))))
 
 
 def check_operators(graph: BinaryGraph, ops: dict[str, int]) -> None:

@@ -76,7 +76,7 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
 
     from fsg.runtime.session import open_model
 
-    base = _peak_rss()
+    base = peak_rss()
     session = open_model(path, num_threads=threads)
     image = np.random.default_rng(0).standard_normal((1, *session.input_shape), np.float32)
     start = time.perf_counter_ns()
@@ -109,7 +109,7 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
         "latency_ms": {name: round(float(value), 4) for name, value in latency.items()},
         "first_run_ms": round(first / 1e6, 4),
         "size_bytes": path.stat().st_size,
-        "peak_rss_bytes": _peak_rss(),
+        "peak_rss_bytes": peak_rss(),
         "base_rss_bytes": base,
         "cpu": cpu_name(),
         "kernels": active_kernels() if session.format == "tflite" else "onnxruntime",
@@ -117,7 +117,8 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
     }
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
+    """Peak resident memory of this process in bytes, since it was started."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

@@ -21,11 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fsg import FsgError, __version__, replacing
+from fsg.training.binarize import ADDED_NORM, head_names
 from fsg.training.config import FORMAT, Config, check_format, load_config
+from fsg.training.external import build_external
+from fsg.training.methods import quantizers
 from fsg.training.models import build_model
 
 CHECKPOINT = "checkpoint.pt"
-EVALUATION_BATCH = 256
+EVALUATION_PIXELS = 256 * 64 * 64
+"""In one batch: so the values inside a network fit into memory whatever the size of the images."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,13 @@ class Run:
 def predict(model: nn.Module, images: Tensor) -> Tensor:
     """Logits [N, classes] of normalised images [N, C, H, W], in evaluation mode."""
     model.eval()
-    return torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH)])
+    return torch.cat([model(batch) for batch in images.split(evaluation_batch(images))])
+
+
+def evaluation_batch(images: Tensor) -> int:
+    """How many of the images [N, C, H, W] to take at once, at most 256."""
+    height, width = images.shape[2:]
+    return min(256, max(1, EVALUATION_PIXELS // (height * width)))
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
@@ -118,14 +128,17 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 def model_for(config: Config, data: DataInfo) -> nn.Module:
     """The network that a run trains, with fresh weights."""
-    return build_model(
-        config.model,
-        classes=len(data.class_names),
-        channels=data.shape[0],
-        activation_bits=config.activation_bits,
-        first_last=config.first_last,
-        quantizer="dorefa" if config.quantizer == "auto" else config.quantizer,
-    )
+    quantizer, activation_gradient = quantizers(config)
+    options: dict[str, Any] = {
+        "classes": len(data.class_names),
+        "activation_bits": config.activation_bits,
+        "first_last": config.first_last,
+        "quantizer": quantizer,
+        "activation_gradient": activation_gradient,
+    }
+    if ":" in config.model:
+        return build_external(config.model, shape=data.shape, **options)
+    return build_model(config.model, channels=data.shape[0], **options)
 
 
 def open_run(folder: Path) -> Run:
@@ -145,8 +158,9 @@ def open_run(folder: Path) -> Run:
 def load_initial_weights(model: nn.Module, path: Path, what: str = "initial weights") -> None:
     """Loads full-precision weights (a state dict saved by torch) into a model's parameters of the same names.
 
-    Only entries of our own (the batch norm before a binary classifier) may be missing from the file. Errors: FsgError
-    that names the file, as `what`, and the first entry that does not fit.
+    Only entries of our own (batch norms that belong to binary layers) may be missing from the file. The last layer of
+    a model that `binarize` made stays as it is where the file has another number of classes. Errors: FsgError that
+    names the file, as `what`, and the first entry that does not fit.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -159,12 +173,17 @@ def load_initial_weights(model: nn.Module, path: Path, what: str = "initial weig
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise FsgError(f"{what} {path}: not a state dict of tensors")
     own = model.state_dict()
-    missing = [name for name in own if name not in state and not name.startswith("bn2.")]
+    ours = [name for name in own if name.startswith("bn2.") or ADDED_NORM in name]
+    missing = [name for name in own if name not in state and name not in ours]
     unknown = [name for name in state if name not in own]
     if missing or unknown:
-        what = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"
-        raise FsgError(f"{what} {path}: the file {what}; is it of another network?")
-    for name, tensor in state.items():
+        problem = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"
+        raise FsgError(f"{what} {path}: the file {problem}; is it of another network?")
+    heads = head_names(model)
+    for name, tensor in list(state.items()):
         if tensor.shape != own[name].shape:
+            if name.rpartition(".")[0] in heads and tensor.shape[1:] == own[name].shape[1:]:
+                del state[name]
+                continue
             raise FsgError(f"{what} {path}: {name} is {list(tensor.shape)}, the model needs {list(own[name].shape)}")
     model.load_state_dict(state, strict=False)

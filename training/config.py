@@ -200,6 +200,21 @@ def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return settings
 
 
+def parse_assignment(text: str, where: str) -> dict[str, Any]:
+    """The setting in "key=value", its value as TOML writes it or a bare word: {key: value}.
+
+    Dashes in the key are underscores. Errors: FsgError as `parse_settings`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise FsgError(f"{where}: {text!r} is no setting; write key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return parse_settings({key.strip().replace("-", "_"): parsed}, where)
+
+
 def save_config(config: Config, path: Path) -> None:
     """Writes config.toml."""
     lines = [f"format = {FORMAT}", *(f"{key} = {json.dumps(value)}" for key, value in asdict(config).items())]
@@ -231,18 +246,6 @@ def read_settings(path: Path, *, formatted: bool = False) -> dict[str, Any]:
     if formatted or "format" in values:
         check_format(values.pop("format", None), path)
     return parse_settings(values, str(path))
-
-
-def parse_assignment(text: str) -> dict[str, Any]:
-    """The setting in "key=value", the value in TOML or a bare word. Errors: FsgError as of `parse_settings`."""
-    key, equals, word = (part.strip() for part in text.partition("="))
-    if not equals:
-        raise FsgError(f"--set {text}: write key=value, such as epochs=100")
-    try:
-        value = tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = word
-    return parse_settings({key.replace("-", "_"): value}, f"--set {text}")
 
 
 def resume_config(config: Config, given: Mapping[str, Any], path: Path) -> Config:

@@ -10,41 +10,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsg.training.config import check_name
-from fsg.training.quantizers import ACTIVATION_GRADIENTS, WEIGHT_QUANTIZERS, sign
+from fsg.training.quantizers import ACTIVATION_GRADIENTS, WEIGHT_QUANTIZERS, irnet, sign
 
 
 class BinaryActivation(nn.Module):
-    """Sign of the input, -1 or +1 (zero gives +1), any shape. See `quantizers.sign` for the gradients."""
+    """Sign of the input, -1 or +1 (zero gives +1), any shape. See `quantizers.sign` for the gradients.
+
+    `sharpness` belongs to the gradient "ede"; a GradientRule raises it as the training goes on.
+    """
+
+    sharpness = 0.1
 
     def __init__(self, gradient: str = "polynomial") -> None:
         super().__init__()
         self.gradient = check_name(gradient, ACTIVATION_GRADIENTS, "activation gradient")
 
     def forward(self, x: Tensor) -> Tensor:
-        return sign(x, self.gradient)
+        return sign(x, self.gradient, self.sharpness)
 
     def extra_repr(self) -> str:
         return f"gradient={self.gradient}"
 
 
 class BinaryLayer(nn.Module):
-    """What binary layers share: latent weights, their quantiser, and the weights lent for one forward pass."""
+    """What binary layers share: latent weights, their quantiser, and the weights lent for one forward pass.
+
+    `sharpness` belongs to the quantiser "irnet"; a GradientRule raises it as the training goes on.
+    """
 
     weight: Tensor
     quantizer: str
     lookahead: Tensor | None
     binary: Tensor | None
+    sharpness = 0.1
 
     def binary_weight(self) -> Tensor:
         """The weights that the forward pass uses: +c or -c per output channel, shaped as `weight`."""
         if self.binary is not None:
             return self.binary
-        return WEIGHT_QUANTIZERS[self.quantizer](self.weight if self.lookahead is None else self.lookahead)
+        weight = self.weight if self.lookahead is None else self.lookahead
+        quantise = WEIGHT_QUANTIZERS[self.quantizer]
+        return irnet(weight, self.sharpness) if quantise is irnet else quantise(weight)
 
 
 class BinaryConv2d(nn.Conv2d, BinaryLayer):
-    """Conv2d with one-bit weights: [N, C, H, W] -> [N, O, H', W']. No bias: the batch norm behind it has one.
+    """Conv2d with one-bit weights: [N, C, H, W] -> [N, O, H', W'].
 
+    The bias stays float; there is none by default, since the batch norm that should stand behind it has its own.
     Binarise the input with `BinaryActivation` to make it a one-bit convolution. `padding_value` fills the border:
     +1 keeps a one-bit input one-bit, which zero does not; use 0 for float inputs.
     """
@@ -58,11 +70,12 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
         padding: int | tuple[int, int] = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
+        bias: bool = False,
         *,
         quantizer: str = "dorefa",
         padding_value: float = 1.0,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.quantizer = check_name(quantizer, WEIGHT_QUANTIZERS, "weight quantiser")
         self.padding_value = padding_value
         self.lookahead: Tensor | None = None
@@ -74,7 +87,7 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
         if self.padding_value and any(padding):
             input = F.pad(input, (columns, columns, rows, rows), value=self.padding_value)
             padding = (0, 0)
-        return F.conv2d(input, self.binary_weight(), None, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(input, self.binary_weight(), self.bias, self.stride, padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, quantizer={self.quantizer}, padding_value={self.padding_value:g}"
@@ -99,6 +112,16 @@ class BinaryLinear(nn.Linear, BinaryLayer):
 def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
     """The model's binary layers by name, in the order of registration."""
     return {name: module for name, module in model.named_modules() if isinstance(module, BinaryLayer)}
+
+
+def sharpened(model: nn.Module) -> list[BinaryLayer | BinaryActivation]:
+    """The modules whose gradient depends on their `sharpness` (IR-Net's error decay estimator)."""
+    return [
+        module
+        for module in model.modules()
+        if (isinstance(module, BinaryLayer) and module.quantizer == "irnet")
+        or (isinstance(module, BinaryActivation) and module.gradient == "ede")
+    ]
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

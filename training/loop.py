@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from fsg import FsgError
+from fsg.runtime.environment import cpu_name
+from fsg.training.arithmetic import default_precision, forward_function
 from fsg.training.average import AveragedModel
 from fsg.training.checkpoint import (
     CHECKPOINT,
@@ -28,7 +30,9 @@ from fsg.training.checkpoint import (
     save_checkpoint,
 )
 from fsg.training.config import Config, load_config, save_config
-from fsg.training.data import augment, batches, load_dataset
+from fsg.training.data import batches, load_dataset
+from fsg.training.distributed import Processes, joined, use_whole_batch_norm
+from fsg.training.feed import Feed, Normalizer
 from fsg.training.layers import count_parameters
 from fsg.training.methods import make_rule
 from fsg.training.normalization import normalization
@@ -44,26 +48,36 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     `folder` must exist and hold config.toml, which takes on what has changed in `config`. Every epoch ends with a
     checkpoint; all randomness of an epoch follows from the seed and its number, so that a run that was interrupted or
     has stopped by itself ("stopped" in the summary: "patience", "max_minutes" or "") continues exactly. Errors:
-    FsgError for data or weights that cannot be used and for a loss that is not finite; KeyboardInterrupt passes.
+    FsgError for data or weights that cannot be used and for a loss that is not finite; KeyboardInterrupt passes. In
+    several processes (see `distributed`), all return the same summary, and the first one prints and writes.
     """
-    return Training(config, folder, console).run()
+    device = set_up_machine(config)
+    with joined(device, config.batch_size) as processes, default_precision(config.precision) as dtype:
+        if not processes.first:
+            console = Console(quiet=True, force_terminal=False)
+        return Training(config, folder, console, device, dtype, processes).run()
 
 
 class Training:
     """A run: everything that an epoch needs, as it is at the start or was at the last checkpoint."""
 
-    def __init__(self, config: Config, folder: Path, console: Console) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        console: Console,
+        device: torch.device,
+        dtype: torch.dtype,
+        processes: Processes,
+    ) -> None:
         self.started = time.monotonic()
         self.config, self.folder, self.console = config, folder, console
-        self.device = set_up_machine(config)
-        with console.status(f"reading {config.dataset}"):
-            self.data = load_dataset(config.dataset, data_dir=config.data_dir or None)
-        self.info = DataInfo(self.data.class_names, *normalization(config, self.data), self.data.shape)
-        self.normalize = Normalizer(self.info, self.device)
-        self.x_test = self.normalize(self.data.x_test)
-        self.y_test = torch.from_numpy(self.data.y_test).to(self.device)
-        self.steps_per_epoch = len(self.data.x_train) // config.batch_size
-        self.record = Record(config, folder)
+        self.device, self.processes = device, processes
+        with console.status(f"reading {config.dataset}"), processes.in_turn():
+            self.data = data = load_dataset(config.dataset, data_dir=config.data_dir or None)
+        self.info = DataInfo(data.class_names, *normalization(config, data), data.shape)
+        self.steps_per_epoch = len(data.x_train) // config.batch_size
+        self.record = Record(config, folder, writes=processes.first)
         resumed = (folder / CHECKPOINT).exists()
 
         torch.manual_seed(config.seed)
@@ -71,6 +85,8 @@ class Training:
         if config.init and not resumed:
             load_initial_weights(self.model, Path(config.init))
         self._to_device(self.model)
+        use_whole_batch_norm(self.model, processes)
+        self.network = forward_function(self.model, device, precision=config.precision, compile=config.compile)
         self.rule = make_rule(config, self.model)
         self.average = AveragedModel(self.model, config.ema) if config.ema else None
         self.steps, self.seconds, self.epoch_seconds = 0, 0.0, 0.0
@@ -85,9 +101,13 @@ class Training:
         }
         self._print(
             f"{config.model} ({binary:,} one-bit and {floats:,} float parameters) by {config.method}"
-            f" on {len(self.data.x_train):,} images of {config.dataset}, into {folder}"
+            f" on {len(data.x_train):,} images of {config.dataset}, into {folder}"
             + (f", after epoch {len(self.record.rows)}" if resumed else "")
         )
+        normalize = Normalizer(self.info, device, dtype)
+        self.feed = Feed(data, normalize, processes, augment=config.augment)
+        part = processes.part(len(data.x_test))
+        self.x_test, self.y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
         self.objective = Objective(config, self._teacher())
 
     def run(self) -> dict[str, Any]:
@@ -107,7 +127,12 @@ class Training:
         finally:
             record.close()
         record.write_results()
-        return record.write_summary({"seconds_per_step": self.seconds / self.steps, **self.sizes, "stopped": stopped})
+        machine = {"machine": cpu_name(), "threads": torch.get_num_threads()}
+        speed = {"seconds_per_step": self.seconds / self.steps}
+        summary = record.summary({**speed, **self.sizes, **machine, "stopped": stopped})
+        if stopped != "max_minutes":  # such a run has not ended
+            record.write_summary(summary)
+        return summary
 
     @property
     def tested(self) -> nn.Module:
@@ -119,23 +144,22 @@ class Training:
         start = time.monotonic()
         before = signs(self.model)
         train_loss, train_accuracy = self._train_epoch(epoch)
-        self.seconds += time.monotonic() - start
-        self.steps += self.steps_per_epoch
-        test_loss, test_accuracy = evaluate(self.tested, self.x_test, self.y_test)
+        test_loss, test_accuracy = evaluate(self.tested, self.x_test, self.y_test, self.processes)
         self._check_finite(test_loss, epoch)
         flips, layer_flips = count_flips(before, signs(self.model))
         row = {
             "epoch": epoch + 1,
+            "seconds": self.seconds,
             "lr": learning_rate(self.config, epoch * self.steps_per_epoch, self.steps_per_epoch),
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
             "test_loss": test_loss,
             "test_accuracy": test_accuracy,
             "flips": flips,
-            "seconds": round(self.seconds, 3),
         }
         layer_row = {"epoch": epoch + 1, **layer_flips}
-        self._save([*self.record.rows, row], [*self.record.flips, layer_row])
+        if self.processes.first:
+            self._save([*self.record.rows, row], [*self.record.flips, layer_row])
         self.record.add(row, layer_row)
         total = self.config.epochs
         self._print(
@@ -146,40 +170,47 @@ class Training:
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training images: mean loss and accuracy on them while they were learnt."""
-        config, data, rule, per_epoch = self.config, self.data, self.rule, self.steps_per_epoch
+        config, rule, processes, per_epoch = self.config, self.rule, self.processes, self.steps_per_epoch
         rng = np.random.default_rng([config.seed, epoch])
         torch.manual_seed(int(rng.integers(2**63)))
+        networks = dict.fromkeys([self.model, self.tested])
+        processes.equalize(
+            [*(net.state_dict() for net in networks), rule.state_dict()]
+        )  # devices may round differently
         self.model.train()
+        start = time.perf_counter()
         losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        indices = batches(len(data.x_train), config.batch_size, rng, drop_last=True)
-        for step, index in enumerate(progress(self.console, indices, per_epoch, f"epoch {epoch + 1}"), self.steps):
-            rule.lr = learning_rate(config, step, per_epoch)
-            rule.progress = step / per_epoch / config.epochs
-            images = data.x_train[index]
-            if config.augment:
-                images = augment(images, rng, pad=data.pad, flip=data.flip)
-            inputs, labels = self.normalize(images), torch.from_numpy(data.y_train[index]).to(self.device)
+        indices = batches(len(self.data.x_train), config.batch_size, rng, drop_last=True)
+        for index in progress(self.console, indices, per_epoch, f"epoch {epoch + 1}"):
+            rule.lr = learning_rate(config, self.steps, per_epoch)
+            rule.progress = self.steps / per_epoch / config.epochs
+            images, labels = self.feed(index, rng)
             with rule.lookahead():
-                logits = self.model(inputs)
-                loss = self.objective(inputs, logits, labels)
+                logits = self.network(images)
+                loss = self.objective(images, logits, labels)
             loss.backward()
+            processes.average(rule.gradients())
             rule.step()
+            self.steps += 1
             if self.average:
-                self.average.update(self.model, step + 1)
+                self.average.update(self.model, self.steps)
             losses += loss.detach()
             hits += (logits.detach().argmax(1) == labels).sum()
-            if step % CHECK_EVERY == 0:
+            if self.steps % CHECK_EVERY == 0:
                 self._check_finite(losses.item(), epoch)
-        self._check_finite(losses.item(), epoch)
-        return losses.item() / per_epoch, hits.item() / (per_epoch * config.batch_size)
+        train_loss = processes.total(losses).item() / processes.count / per_epoch
+        self.seconds += time.perf_counter() - start
+        self._check_finite(train_loss, epoch)
+        return train_loss, processes.total(hits).item() / (per_epoch * config.batch_size)
 
     def _stop(self) -> str:
         """The setting that ends the run before its last epoch, or ""."""
         if self.config.patience and self.record.epochs_without_gain() >= self.config.patience:
             return "patience"
-        end = time.monotonic() + self.epoch_seconds
-        if self.config.max_minutes and self.epoch_seconds and end > self.started + 60 * self.config.max_minutes:
-            return "max_minutes"  # after an epoch at least, so that resuming always gets on
+        if self.config.max_minutes and self.epoch_seconds:  # after an epoch at least, so that resuming always gets on
+            late = time.monotonic() + self.epoch_seconds > self.started + 60 * self.config.max_minutes
+            if self.processes.total(torch.tensor(float(late))):
+                return "max_minutes"
         return ""
 
     def _check_finite(self, loss: float, epoch: int) -> None:
@@ -192,9 +223,10 @@ class Training:
     def _teacher(self) -> nn.Module | None:
         if not self.config.teacher:
             return None
-        teacher = load_teacher(self.config, self.data.num_classes, self.data.shape[0])
+        teacher = load_teacher(self.config, self.data.num_classes, self.data.shape)
         self._to_device(teacher)
-        self._print(f"the teacher's test accuracy is {evaluate(teacher, self.x_test, self.y_test)[1]:.2%}")
+        accuracy = evaluate(teacher, self.x_test, self.y_test, self.processes)[1]
+        self._print(f"the teacher's test accuracy is {accuracy:.2%}")
         return teacher
 
     def _save(self, rows: list[dict[str, float]], flips: list[dict[str, float]]) -> None:
@@ -230,9 +262,9 @@ class Training:
     def _keep_up_to_date(self) -> None:
         """Before an epoch: config.toml says what it is trained with, and no summary speaks of fewer epochs."""
         path = self.folder / "config.toml"
-        if load_config(path) != self.config:
+        if self.processes.first and load_config(path) != self.config:
             save_config(self.config, path)
-        (self.folder / "summary.json").unlink(missing_ok=True)
+        self.record.remove_summary()
 
     def _to_device(self, model: nn.Module) -> None:
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -274,25 +306,14 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     return config.lr * (0.1 ** (int(epoch) // config.step_epochs) if config.schedule == "step" else 1.0)
 
 
-class Normalizer:
-    """uint8 images [N, C, H, W] -> float32 tensor on the device, (pixel / 255 - mean) / std per channel."""
-
-    def __init__(self, data: DataInfo, device: torch.device) -> None:
-        self.device = device
-        self.mean = torch.tensor(data.mean, device=device).view(-1, 1, 1)
-        self.std = torch.tensor(data.std, device=device).view(-1, 1, 1)
-
-    def __call__(self, images: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(images).to(self.device)
-        tensor = tensor.to(torch.float32, memory_format=torch.channels_last)
-        return (tensor / 255 - self.mean) / self.std
-
-
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (a fraction) on normalised images."""
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor, processes: Processes) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (a fraction) on normalised images, of which each process has a part."""
     logits = predict(model, images)
-    accuracy = (logits.argmax(1) == labels).float().mean()
-    return F.cross_entropy(logits, labels).item(), accuracy.item()
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    hits = (logits.argmax(1) == labels).sum()
+    sums = torch.stack([loss, hits, torch.tensor(len(labels), device=loss.device)]).double()
+    loss_sum, hit_sum, count = processes.total(sums).tolist()
+    return loss_sum / count, hit_sum / count
 
 
 def progress(console: Console, items: Iterator[Any], total: int, text: str) -> Iterator[Any]:

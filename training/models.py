@@ -38,10 +38,12 @@ class BasicBlock(nn.Module):
 class BiRealBlock(BasicBlock):
     """Bi-Real block: the same shapes and parameter names, a shortcut around each convolution."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, conv: Conv, shortcut: Conv) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, conv: Conv, shortcut: Conv, *, sign: Callable[[], nn.Module]
+    ) -> None:
         super().__init__(in_channels, channels, stride, conv, shortcut)
         del self.relu
-        self.sign1, self.sign2 = BinaryActivation(), BinaryActivation()
+        self.sign1, self.sign2 = sign(), sign()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn1(self.conv1(self.sign1(x))) + self.downsample(x)
@@ -52,7 +54,14 @@ class ResNet(nn.Module):
     """CIFAR ResNet: [N, C, H, W] normalised images -> [N, classes] logits; without a quantiser all is float."""
 
     def __init__(
-        self, blocks: int, channels: int, classes: int, activation_bits: int, first_last: str, quantizer: str
+        self,
+        blocks: int,
+        channels: int,
+        classes: int,
+        activation_bits: int,
+        first_last: str,
+        quantizer: str,
+        activation_gradient: str,
     ) -> None:
         super().__init__()
         one_bit = activation_bits == 1
@@ -60,13 +69,14 @@ class ResNet(nn.Module):
         conv: Conv = partial(nn.Conv2d, bias=False)
         if quantizer:
             conv = partial(BinaryConv2d, quantizer=quantizer, padding_value=padding_value)
-        block = BiRealBlock if one_bit else BasicBlock
+        sign = partial(BinaryActivation, activation_gradient)
+        block: Callable[..., nn.Module] = partial(BiRealBlock, sign=sign) if one_bit else BasicBlock
         outer: Conv = partial(nn.Conv2d, bias=False) if first_last == "float" else conv
         binarise = first_last == "binary" and one_bit
         # A binary shortcut would need a sign of its own: with one-bit activations it always stays float.
         shortcut: Conv = partial(nn.Conv2d, bias=False) if one_bit else outer
 
-        self.sign = BinaryActivation() if binarise else nn.Identity()
+        self.sign = sign() if binarise else nn.Identity()
         self.conv1 = outer(channels, 16, 3, padding=1)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.Identity() if one_bit else nn.ReLU()
@@ -76,7 +86,7 @@ class ResNet(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.bn2: nn.Module = nn.Identity()
-        self.sign2 = BinaryActivation() if binarise else nn.Identity()
+        self.sign2 = sign() if binarise else nn.Identity()
         if first_last == "binary":
             self.bn2 = nn.BatchNorm1d(64)
             self.fc: nn.Module = BinaryLinear(64, classes, quantizer=quantizer)
@@ -110,17 +120,19 @@ def build_model(
     activation_bits: int = 1,
     first_last: str = "float",
     quantizer: str = "dorefa",
+    activation_gradient: str = "polynomial",
 ) -> nn.Module:
     """A network of `config.MODELS` with fresh weights; its three stages have 16, 32 and 64 channels.
 
     `activation_bits`: 1 (XNOR-popcount can run it) or 32. `first_last`: whether the first convolution and the
     classifier (and, with 32-bit activations, the 1x1 shortcuts) stay "float" or become "binary".
-    Raises FsgError for an unknown name or option.
+    `quantizer` and `activation_gradient`: see `BinaryConv2d` and `BinaryActivation`. Raises FsgError for an unknown
+    name or option.
     """
     blocks = MODELS[check_name(name, MODELS, "model")]
     check_name(first_last, ("float", "binary"), "first-last setting")
     check_name(str(activation_bits), ("1", "32"), "number of activation bits")
-    return ResNet(blocks, channels, classes, activation_bits, first_last, quantizer)
+    return ResNet(blocks, channels, classes, activation_bits, first_last, quantizer, activation_gradient)
 
 
 def build_float_model(name: str, *, classes: int, channels: int = 3) -> nn.Module:
@@ -129,4 +141,4 @@ def build_float_model(name: str, *, classes: int, channels: int = 3) -> nn.Modul
     Parameter names and shapes are those of the published weights. Raises FsgError for an unknown name.
     """
     blocks = MODELS[check_name(name, MODELS, "model")]
-    return ResNet(blocks, channels, classes, activation_bits=32, first_last="float", quantizer="")
+    return ResNet(blocks, channels, classes, 32, "float", quantizer="", activation_gradient="polynomial")

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from fsg import FsgError
 from fsg.training.checkpoint import load_initial_weights
-from fsg.training.config import MODELS, Config
+from fsg.training.config import Config
+from fsg.training.external import float_model
+from fsg.training.layers import binary_layers
 from fsg.training.models import build_float_model
 
 
@@ -37,13 +39,17 @@ class Objective:
         return (1 - self.weight) * loss + self.weight * self.temperature**2 * distance
 
 
-def load_teacher(config: Config, classes: int, channels: int) -> nn.Module:
+def load_teacher(config: Config, classes: int, shape: tuple[int, int, int]) -> nn.Module:
     """The full-precision network of the run's model with the weights in `config.teacher`, in evaluation mode.
 
-    Errors: FsgError for a file that cannot be read or is of another network, and for models other than CIFAR ResNets.
+    It takes images of `shape` (C, H, W). Errors: FsgError for a file that cannot be read or is of another network, and
+    for a model that has no full-precision form.
     """
-    if config.model not in MODELS:
-        raise FsgError(f"teacher: {config.model} has no full-precision twin here; teachers are for {', '.join(MODELS)}")
-    teacher = build_float_model(config.model, classes=classes, channels=channels)
+    if ":" in config.model:
+        teacher = float_model(config.model, classes=classes, shape=shape)
+    else:
+        teacher = build_float_model(config.model, classes=classes, channels=shape[0])
+    if binary_layers(teacher):
+        raise FsgError(f"teacher: {config.model} makes a binary network; a teacher needs a full-precision one")
     load_initial_weights(teacher, Path(config.teacher), "teacher")
     return teacher.requires_grad_(False).eval()

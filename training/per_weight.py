@@ -11,15 +11,14 @@ from fsg import FsgError
 from fsg.training.config import check_name
 from fsg.training.history import GradientHistory
 from fsg.training.hypernet import NONLINEARITIES, FastNet, SlowNet
-from fsg.training.layers import binary_layers
-from fsg.training.rules import BETA2, GradientRule
+from fsg.training.rules import BETA2, LookaheadRule
 
 GATE = 0.54  # a gate stays within 1 - GATE and 1 + GATE, so that one weight gets at most 3.3 times another's share
 DT = (0.1, 1.0)  # initial step sizes of the slow net: its sequences are short
-META_SAMPLE = 8192  # weights whose gradient teaches the hypernetworks in one step
+META_SAMPLE = 32768  # weights whose gradient teaches the hypernetworks in one step
 
 
-class PerWeightFSG(GradientRule):
+class PerWeightFSG(LookaheadRule):
     """Fast and slow gradient generation (Chen et al., AAAI 2025, arXiv 2412.11777), with time as the sequence axis.
 
     For every weight, with g the straight-through gradient of the previous minibatch, r the root mean square of its
@@ -33,11 +32,11 @@ class PerWeightFSG(GradientRule):
     where "seen along M" means multiplied by its sign: a history and its mirror image are one, and whether the newest
     gradient agrees with its predecessors is there to read. The forward pass uses the look-ahead weights, and after the
     backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as momentum
-    with Nesterov's look-ahead and departs from it as far as the hypernetworks learn to. They ascend the inner product of
-    u with the gradient at the look-ahead weights, which is how the loss there depends on them.
+    with Nesterov's look-ahead and departs from it as far as the hypernetworks learn to. They ascend the inner product
+    of u with the gradient at the look-ahead weights, which is how the loss there depends on them.
 
-    `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient is
-    g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
+    `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient
+    is g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
     `embedding` the slow net does not know the layer. With optimizer "sgd" nothing is divided by r. Errors: FsgError for
     settings out of range and a model without binary layers.
 
@@ -59,7 +58,7 @@ class PerWeightFSG(GradientRule):
         embedding: bool = True,
         fast_lr: float = 1e-2,
         slow_lr: float = 1e-2,
-        hidden: int = 16,
+        hidden: int = 8,
         nonlinearity: str = "tanh",
         expand: int = 8,
         d_state: int = 4,
@@ -70,9 +69,7 @@ class PerWeightFSG(GradientRule):
             raise FsgError(f"alpha is {alpha:g}: it must be from 0 to 1")
         if history < 0:
             raise FsgError(f"the history length is {history}: it must be at least 0")
-        self.layers = list(binary_layers(model).values())
         weights = [layer.weight for layer in self.layers]
-        self.sizes = [weight.numel() for weight in weights]
         self.layer_of = torch.arange(len(weights)).repeat_interleave(torch.tensor(self.sizes)).to(weights[0].device)
         self.alpha = alpha if slow else 0.0
         self.decay = beta1 if history and slow else 0.0  # of the momentum
@@ -95,13 +92,6 @@ class PerWeightFSG(GradientRule):
         self.history = GradientHistory(max(history, 1), sum(self.sizes)).to(weights[0])
         self.mean = weights[0].new_zeros(sum(self.sizes))  # of all gradients
         self.square = weights[0].new_zeros(len(weights))  # of each layer's gradients, squared: their mean
-        self.leaf: Tensor | None = None  # the look-ahead weights, between lookahead() and step()
-
-    def _optimizer_parameters(self, model: nn.Module) -> list[nn.Parameter]:
-        latent = {id(layer.weight) for layer in binary_layers(model).values()}
-        if not latent:
-            raise FsgError("the model has no binary layer, so there is no gradient for FSG to learn")
-        return [parameter for parameter in model.parameters() if id(parameter) not in latent]
 
     def _layer_mean(self, values: Tensor, layer: Tensor) -> Tensor:
         """Values [n] of weights in the layers [n] -> their mean in each layer, [layers]."""
@@ -135,38 +125,24 @@ class PerWeightFSG(GradientRule):
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
-        lookahead = torch.cat([layer.weight.detach().flatten() for layer in self.layers])
+        lookahead = self.latent()
         count = int(self.history.count)
         if count:  # the first step only produces gradients
             self.rms = (self.square / (1 - BETA2**count)).sqrt() + torch.finfo(lookahead.dtype).tiny
             with torch.no_grad():
                 lookahead -= self.lr * self._direction(None)
-        self.leaf = lookahead.requires_grad_()
-        for layer, part in zip(self.layers, self.leaf.split(self.sizes), strict=True):
-            layer.lookahead = part.view_as(layer.weight)
-        try:
+        with self.lend(lookahead):
             yield
-        finally:
-            for layer in self.layers:
-                layer.lookahead = None
-
-    def gradients(self) -> list[Tensor]:
-        gradient = [] if self.leaf is None or self.leaf.grad is None else [self.leaf.grad]
-        return [*super().gradients(), *gradient]
 
     def step(self) -> None:
-        if self.leaf is None or self.leaf.grad is None:
-            raise RuntimeError("FSG.step() needs a backward pass of a loss computed inside FSG.lookahead()")
-        gradient = self.leaf.grad
+        lookahead, gradient = self.returned()
         if self.history.count:
             self._learn(gradient)
         with torch.no_grad():
-            for layer, part in zip(self.layers, self.leaf.split(self.sizes), strict=True):
-                layer.weight.copy_(part.view_as(layer.weight))
             self.mean.lerp_(gradient, 1 - self.decay)
             self.square.lerp_(self._layer_mean(gradient.square(), self.layer_of), 1 - BETA2)
             self.history.push(gradient)
-        self.leaf = None
+        self.move_to(lookahead)
         super().step()
 
     def _learn(self, gradient: Tensor) -> None:

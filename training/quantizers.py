@@ -32,22 +32,51 @@ class _Sign(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, polynomial: bool) -> Tensor:
         ctx.save_for_backward(x)
         ctx.polynomial = polynomial
-        return (x < 0).to(x.dtype).mul_(-2).add_(1)
+        if torch.compiler.is_compiling():  # a compiler fuses the plain formula, and may drop the addition of zero
+            return torch.where(x < 0, -1.0, 1.0).to(x.dtype)
+        positive = x + 0.0  # -0 becomes +0; two passes over the memory, where the plain formula takes four
+        return torch.copysign(x.new_ones(()), positive, out=positive)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        slope = (2 - 2 * x.abs()).clamp_(min=0) if ctx.polynomial else (x.abs() <= 1).to(x.dtype)
-        return grads[0] * slope, None
+        if ctx.polynomial:
+            return torch.rsub(x.abs(), 2, alpha=2).clamp_(min=0).mul_(grads[0]), None
+        bound = 1 + torch.finfo(x.dtype).eps  # the next number after 1: hardtanh's own bounds have no gradient
+        return torch.ops.aten.hardtanh_backward(grads[0], x, -bound, bound), None
 
 
-def sign(x: Tensor, gradient: str = "polynomial") -> Tensor:
+class _SharpenedSign(torch.autograd.Function):
+    """`_Sign` with the gradient of k tanh(t x): k t (1 - tanh(t x)^2) with k = max(1 / t, 1)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sharpness: float) -> Tensor:
+        ctx.sharpness = sharpness
+        return _Sign.forward(ctx, x, False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        slope = torch.tanh(x * ctx.sharpness).square_().neg_().add_(1).mul_(max(ctx.sharpness, 1.0))
+        return slope.mul_(grads[0]), None
+
+
+def sign(x: Tensor, gradient: str = "polynomial", sharpness: float = 0.1) -> Tensor:
     """Binarises activations of any shape to -1 and +1; zero becomes +1, as in Larq Compute Engine's LceQuantize.
 
     `gradient="clipped"`: 1 for |x| <= 1, else 0 (Courbariaux et al. 2016, arXiv 1602.02830).
     `gradient="polynomial"`: 2 - 2|x| for |x| <= 1, else 0 (Bi-Real Net, Liu et al. 2018, arXiv 1808.00278).
+    `gradient="ede"`: k t (1 - tanh(t x)^2) with t = `sharpness` and k = max(1 / t, 1), the error decay estimator of
+    IR-Net (Qin et al. 2020, arXiv 1909.10788); see `ede_sharpness`.
     """
+    if gradient == "ede":
+        return _SharpenedSign.apply(x, sharpness)
     return _Sign.apply(x, check_name(gradient, ACTIVATION_GRADIENTS, "activation gradient") == "polynomial")
+
+
+def ede_sharpness(progress: float) -> float:
+    """IR-Net's t after a share `progress` of the training, from 0 to 1: from 0.1, nearly straight-through, to 10."""
+    return 10 ** (2 * progress - 1)
 
 
 def dorefa(weight: Tensor) -> Tensor:
@@ -86,5 +115,27 @@ def scaled_sign(weight: Tensor) -> Tensor:
     return sign(weight, "clipped") * scale.view(-1, *[1] * (weight.dim() - 1))
 
 
-ACTIVATION_GRADIENTS = ("polynomial", "clipped")
-WEIGHT_QUANTIZERS: dict[str, Callable[[Tensor], Tensor]] = {"dorefa": dorefa, "scaled-sign": scaled_sign}
+def irnet(weight: Tensor, sharpness: float = 0.1) -> Tensor:
+    """Binarises [O, ...] latent weights to -c and +c with c a power of two for each output channel (Libra parameter
+    binarisation of IR-Net, Qin et al. 2020, arXiv 1909.10788).
+
+    Forward: v = (w - mean) / std over the channel, std with n - 1 as in the authors' code; q = c sign(v) with
+    c = 2^round(log2(mean|v|)). Zero becomes +c. Backward: `sign` with gradient "ede" at v; it flows on through the
+    standardisation, and c is a constant.
+    """
+    tiny = torch.finfo(weight.dtype).tiny
+    flat = weight.flatten(1)
+    centred = flat - flat.mean(1, keepdim=True)
+    variance = centred.square().sum(1, keepdim=True) / max(flat.shape[1] - 1, 1)
+    standardised = centred * variance.clamp(min=tiny).rsqrt()
+    # The floor is for channels of equal weights; others have at least 2 / sqrt(n).
+    scale = standardised.detach().abs().mean(1, keepdim=True).clamp(min=2**-16).log2().round().exp2()
+    return (sign(standardised, "ede", sharpness) * scale).view_as(weight)
+
+
+ACTIVATION_GRADIENTS = ("polynomial", "clipped", "ede")
+WEIGHT_QUANTIZERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "dorefa": dorefa,
+    "scaled-sign": scaled_sign,
+    "irnet": irnet,
+}

@@ -24,11 +24,12 @@ class Record:
 
     `rows` are those of metrics.csv: epoch, lr at its start, losses in nats (the training loss is the one descended),
     accuracies and flips as fractions, seconds of training since the start. `flips` are those of flips.csv: the share
-    of each binary layer's weights whose sign is another at the epoch's end than at its start.
+    of each binary layer's weights whose sign is another at the epoch's end than at its start. Without `writes`, it only
+    remembers.
     """
 
-    def __init__(self, config: Config, folder: Path) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: Config, folder: Path, *, writes: bool = True) -> None:
+        self.config, self.folder, self.writes = config, folder, writes
         self.rows: list[Row] = []
         self.flips: list[Row] = []
         self._events: Any = None
@@ -39,8 +40,9 @@ class Record:
         """Takes in an epoch, its rows of both tables, and writes them anew."""
         self.rows.append(row)
         self.flips.append(flips)
-        self.write_tables()
-        if self.config.tensorboard:
+        if self.writes:
+            self.write_tables()
+        if self.writes and self.config.tensorboard:
             self._write_events(row, flips)
 
     def write_tables(self) -> None:
@@ -49,16 +51,16 @@ class Record:
 
     def write_results(self) -> None:
         """Writes the tables and curves.png of the epochs so far, if there are any."""
-        if self.rows:
+        if self.rows and self.writes:
             self.write_tables()
             title = f"{self.config.model}, {self.config.method}, {self.config.dataset}"
             plot_curves(self.rows, self.folder / "curves.png", title)
 
-    def write_summary(self, more: dict[str, Any]) -> dict[str, Any]:
-        """Writes summary.json, with what only the caller knows in `more`, and returns its content."""
+    def summary(self, more: dict[str, Any]) -> dict[str, Any]:
+        """What summary.json tells of the epochs so far, and what only the caller knows."""
         last, best = self.rows[-1], max(self.rows, key=lambda row: row["test_accuracy"])
         names = ("method", "variant", "model", "dataset", "seed", "activation_bits")
-        summary = {
+        return {
             **{name: getattr(self.config, name) for name in names},
             "epochs": len(self.rows),
             "train_loss": last["train_loss"],
@@ -68,9 +70,17 @@ class Record:
             "seconds": last["seconds"],
             **more,
         }
-        with replacing(self.folder / "summary.json") as temporary:
-            temporary.write_text(json.dumps(summary, indent=2) + "\n")
-        return summary
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes summary.json, by which others see that the run has ended."""
+        if self.writes:
+            with replacing(self.folder / "summary.json") as temporary:
+                temporary.write_text(json.dumps(summary, indent=2) + "\n")
+
+    def remove_summary(self) -> None:
+        """Before the run goes on: no summary may speak of fewer epochs."""
+        if self.writes:
+            (self.folder / "summary.json").unlink(missing_ok=True)
 
     def epochs_without_gain(self) -> int:
         """How many epochs have passed since the one with the lowest test loss."""

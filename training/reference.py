@@ -13,9 +13,8 @@ from fsg import FsgError
 from fsg.training.config import check_name
 from fsg.training.history import GradientHistory
 from fsg.training.hypernet import NONLINEARITIES, FastNet, SlowNet
-from fsg.training.layers import binary_layers
 from fsg.training.quantizers import dorefa, dorefa_level, dorefa_slope
-from fsg.training.rules import BETA2, GradientRule
+from fsg.training.rules import BETA2, LookaheadRule
 
 EPS = 1e-8  # stands beside the root of Adam's uncorrected squares
 
@@ -33,7 +32,7 @@ class Generated:
     weight: list[Tensor]
 
 
-class ReferenceFSG(GradientRule):
+class ReferenceFSG(LookaheadRule):
     """Fast and slow gradient generation (Chen et al., AAAI 2025, arXiv 2412.11777), as its published code has it.
 
     For every binary layer, with G the gradient of the previous minibatch with respect to the layer's binary weights, p
@@ -55,6 +54,8 @@ class ReferenceFSG(GradientRule):
     binary layers or with another quantiser than "dorefa".
     """
 
+    lends = "binary"
+
     def __init__(
         self,
         model: nn.Module,
@@ -75,12 +76,6 @@ class ReferenceFSG(GradientRule):
         d_state: int = 16,
         d_conv: int = 8,
     ) -> None:
-        self.layers = list(binary_layers(model).values())
-        if not self.layers:
-            raise FsgError("the model has no binary layer, so there is no gradient for FSG to learn")
-        for layer in self.layers:
-            if layer.quantizer != "dorefa":
-                raise FsgError(f"the reference variant of FSG has no quantiser {layer.quantizer!r}: use dorefa")
         if optimizer != "adam":
             raise FsgError(f"the reference variant of FSG is defined with Adam, not {optimizer}: use optimizer adam")
         if not 0 <= alpha <= 1:
@@ -89,12 +84,12 @@ class ReferenceFSG(GradientRule):
             raise FsgError(f"the history length is {history}: it must be at least 0")
         activation = NONLINEARITIES[check_name(nonlinearity, NONLINEARITIES, "nonlinearity")]
         super().__init__(model, lr=lr, beta1=beta1, weight_decay=weight_decay)
+        self.require_quantizer("dorefa")
         self.alpha = alpha
         self.embedding = embedding
         weights = [layer.weight for layer in self.layers]
         biases = [getattr(layer, "bias", None) for layer in self.layers]
         self.biases: list[nn.Parameter] = [bias for bias in biases if bias is not None]
-        self.sizes = [weight.numel() for weight in weights]
 
         self.fast = FastNet(hidden, activation).to(weights[0])
         groups = [{"params": list(self.fast.parameters()), "lr": fast_lr}]
@@ -111,11 +106,9 @@ class ReferenceFSG(GradientRule):
         # Between lookahead() and step():
         self.generated: Generated | None = None  # from the second step on
         self.binary: Tensor | None = None  # the binary weights, all layers flat, as a function of the hypernetworks
-        self.leaf: Tensor | None = None  # the same values cut off: the layers compute with them
 
-    def split(self, flat: Tensor) -> list[Tensor]:
-        """Values of all binary weights, [N] -> one tensor per layer, in the shape of its weights."""
-        return [part.view(layer.weight.shape) for part, layer in zip(flat.split(self.sizes), self.layers, strict=True)]
+    def _optimizer_parameters(self, model: nn.Module) -> list[nn.Parameter]:
+        return list(model.parameters())  # Adam moves the latent weights too
 
     def _slow_gradients(self) -> Tensor:
         """[N]; the layers' sequences are one batch for the slow net."""
@@ -145,32 +138,22 @@ class ReferenceFSG(GradientRule):
         if self.history.count:
             self.generated = self._generate()
             weights = self.generated.weight
-        self.binary = torch.cat([dorefa(weight).flatten() for weight in weights])
-        self.leaf = self.binary.detach().requires_grad_()
+        self.binary = self.join([dorefa(weight) for weight in weights])
         own = [bias.data for bias in self.biases]
-        for layer, part in zip(self.layers, self.split(self.leaf), strict=True):
-            layer.binary = part
         for bias, direction in zip(self.biases, self.bias_directions, strict=True):
             bias.data = bias.data - self.lr * direction
         try:
-            yield
+            with self.lend(self.binary):
+                yield
         finally:
-            for layer in self.layers:
-                layer.binary = None
             for bias, data in zip(self.biases, own, strict=True):
                 bias.data = data
 
-    def gradients(self) -> list[Tensor]:
-        gradient = [] if self.leaf is None or self.leaf.grad is None else [self.leaf.grad]
-        return [*super().gradients(), *gradient]
-
     def step(self) -> None:
-        if self.binary is None or self.leaf is None or self.leaf.grad is None:
-            raise RuntimeError("FSG.step() needs a backward pass of a loss computed inside FSG.lookahead()")
-        gradient = self.leaf.grad
+        _, gradient = self.returned()
         used = self.generated.weight if self.generated else [layer.weight for layer in self.layers]
-        self.levels = torch.cat([dorefa_level(weight.detach()).flatten() for weight in used])
-        if self.generated:
+        self.levels = self.join([dorefa_level(weight.detach()) for weight in used])
+        if self.generated and self.binary is not None:
             self.binary.backward(gradient)
             self.meta_optimizer.step()
             self.meta_optimizer.zero_grad()

@@ -7,15 +7,17 @@ loss.backward()
 rule.step()
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fsg import FsgError
 from fsg.training.config import check_name
-from fsg.training.layers import binary_layers
+from fsg.training.layers import binary_layers, sharpened
+from fsg.training.quantizers import ede_sharpness
 
 BETA2 = 0.999  # decay of the squared gradients, as everywhere in Adam
 
@@ -24,11 +26,9 @@ class GradientRule:
     """Updates all parameters of a model; `lr` and `progress` may be assigned between steps.
 
     `optimizer` is "adam" (betas `beta1` and 0.999) or "sgd" (momentum `beta1`). `weight_decay` is the L2 penalty of all
-    parameters but the latent weights of binary layers. `progress` is the share of the training that has passed, for
-    methods that change with it.
+    parameters but the latent weights of binary layers. `progress` is the share of the training that has passed; the
+    gradients of IR-Net's quantisers change with it.
     """
-
-    progress: float = 0.0
 
     def __init__(
         self, model: nn.Module, *, lr: float, optimizer: str = "adam", beta1: float = 0.9, weight_decay: float = 0.0
@@ -46,6 +46,8 @@ class GradientRule:
         else:
             self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=beta1)
         self.adaptive = optimizer == "adam"
+        self.sharpened = sharpened(model)
+        self.progress = 0.0
 
     def _optimizer_parameters(self, model: nn.Module) -> list[nn.Parameter]:
         """The parameters that the ordinary optimizer updates."""
@@ -59,6 +61,16 @@ class GradientRule:
     def lr(self, value: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = value
+
+    @property
+    def progress(self) -> float:
+        return self._progress
+
+    @progress.setter
+    def progress(self, value: float) -> None:
+        self._progress = value
+        for module in self.sharpened:
+            module.sharpness = ede_sharpness(value)
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
@@ -90,3 +102,74 @@ class GradientRule:
 
 class STE(GradientRule):
     """Plain straight-through estimation: the quantiser's own gradient goes to an ordinary optimizer."""
+
+
+class LookaheadRule(GradientRule):
+    """A rule that moves the latent weights itself: the forward passes compute with weights that it lends the layers.
+
+    All binary layers' weights form one flat tensor, [N]. What is lent are latent weights, or with
+    `lends = "binary"` the binary weights themselves. Raises FsgError for a model without binary layers.
+    """
+
+    lends = "lookahead"  # the attribute of BinaryLayer that takes them
+
+    def __init__(
+        self, model: nn.Module, *, lr: float, optimizer: str = "adam", beta1: float = 0.9, weight_decay: float = 0.0
+    ) -> None:
+        self.layers = list(binary_layers(model).values())
+        if not self.layers:
+            raise FsgError("the model has no binary layer, so there is no gradient to learn")
+        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, weight_decay=weight_decay)
+        self.sizes = [layer.weight.numel() for layer in self.layers]
+        self.leaf: Tensor | None = None  # the lent weights [N], between lookahead() and step()
+
+    def _optimizer_parameters(self, model: nn.Module) -> list[nn.Parameter]:
+        latent = {id(layer.weight) for layer in self.layers}
+        return [parameter for parameter in model.parameters() if id(parameter) not in latent]
+
+    def require_quantizer(self, name: str) -> None:
+        """Raises FsgError unless every binary layer has this weight quantiser."""
+        for layer in self.layers:
+            if layer.quantizer != name:
+                raise FsgError(f"{type(self).__name__} is not defined for the quantiser {layer.quantizer}: use {name}")
+
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """Values of all binary weights, [N] -> one tensor per layer, in the shape of its weights."""
+        return [part.view(layer.weight.shape) for part, layer in zip(flat.split(self.sizes), self.layers, strict=True)]
+
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat([tensor.flatten() for tensor in tensors])
+
+    def latent(self) -> Tensor:
+        """A copy of all latent weights, [N]."""
+        return self.join([layer.weight.detach() for layer in self.layers])
+
+    @contextmanager
+    def lend(self, flat: Tensor) -> Iterator[None]:
+        """While it is entered, the binary layers compute with the values of `flat` [N]."""
+        self.leaf = flat.detach().requires_grad_()
+        for layer, part in zip(self.layers, self.split(self.leaf), strict=True):
+            setattr(layer, self.lends, part)
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                setattr(layer, self.lends, None)
+
+    def gradients(self) -> list[Tensor]:
+        gradient = [] if self.leaf is None or self.leaf.grad is None else [self.leaf.grad]
+        return [*super().gradients(), *gradient]
+
+    def returned(self) -> tuple[Tensor, Tensor]:
+        """The lent weights and the gradient of the last backward pass with respect to them, [N] each."""
+        if self.leaf is None or self.leaf.grad is None:
+            raise RuntimeError("step() needs a backward pass of a loss computed inside lookahead()")
+        return self.leaf, self.leaf.grad
+
+    @torch.no_grad()
+    def move_to(self, flat: Tensor) -> None:
+        """Makes `flat` [N] the latent weights, and forgets the lent ones."""
+        for layer, part in zip(self.layers, self.split(flat), strict=True):
+            layer.weight.copy_(part)
+        self.leaf = None

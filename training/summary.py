@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fsg.training.binarize import float_layers
 from fsg.training.layers import BinaryLayer
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 class LayerSummary:
     """One layer for a batch of one: parameter counts, bytes of its weights when packed, multiply-accumulates (MACs).
 
-    MACs are binary where both the weights and the input are -1 or +1, so that XNOR and popcount can do them.
+    MACs are binary where both the weights and the input are -1 or +1, so that XNOR and popcount can do them. `role`
+    says why `binarize` left a layer float, else it is empty.
     """
 
     name: str
@@ -27,11 +29,13 @@ class LayerSummary:
     memory_bytes: int
     binary_macs: int
     float_macs: int
+    role: str = ""
 
 
 def summarize(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerSummary]:
     """The layers of a model that hold parameters, in the order in which they run on an image of `shape` (C, H, W)."""
     rows: list[LayerSummary] = []
+    roles = float_layers(model)
 
     def record(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -52,6 +56,7 @@ def summarize(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerSummar
                     memory_bytes=-(-binary // 8) + 4 * floats,
                     binary_macs=macs if bitwise else 0,
                     float_macs=0 if bitwise else macs,
+                    role=roles.get(name, ""),
                 )
             )
 
@@ -71,14 +76,16 @@ def summarize(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerSummar
 
 
 def summary_table(rows: list[LayerSummary]) -> "Table":
-    """One line per layer and the totals; memory in bytes, MACs in thousands."""
+    """One line per layer and the totals; memory in bytes, MACs in thousands; why `binarize` left layers float."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
+    table.add_column("layer", min_width=max((len(row.name) for row in rows), default=0))
     table.add_column("type")
     for column in ("output", "1-bit params", "32-bit params", "memory B", "binary kMAC", "float kMAC"):
         table.add_column(column, justify="right")
+    if any(row.role for row in rows):
+        table.add_column("float because")
 
     def figures(rows: list[LayerSummary]) -> list[str]:
         counts = ("binary_parameters", "float_parameters", "memory_bytes")
@@ -89,7 +96,7 @@ def summary_table(rows: list[LayerSummary]) -> "Table":
         ]
 
     for row in rows:
-        table.add_row(row.name, row.type, "x".join(map(str, row.output_shape)), *figures([row]))
+        table.add_row(row.name, row.type, "x".join(map(str, row.output_shape)), *figures([row]), row.role)
     table.add_section()
     table.add_row("total", "", "", *figures(rows), style="bold")
     return table

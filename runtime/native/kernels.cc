@@ -3,10 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
+#include "processor.h"
 #include "reference.h"
 
 #if defined(__aarch64__)
@@ -131,28 +128,6 @@ void FreePlan(ConvPlan* plan) {
   free(plan->padded);
   *plan = ConvPlan{};
 }
-
-#if defined(__x86_64__)
-namespace {
-
-enum Level { kBaseline, kAvx2, kAvx512 };
-
-// Read by hand: __builtin_cpu_supports says no to everything in this toolchain's libraries.
-Level ProcessorLevel() {
-  unsigned a, b, c, d;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return kBaseline;
-  unsigned saved_low, saved_high;
-  __asm__("xgetbv" : "=a"(saved_low), "=d"(saved_high) : "c"(0));
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return kBaseline;
-  constexpr unsigned kYmm = 0x6, kZmm = 0xe6;  // register state the operating system saves
-  if ((saved_low & kYmm) != kYmm || !(b & bit_AVX2)) return kBaseline;
-  constexpr unsigned kFoundation = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ;
-  const bool has_avx512 = (b & kFoundation) == kFoundation && (c & bit_AVX512BITALG);
-  return (saved_low & kZmm) == kZmm && has_avx512 ? kAvx512 : kAvx2;
-}
-
-}  // namespace
-#endif
 
 const Kernels* FindKernels(const char* name) {
   const bool best = strcmp(name, "auto") == 0;

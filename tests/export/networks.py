@@ -69,6 +69,18 @@ def head(channels: int) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 7)]
 
 
+class Functions(nn.Module):
+    """Joined channels and a mean that flattens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.sign = nn.Conv2d(3, 5, 1), BinaryConv2d(8, 6, 3, padding=1), BinaryActivation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat([x, self.a(x)], 1)
+        return torch.cat([self.b(self.sign(joined)), joined], 1).mean((2, 3))
+
+
 def random_network(seed: int, *, one_bit: bool = True) -> tuple[nn.Module, tuple[int, int, int]]:
     """A sequential network that ends in logits, and its input shape."""
     rng = np.random.default_rng(seed)
@@ -93,7 +105,7 @@ def random_network(seed: int, *, one_bit: bool = True) -> tuple[nn.Module, tuple
                 if min(height, width) > reach + 1 and rng.random() < 0.3:
                     layers.append(nn.MaxPool2d(2, 1))
                     height, width = height - 1, width - 1
-            quantizer = pick("dorefa", "scaled-sign")
+            quantizer = pick("dorefa", "scaled-sign", "irnet")
             layers.append(BinaryConv2d(*size, quantizer=quantizer, padding_value=pick(1.0, 1.0, 0.0, -1.0)))
         channels = new
         height, width = ((n + 2 * padding - reach) // stride + 1 for n in (height, width))

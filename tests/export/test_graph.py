@@ -12,6 +12,7 @@ from fsg.export import graph as g
 from fsg.export.graph import trace
 from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from fsg.training.models import build_model
+from fsg.training.quantizers import WEIGHT_QUANTIZERS
 
 FLAT = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
@@ -42,6 +43,23 @@ class Function(nn.Module):
         ([nn.ReLU()], [g.Relu]),
         ([nn.MaxPool2d(2)], [g.MaxPool]),
         ([nn.MaxPool2d((3, 2), (1, 2))], [g.MaxPool]),
+        ([nn.ReLU(), nn.MaxPool2d(3, 2, 1)], [g.Relu, g.MaxPool]),
+        ([nn.MaxPool2d((2, 4), (2, 1), (0, 2))], [g.MaxPool]),
+        ([nn.MaxPool2d((3, 2), 2, ceil_mode=True)], [g.MaxPool]),
+        ([nn.AvgPool2d((3, 2), (1, 2))], [g.AveragePool]),
+        ([nn.AvgPool2d(3, 2, 1)], [g.AveragePool]),
+        ([nn.AdaptiveAvgPool2d((3, 7))], [g.AveragePool]),
+        ([nn.ReLU(), nn.AdaptiveAvgPool2d((9, 8))], [g.Relu]),
+        ([nn.AdaptiveAvgPool2d((1, None))], [g.AveragePool]),
+        ([nn.MaxPool2d(4), nn.Flatten(), nn.Linear(24, 5)], [g.MaxPool, g.Reshape, g.Dense]),
+        ([Function(lambda x: F.max_pool2d(x, 3, 2, padding=1))], [g.MaxPool]),
+        ([Function(lambda x: F.avg_pool2d(x, (3, 2), 2))], [g.AveragePool]),
+        ([Function(lambda x: F.adaptive_avg_pool2d(F.dropout(x, 0.5, False), (1, 1)))], [g.MeanPool]),
+        ([Function(lambda x: x.mean((2, 3)))], [g.MeanPool]),
+        ([Function(lambda x: torch.mean(x, [2, 3], keepdim=True))], [g.MeanPool]),
+        ([Function(lambda x: x.view(x.size(0), -1))], [g.Reshape]),
+        ([Function(lambda x: x.reshape(x.shape[0], x.shape[1] * 72))], [g.Reshape]),
+        ([Function(lambda x: torch.cat([x, x, F.relu(x)], dim=1))], [g.Relu, g.Concat]),
         ([nn.AdaptiveAvgPool2d(1)], [g.MeanPool]),
         ([nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten()], [g.MeanPool, g.Reshape]),
         ([*FLAT, nn.Linear(6, 5)], [g.MeanPool, g.Reshape, g.Dense]),
@@ -83,7 +101,7 @@ def test_the_real_networks_with_their_layers_names(bits):
     np.testing.assert_allclose(result(graph, x), outputs(model, x), rtol=1e-4)
 
 
-@pytest.mark.parametrize("quantizer", ["dorefa", "scaled-sign"])
+@pytest.mark.parametrize("quantizer", WEIGHT_QUANTIZERS)
 def test_weights_of_zero_keep_their_quantised_sign(quantizer):
     model = nn.Sequential(BinaryConv2d(4, 3, 3, quantizer=quantizer)).eval()
     with torch.no_grad():
@@ -91,6 +109,22 @@ def test_weights_of_zero_keep_their_quantised_sign(quantizer):
         model[0].weight[1] = 0
     x = images(2, 4, 5, 5)
     assert_same(result(trace(model, (4, 5, 5)), x), outputs(model, x))
+
+
+@pytest.mark.parametrize("quantizer", WEIGHT_QUANTIZERS)
+def test_signs_and_scale_are_those_of_the_quantised_weights(quantizer):
+    torch.manual_seed(0)
+    model = nn.Sequential(BinaryActivation("ede"), BinaryConv2d(4, 5, 3, quantizer=quantizer)).eval()
+    with torch.no_grad():
+        model[1].weight += 0.05  # so that standardising moves signs
+    for module in model:
+        module.sharpness = 7.0  # as in the midst of a training
+    graph = trace(model, (4, 6, 7))
+    conv = graph.nodes[-1]
+    weight = model[1].binary_weight().detach().numpy()
+    np.testing.assert_array_equal(conv.signs() * conv.scale[:, None, None, None], weight)
+    x = torch.randn(3, 4, 6, 7)
+    assert_same(result(graph, x), outputs(model, x))
 
 
 def test_weights_in_channels_last_order():
@@ -188,19 +222,19 @@ def refusal(model: nn.Module, shape: tuple[int, int, int] = (3, 8, 8)) -> str:
     [
         nn.Softmax(1),
         nn.PReLU(),
-        nn.AvgPool2d(2),
+        nn.AvgPool2d(2, padding=1, count_include_pad=False),
+        nn.AvgPool2d(2, divisor_override=3),
+        nn.AvgPool2d(3, 2, ceil_mode=True),
         nn.ConvTranspose2d(3, 3, 3),
         nn.Conv2d(3, 3, 3, padding="same"),
         nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"),
-        nn.MaxPool2d(3, 2, 1),
         nn.MaxPool2d(3, 2, ceil_mode=True),
         nn.MaxPool2d(2, dilation=2),
         nn.MaxPool2d(2, return_indices=True),
-        nn.AdaptiveAvgPool2d(2),
-        nn.AdaptiveAvgPool2d((1, None)),
+        nn.AdaptiveAvgPool2d(5),
+        nn.AdaptiveAvgPool2d((1, 9)),
         nn.BatchNorm2d(3, track_running_stats=False),
         nn.InstanceNorm2d(3),
-        nn.Flatten(),
         nn.Flatten(2),
         nn.Linear(8, 8),
         BinaryLinear(8, 8),
@@ -222,16 +256,20 @@ def test_a_layer_without_counterpart_is_named(layer):
     ("function", "name"),
     [
         (lambda x: torch.softmax(x, 1), "softmax"),
-        (lambda x: x.mean((2, 3)), "mean"),
+        (lambda x: x.mean(1, keepdim=True), "mean"),
+        (lambda x: torch.mean(x), "mean"),
         (lambda x: x + 1, "add"),
         (lambda x: torch.add(x, x, alpha=2), "add"),
         (lambda x: x * x, "mul"),
         (lambda x: torch.cat([x, x]), "cat"),
+        (lambda x: F.dropout(x, 0.5), "dropout"),
         (lambda x: x.chunk(3, 1)[0], "chunk"),
-        (lambda x: x.view(x.size(0), -1), "size"),
-        (lambda x: x.flatten(1), "flatten"),
+        (lambda x: torch.cat([x, x], 2), "cat"),
+        (lambda x: x.view(x.size(0), 3, -1), "view"),
+        (lambda x: x + x.size(0), "add"),
         (lambda x: torch.flatten(x), "flatten"),
-        (lambda x: F.max_pool2d(x, 2), "max_pool2d"),
+        (lambda x: F.max_pool2d(x, 2, dilation=2), "max_pool2d"),
+        (lambda x: F.avg_pool2d(x, 2, divisor_override=3), "avg_pool2d"),
         (lambda x: x + x.mean(1, keepdim=True), "mean"),
     ],
 )

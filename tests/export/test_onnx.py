@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from networks import assert_same, exact, head, images, outputs, random_network
+import torch
+from networks import Functions, assert_same, exact, head, images, outputs, random_network
 from torch import nn
 
 from fsg import FsgError
@@ -16,6 +17,7 @@ from fsg.export.passes import simplify
 from fsg.runtime.metadata import read_metadata
 from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from fsg.training.models import build_model
+from fsg.training.quantizers import WEIGHT_QUANTIZERS
 
 
 def export(model, shape, metadata=None):
@@ -40,6 +42,31 @@ def test_random_networks_give_pytorchs_logits(one_bit):
         onnx.checker.check_model(proto, full_check=True)
         assert {entry.domain for entry in proto.opset_import} == {""}
         assert {node.domain for node in proto.graph.node} == {""}
+
+
+@pytest.mark.parametrize("quantizer", WEIGHT_QUANTIZERS)
+@pytest.mark.parametrize("bits", [1, 32])
+def test_freshly_drawn_weights_of_every_quantiser(quantizer, bits):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 9, 3), BinaryActivation() if bits == 1 else nn.ReLU()]
+    conv = BinaryConv2d(9, 8, 3, padding=1, quantizer=quantizer, padding_value=float(bits == 1))
+    model = nn.Sequential(*layers, conv, nn.BatchNorm2d(8), *head(8)).eval()
+    x = torch.randn(4, 3, 8, 8)
+    assert_same(scores(export(model, (3, 8, 8))[1], x), outputs(model, x))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.MaxPool2d(3, 2, 1), nn.AvgPool2d((3, 2), 1, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 7)],
+        [Functions()],
+    ],
+    ids=["pools", "functions"],
+)
+def test_pools_and_functions(layers):
+    model = exact(nn.Sequential(*layers))
+    x = images(4, 3, 9, 7)
+    assert_same(scores(export(model, (3, 9, 7))[1], x), outputs(model, x))
 
 
 @pytest.mark.parametrize("bits", [1, 32])

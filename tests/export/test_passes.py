@@ -164,6 +164,27 @@ def test_a_sign_that_something_else_reads_stays():
     assert_kept(graph, moved, images(4, 3, 6, 6))
 
 
+@pytest.mark.parametrize("size", [6, 7, 8, 9])
+@pytest.mark.parametrize("before", [[], [nn.ReLU()], [BinaryActivation()]], ids=["any", "relu", "sign"])
+def test_pools_are_padded_by_a_node_of_their_own(size, before):
+    for pool in (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 5), (1, 3), (1, 2)), nn.AvgPool2d(3, 2, (0, 1))):
+        graph = sequence(*before, pool, shape=(3, size, 8))
+        after = passes.pad_before_pool(graph)
+        assert_kept(graph, after, images(4, 3, size, 8))
+        padded = [node for node in after.nodes if isinstance(node, g.Pad)]
+        zero = isinstance(pool, nn.AvgPool2d) or (before and isinstance(before[0], nn.ReLU))
+        assert len(padded) == 1 and (padded[0].value == 0) == bool(zero)
+    assert kinds(passes.pad_before_pool(sequence(nn.MaxPool2d(2)))) == [g.MaxPool]
+
+
+def test_a_sign_moves_behind_a_padded_pool():
+    graph = sequence(BinaryActivation(), nn.MaxPool2d(3, 2, 1), BinaryConv2d(3, 5, 3))
+    moved = passes.sign_last(graph)
+    assert kinds(moved) == [g.MaxPool, g.Sign, g.BinaryConv]
+    assert_kept(graph, moved, images(4, 3, 9, 8))
+    assert_kept(graph, lower(moved), images(4, 3, 9, 8))
+
+
 # --- for Larq Compute Engine ------------------------------------------------------------------------------
 
 

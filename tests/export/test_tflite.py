@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from networks import assert_same, exact, head, images, outputs, random_network
+from networks import Functions, assert_same, exact, head, images, outputs, random_network
 from torch import nn
 
 from fsg import FsgError
@@ -98,6 +98,29 @@ def cases():
         "groups": (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3, 2, 1, groups=2)), (8, 8), 0, 2),
         "depthwise": (nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, 2, 1, groups=8)), (8, 8), 0, 2),
     }
+    for height, width in ((8, 8), (9, 7)):
+        size = f"{height}x{width}"
+        conv = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+        last = SIGN(), BinaryConv2d(8, 8, 3, padding=1)
+        found |= {
+            f"padded-pool-{size}": (nn.Sequential(*conv, nn.MaxPool2d(3, 2, 1), *last), (height, width), 1, 1),
+            f"padded-relu-pool-{size}": (nn.Sequential(*conv, nn.ReLU(), nn.MaxPool2d(3, 2, 1)), (height, width), 0, 1),
+            f"padded-sign-pool-{size}": (
+                nn.Sequential(SIGN(), nn.MaxPool2d(3, 2, 1), BinaryConv2d(3, 8, 1)),
+                (height, width),
+                1,
+                0,
+            ),
+            f"average-{size}": (nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.AvgPool2d(2, 1)), (height, width), 0, 0),
+            f"flatten-{size}": (nn.Sequential(nn.Flatten(), nn.Linear(3 * height * width, 7)), (height, width), 0, 0),
+            f"sign-flatten-{size}": (
+                nn.Sequential(SIGN(), nn.Flatten(), BinaryLinear(3 * height * width, 7)),
+                (height, width),
+                1,
+                0,
+            ),
+            f"functions-{size}": (Functions(), (height, width), 1, 1),
+        }
     for seed in (5, 8, 12, 28, 31, 43, 44, 46):  # three channels, and no padding that would be refused
         model, (_, *size) = random_network(seed)
         found[f"random-{seed}"] = model, tuple(size), None, None

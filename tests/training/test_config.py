@@ -65,21 +65,21 @@ def test_files_that_are_refused(tmp_path, text, message):
     ],
 )
 def test_assignments(text, settings):
-    assert parse_assignment(text) == settings
+    assert parse_assignment(text, "here") == settings
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs", "--set epochs: write key=value"),
-        ("ephocs=3", "--set ephocs=3: unknown key 'ephocs'; did you mean epochs?"),
+        ("epochs", "here: 'epochs' is no setting; write key=value"),
+        ("ephocs=3", "here: unknown key 'ephocs'; did you mean epochs?"),
         ("slow=off", "slow is 'off'; it must be of type bool"),
         ("method=2", "method is 2; it must be of type str"),
     ],
 )
 def test_assignments_that_are_refused(text, message):
     with pytest.raises(FsgError) as error:
-        parse_assignment(text)
+        parse_assignment(text, "here")
     assert message in str(error.value)
 
 

@@ -18,11 +18,13 @@ from fsg.training.average import AveragedModel
 from fsg.training.checkpoint import open_run, read_checkpoint
 from fsg.training.config import Config, load_config, save_config
 from fsg.training.data import load_dataset
+from fsg.training.distributed import Processes
+from fsg.training.feed import Normalizer
 from fsg.training.layers import BinaryConv2d, binary_layers
 from fsg.training.loop import learning_rate
 from fsg.training.models import build_float_model, build_model
 from fsg.training.normalization import NORMALIZATIONS, normalization
-from fsg.training.objective import Objective
+from fsg.training.objective import Objective, load_teacher
 from fsg.training.record import count_flips, signs
 
 
@@ -164,11 +166,10 @@ def test_normalization(tiny_npz):
 
 @pytest.mark.parametrize("method", ["ste", "fsg"])
 def test_deterministic_runs_are_the_same(trained, method):
-    first, second = (trained(name, method=method, seed=3)[0] for name in ("first", "second"))
+    first, second, other = (trained(f"run{i}", method=method, seed=seed)[0] for i, seed in enumerate((3, 3, 4)))
     assert torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == 1
     assert_same(read_checkpoint(first), read_checkpoint(second))
-    other = read_checkpoint(trained("other", method=method, seed=4)[0])
-    assert not torch.equal(other["model"]["conv1.weight"], read_checkpoint(first)["model"]["conv1.weight"])
+    assert not torch.equal(*(read_checkpoint(folder)["model"]["conv1.weight"] for folder in (first, other)))
 
 
 def test_a_run_that_stops_for_its_time_goes_on_exactly(trained):
@@ -176,6 +177,7 @@ def test_a_run_that_stops_for_its_time_goes_on_exactly(trained):
     whole, whole_summary, _ = trained("whole", **settings)
     folder, summary, _ = trained("parts", **settings, max_minutes=1e-6)
     assert (summary["stopped"], summary["epochs"]) == ("max_minutes", 1)
+    assert not (folder / "summary.json").exists()
     for epochs in (2, 3):
         _, summary, text = trained("parts", load_config(folder / "config.toml"))
         assert summary["epochs"] == epochs and f"after epoch {epochs - 1}" in text
@@ -192,8 +194,8 @@ def test_the_average_is_tested_and_exported_and_the_weights_are_kept(trained):
     run = open_run(folder)
     assert all(torch.equal(value, checkpoint["model"][name]) for name, value in run.model.state_dict().items())
     data = load_dataset(run.config.dataset)
-    images = loop.Normalizer(run.data, torch.device("cpu"))(data.x_test)
-    assert loop.evaluate(run.model, images, torch.from_numpy(data.y_test))[1] == summary["test_accuracy"]
+    images = Normalizer(run.data, torch.device("cpu"))(data.x_test)
+    assert loop.evaluate(run.model, images, torch.from_numpy(data.y_test), Processes())[1] == summary["test_accuracy"]
 
 
 def test_more_epochs_and_what_the_folder_then_says(trained):
@@ -242,7 +244,7 @@ def test_patience(trained, monkeypatch):
     assert (summary["stopped"], summary["epochs"]) == ("", 5)
 
 
-def test_a_teacher(trained, tmp_path):
+def test_a_teacher(trained, tmp_path, monkeypatch):
     torch.manual_seed(1)
     torch.save(build_float_model("resnet20", classes=10).state_dict(), tmp_path / "teacher.pth")
     folder, _, text = trained("run", teacher=str(tmp_path / "teacher.pth"), teacher_weight=1.0)
@@ -253,8 +255,18 @@ def test_a_teacher(trained, tmp_path):
     assert not torch.equal(read_checkpoint(plain)["model"]["fc.weight"], content["model"]["fc.weight"])
     with pytest.raises(FsgError, match=r"teacher .*nowhere.pth: no such file"):
         trained("missing", teacher=str(tmp_path / "nowhere.pth"))
-    with pytest.raises(FsgError, match=r"teacher: my:net has no full-precision twin"):
-        loop.load_teacher(Config(model="my:net", teacher="a.pth"), 10, 3)
+    (tmp_path / "user_nets.py").write_text(
+        "from torch import nn\nfrom fsg.training.layers import BinaryLinear\n"
+        "def net(num_classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(12, num_classes))\n"
+        "def binary(num_classes):\n    return nn.Sequential(nn.Flatten(), BinaryLinear(12, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save({"1.weight": torch.ones(5, 12), "1.bias": torch.zeros(5)}, tmp_path / "net.pth")
+    weights = str(tmp_path / "net.pth")
+    teacher = load_teacher(Config(model="user_nets:net", teacher=weights), 5, (3, 2, 2))
+    assert teacher(torch.ones(1, 3, 2, 2)).tolist() == [[12] * 5]
+    with pytest.raises(FsgError, match="user_nets:binary makes a binary network"):
+        load_teacher(Config(model="user_nets:binary", teacher=weights), 5, (3, 2, 2))
 
 
 @pytest.mark.parametrize("where", ["training", "test"])

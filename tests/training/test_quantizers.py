@@ -6,7 +6,7 @@ import torch
 
 from fsg import FsgError
 from fsg.training.layers import BinaryActivation
-from fsg.training.quantizers import dorefa, scaled_sign, sign
+from fsg.training.quantizers import WEIGHT_QUANTIZERS, dorefa, scaled_sign, sign
 
 
 def test_dorefa_is_that_of_the_published_code(golden):
@@ -30,6 +30,22 @@ def test_sign_of_both_zeros_is_plus_one():
     assert sign(torch.tensor([0.0, -0.0, -1e-30, 1e-30])).tolist() == [1, 1, -1, 1]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("gradient", ["polynomial", "clipped"])
+def test_sign_is_the_plain_formula_to_the_last_bit(gradient, dtype):
+    torch.manual_seed(0)
+    after_one = 1 + torch.finfo(dtype).eps
+    edges = torch.tensor([0.0, -0.0, 1, -1, after_one, -after_one], dtype=dtype)
+    x = torch.cat([edges, torch.randn(2, 5, 3, 7).to(dtype).flatten()]).requires_grad_()
+    upstream = torch.randn(len(x)).to(dtype)
+    y = sign(x, gradient)
+    y.backward(upstream)
+    size = x.detach().abs()
+    slope = (2 - 2 * size).clamp(min=0) if gradient == "polynomial" else (size <= 1).to(dtype)
+    assert torch.equal(y, torch.where(x < 0, -1.0, 1.0).to(dtype))
+    assert torch.equal(x.grad, upstream * slope)
+
+
 def test_polynomial_gradient():
     x = torch.tensor([-2.0, -1.0, -0.25, 0.0, 0.5, 1.0, 3.0], requires_grad=True)
     sign(x, "polynomial").sum().backward()
@@ -50,7 +66,7 @@ def test_scaled_sign_has_one_magnitude_per_channel_and_its_gradient_is_the_formu
     torch.testing.assert_close(weight.grad, straight_through + through_scale)
 
 
-@pytest.mark.parametrize("quantise", [dorefa, scaled_sign])
+@pytest.mark.parametrize("quantise", WEIGHT_QUANTIZERS.values())
 def test_all_zero_weights_stay_finite(quantise):
     weight = torch.zeros(2, 3, 3, 3, requires_grad=True)
     quantised = quantise(weight)

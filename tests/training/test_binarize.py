@@ -1,0 +1,409 @@
+"""A user's model made binary: which layers, what stands around them, and that nothing else changes."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fsg import FsgError
+from fsg.export.graph import Add, BinaryConv, Relu, Sign, trace
+from fsg.training.binarize import ADDED_NORM, LAST, binarize, float_layers
+from fsg.training.external import build_external, float_model
+from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
+from fsg.training.models import build_model
+
+
+def conv_bn(inputs, outputs, stride=1, kernel=3):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs))
+
+
+class Residual(nn.Module):
+    """Two convolutions and one shortcut, as torchvision's BasicBlock: one ReLU module for both places."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.a, self.b = conv_bn(inputs, outputs, stride), conv_bn(outputs, outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.down = conv_bn(inputs, outputs, stride, 1) if stride > 1 else None
+
+    def forward(self, x):
+        identity = x if self.down is None else self.down(x)
+        x = self.b(self.relu(self.a(x)))
+        x += identity
+        return self.relu(x)
+
+
+class Net(nn.Module):
+    """A small ResNet with all that torchvision's forward does in functions."""
+
+    def __init__(self, classes=5):
+        super().__init__()
+        self.stem, self.pool = conv_bn(3, 8), nn.MaxPool2d(3, 2, 1)
+        self.one, self.two = Residual(8, 8, 1), Residual(8, 16, 2)
+        self.fc = nn.Linear(16, classes)
+
+    def forward(self, x):
+        x = self.two(self.one(self.pool(F.relu(self.stem(x), inplace=True))))
+        x = F.dropout(x, 0.25, training=self.training)
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+class BiReal(nn.Module):
+    """What binarize should make of Net, written by hand."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.convs = nn.ModuleList()
+        for layer in (net.one.a[0], net.one.b[0], net.two.a[0], net.two.b[0]):
+            conv = BinaryConv2d(layer.in_channels, layer.out_channels, 3, layer.stride, 1)
+            conv.weight = layer.weight
+            self.convs.append(conv)
+        self.sign = BinaryActivation()
+
+    def forward(self, x):
+        net, (a, b, c, d) = self.net, self.convs
+        x = net.pool(net.stem(x))
+        x = net.one.a[1](a(self.sign(x))) + x
+        x = net.one.b[1](b(self.sign(x))) + x
+        x = net.two.a[1](c(self.sign(x))) + net.two.down(x)
+        x = net.two.b[1](d(self.sign(x))) + x
+        return net.fc(x.relu().mean((2, 3)))
+
+
+def randomised(model, seed=0):
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+    return model
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(1)
+    return torch.randn(4, 3, 16, 16)
+
+
+def kinds(model, shape=(3, 16, 16)):
+    return [type(node) for node in trace(model, shape).nodes[1:]]
+
+
+# --- W1A1 -------------------------------------------------------------------------------------------------
+
+
+def test_a_residual_network_becomes_bi_real(images):
+    net = randomised(Net())
+    before = copy.deepcopy(net.state_dict())
+    binary = binarize(net)
+    assert set(binary_layers(binary)) == {"one.a.0", "one.b.0", "two.a.0", "two.b.0"}
+    assert float_layers(binary) == {"stem.0": "first layer", "two.down.0": "1x1 shortcut", "fc": "last layer"}
+    assert set(binary.state_dict()) == set(before)
+    expected = BiReal(copy.deepcopy(net)).eval()
+    torch.testing.assert_close(binary.eval()(images), expected(images))
+    # The model that was given is what it was.
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert type(net.one.a[0]) is nn.Conv2d and net.one.relu.inplace and net.training
+
+
+def test_it_trains_as_the_same_network_written_by_hand(images):
+    net = randomised(Net())
+    binary, expected = binarize(net), BiReal(copy.deepcopy(net))
+    assert binary.training
+    for name, module in binary.named_modules():
+        if isinstance(module, nn.Dropout):
+            assert module.p == 0.25 and name
+            module.p = 0.0
+    for model in (binary, expected):
+        model(images).square().sum().backward()
+    torch.testing.assert_close(
+        binary.get_submodule("one.a.0").weight.grad, expected.convs[0].weight.grad, rtol=1e-4, atol=1e-4
+    )
+    assert binary.get_submodule("two.down.0").weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("convert", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_compute_the_same(convert, images):
+    binary = binarize(randomised(Net())).eval()
+    other = convert(binary)
+    assert torch.equal(other(images), binary(images))
+    assert float_layers(other) == float_layers(binary)
+    fresh = binarize(Net(), activation_gradient="clipped").eval()
+    fresh.load_state_dict(binary.state_dict())
+    assert torch.equal(fresh(images), binary(images))
+    assert {m.gradient for m in fresh.modules() if isinstance(m, BinaryActivation)} == {"clipped"}
+
+
+def test_dropout_follows_the_mode(images):
+    binary = binarize(Net())
+    assert not torch.equal(binary(images), binary(images))
+    binary.eval()
+    assert torch.equal(binary(images), binary(images))
+
+
+def test_without_shortcuts_the_blocks_stay_he_s():
+    found = kinds(binarize(Net(), shortcut=False))
+    assert found.count(Add) == 2 and found.count(Relu) == 1 and found.count(BinaryConv) == 4
+    assert kinds(binarize(Net())).count(Add) == 4
+
+
+def test_vgg_with_biases_and_no_batch_norm(images):
+    vgg = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(8, 8, 3, padding="same"), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 12, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(48, 20), nn.ReLU(), nn.Dropout(), nn.Linear(20, 20), nn.ReLU(), nn.Dropout(), nn.Linear(20, 5)),
+    )
+    binary = binarize(vgg)
+    assert set(binary_layers(binary)) == {"2", "5", "9", "12"}
+    added = {name.partition(".")[0] for name in binary.state_dict() if ADDED_NORM in name}
+    assert added == {f"{name}{ADDED_NORM}" for name in ("2", "5", "9", "12")}
+    for name, tensor in vgg.state_dict().items():
+        assert torch.equal(binary.state_dict()[name], tensor)
+    # Only the last ReLU is left: its result is what the float classifier reads, not a sign.
+    assert not any(isinstance(module, nn.ReLU) for name, module in binary.named_modules() if name != "13")
+    seen = []
+    for layer in binary_layers(binary).values():
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    binary.eval()(images)
+    assert len(seen) == 4 and all(torch.equal(x.abs(), torch.ones_like(x)) for x in seen)
+    assert all(0 < (x > 0).float().mean() < 1 for x in seen)  # no sign is constant
+    # Dropout drops bits: zeros, where a sign behind it would have made +1 of them.
+    seen.clear()
+    binary.train()(images)
+    assert set(seen[3].unique().tolist()) == {-2.0, 0.0, 2.0}
+    # Around the one convolution that keeps its shape, and behind its bias and batch norm, is a shortcut.
+    assert kinds(binary).count(Add) == 1
+    y = binary.get_submodule("0")(images).sign()
+    torch.testing.assert_close(
+        binary.get_submodule("2")(y),
+        F.conv2d(F.pad(y, (1,) * 4, value=1.0), binary.get_submodule("2").binary_weight(), vgg[2].bias),
+    )
+
+
+def test_bottlenecks_keep_their_block_s_shortcut():
+    binary = build_external("torchvision:resnet50", classes=5, shape=(3, 64, 64))
+    sums = [node for node in binary.graph.nodes if node.op == "call_function" and node.target.__name__ == "add"]
+    # Every block's own, one around each 3x3 convolution without stride, and layer1.0.conv1, 64 to 64 channels.
+    assert len(sums) == 16 + 13 + 1
+    assert {name: why for name, why in float_layers(binary).items() if "downsample" not in name} == {
+        "conv1": "first layer",
+        "fc": "last layer",
+    }
+
+
+def test_torchvision_s_resnet18_is_bi_real_net_18():
+    graph = trace(build_external("torchvision:resnet18", classes=5, shape=(3, 64, 64)), (3, 64, 64))
+    assert graph.count(BinaryConv) == graph.count(Sign) == graph.count(Add) == 16
+    for node in graph.nodes:
+        if isinstance(node, Sign):  # what is signed is what the next sum adds: a shortcut around every convolution
+            readers = {type(reader) for reader in graph.users(node.inputs[0])}
+            strided = any(name in graph.users(node.name)[0].name for name in ("2.0.conv1", "3.0.conv1", "4.0.conv1"))
+            assert (Add in readers) != strided
+
+
+# --- rules ------------------------------------------------------------------------------------------------
+
+
+def test_layers_kept_by_name():
+    binary = binarize(Net(), keep_float=["two.*", "one.b.0"])
+    assert set(binary_layers(binary)) == {"one.a.0"}
+    assert float_layers(binary)["two.a.0"] == "kept by 'two.*'"
+    with pytest.raises(FsgError, match=r"no layer is called 'three\.\*'; layers are stem\.0, one\.a\.0"):
+        binarize(Net(), keep_float=["three.*"])
+
+
+def test_first_and_last_on_request(images):
+    binary = binarize(Net(), first_last="binary")
+    assert set(binary_layers(binary)) == {"stem.0", "one.a.0", "one.b.0", "two.a.0", "two.b.0", "fc"}
+    assert isinstance(binary.get_submodule("fc"), BinaryLinear) and binary.get_submodule("fc").role == LAST
+    assert not kinds(binary).count(Relu)
+    assert binary(images).shape == (4, 5)
+
+
+def test_only_the_weights(images):
+    net = randomised(Net())
+    binary = binarize(net, activation_bits=32, quantizer="scaled-sign").eval()
+    assert "two.down.0" in binary_layers(binary) and not any(isinstance(m, BinaryActivation) for m in binary.modules())
+    expected = copy.deepcopy(net).eval()
+    with torch.no_grad():
+        for name, layer in binary_layers(binary).items():
+            assert layer.padding_value == 0
+            expected.get_submodule(name).weight.copy_(layer.binary_weight())
+    torch.testing.assert_close(binary(images), expected(images))
+
+
+def test_grouped_and_unusual_layers_stay_float():
+    binary = binarize(
+        nn.Sequential(
+            *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8)),
+            *(
+                nn.ReLU6(),
+                nn.Conv2d(8, 8, 1),
+                nn.BatchNorm2d(8),
+                nn.ReLU6(),
+                nn.Conv2d(8, 8, 3, padding_mode="circular"),
+            ),
+            *(nn.Conv2d(8, 8, 2, padding="same"), nn.ConvTranspose2d(8, 8, 2), nn.Flatten(), nn.Linear(128, 5)),
+        )
+    )
+    assert set(binary_layers(binary)) == {"6"}
+    assert [float_layers(binary)[name] for name in ("3", "9", "10", "11")] == [
+        "grouped convolution",
+        *("its padding", "its padding", "no binary ConvTranspose2d"),
+    ]
+    assert isinstance(binary.get_submodule("2"), nn.ReLU6) and isinstance(binary.get_submodule("8"), nn.ReLU6)
+    with pytest.raises(AttributeError):  # only the one that would have been signed is gone
+        binary.get_submodule("5")
+
+
+class Shared(nn.Module):
+    """One convolution called twice, a value that is overwritten and read again, and an early sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.bn(self.conv(x)).relu_()
+        z = x.add_(1.0)
+        return self.fc((self.bn(self.conv(y)) + x + z).mean((2, 3)))
+
+
+def test_in_place_steps_and_layers_that_are_called_twice(images):
+    net = randomised(Shared())
+    frozen = binarize(net, activation_bits=32, keep_float=["stem"], quantizer="scaled-sign").eval()
+    with torch.no_grad():
+        net.conv.weight.copy_(frozen.get_submodule("conv").binary_weight())
+        torch.testing.assert_close(frozen(images), net.eval()(images))
+    binary = binarize(net)
+    assert set(binary_layers(binary)) == {"conv"} and binary(images).shape == (4, 5)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.one, self.two = function, nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x, other=None):
+        return self.function(self, x, other)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda self, x, _: self.two(x) if x.sum() > 0 else x, "cannot be traced"),
+        (lambda self, x, _: self.two(self.one(x)) if self.training else self.one(x), "differs from evaluation at two"),
+        (lambda self, x, other: self.one(x) + other, "more than one input"),
+        (lambda self, x, _: self.two(self.one(x)), "no layer may become binary .one: first layer, two: last layer"),
+        (lambda self, x, _: x * 2, "no layer may become binary .it has none"),
+    ],
+)
+def test_models_that_cannot_become_binary(function, message):
+    with pytest.raises(FsgError, match=message) as caught:
+        binarize(Function(function))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_settings():
+    for options in ({"activation_bits": 2}, {"first_last": "both"}, {"quantizer": "x"}, {"activation_gradient": "x"}):
+        with pytest.raises(FsgError, match="unknown"):
+            binarize(Net(), **options)
+
+
+# --- models of others -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("resnet34", (1, 64, 64)),
+        ("vgg11", (3, 32, 32)),
+        ("vgg13_bn", (1, 64, 96)),
+        ("alexnet", (3, 64, 64)),
+        ("densenet121", (3, 64, 64)),
+        ("squeezenet1_1", (3, 64, 64)),
+    ],
+)
+def test_torchvision_s_models_fit_the_data(name, shape):
+    model = build_external(f"torchvision:{name}", classes=7, shape=shape)
+    torch.manual_seed(0)
+    x = torch.randn(2, *shape)
+    assert model.eval()(x).shape == (2, 7)
+    assert len(binary_layers(model)) > len(float_layers(model))
+
+
+def test_vgg_for_large_images_is_torchvision_s():
+    model = float_model("torchvision:vgg11", classes=1000, shape=(3, 224, 224))
+    assert model.classifier[0].weight.shape == (4096, 25088)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torchvision:resnet19", "no classification model 'resnet19'; did you mean resnet1"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "no classification model"),
+        ("torchvision:vgg11", r"vgg11 cannot run on images of \[3, 16, 16\]"),
+        ("nowhere_at_all:net", "there is no module nowhere_at_all in .*; run fsg in the folder that has it"),
+        ("broken:net", "importing broken failed: ZeroDivisionError"),
+        ("mine:missing", "mine has no 'missing'"),
+        ("mine:number", "it is a int; name a function"),
+        ("mine:fails", "mine:fails failed: ValueError: on purpose"),
+        ("mine:text", "made a str; it must return a torch.nn.Module"),
+        ("mine:two_classes", r"mine:two_classes gives \[1, 2\] for an image, but the data have 3 classes"),
+        ("mine:wide", r"mine:wide cannot run on an image of shape \[3, 16, 16\]"),
+    ],
+)
+def test_models_that_cannot_be_had(name, message, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+    with pytest.raises(FsgError, match=message) as caught:
+        build_external(name, classes=3, shape=(3, 16, 16))
+    assert "\n" not in str(caught.value)
+
+
+MINE = """
+from torch import nn
+from fsg.training.layers import BinaryActivation, BinaryConv2d
+
+number = 3
+def fails(num_classes): raise ValueError("on purpose")
+def text(): return "net"
+def layers(channels, classes):
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+def two_classes(): return layers(3, 2)
+def wide(num_classes): return layers(4, num_classes)
+def net(num_classes, in_channels): return layers(in_channels, num_classes)
+def binary(num_classes=3):
+    conv = BinaryConv2d(4, 8, 3, quantizer="scaled-sign")
+    return nn.Sequential(nn.Conv2d(3, 4, 3), BinaryActivation("clipped"), conv,
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+
+
+def test_a_factory_s_model(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+    model = build_external("mine:net", classes=6, shape=(1, 16, 16), quantizer="scaled-sign")
+    assert set(binary_layers(model)) == {"3"} and model.get_submodule("3").quantizer == "scaled-sign"
+    ready = build_external("mine:binary", classes=6, shape=(3, 16, 16), quantizer="dorefa")
+    assert type(ready) is nn.Sequential and ready[2].quantizer == "scaled-sign"
+
+
+def test_models_of_fsg_know_no_roles():
+    assert float_layers(build_model("resnet20", classes=3)) == {}

@@ -1,0 +1,411 @@
+"""What finished runs say about the methods that trained them: gathering, statistics over seeds, tables and files.
+
+    compare.md     tables and what may be read from them     compare.csv    one row per run and epoch
+    compare.png    loss and accuracy over epochs and seconds
+
+Every accuracy is that of a run's last epoch; nothing is chosen by looking at the test images.
+"""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsg import FsgError, make_folder, replacing
+from fsg.training.config import Config, load_config
+from fsg.training.plots import Curve, plot_comparison
+
+if TYPE_CHECKING:
+    from rich.console import Group as RichGroup
+
+NO_DIFFERENCE = ("seed", "data_dir", "tensorboard")  # settings in which the runs of one group may differ
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean and standard error of the mean of some values; one value has no error."""
+
+    mean: float
+    error: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        """The estimate from at least one value."""
+        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        return cls(statistics.fmean(values), error, len(values))
+
+    @property
+    def indistinct(self) -> bool:
+        """Whether the mean cannot be told from 0: it is within one standard error of it, or has no error."""
+        return self.error is None or abs(self.mean) <= self.error
+
+    @property
+    def significant(self) -> bool:
+        """Whether the 95 % confidence interval of Student's t leaves out 0."""
+        if self.error is None:
+            return False
+        from scipy.special import stdtrit  # scikit-learn needs scipy, so it is there
+
+        return abs(self.mean) > float(stdtrit(self.count - 1, (1 + CONFIDENCE) / 2)) * self.error
+
+    def text(self, digits: int, scale: float = 1.0, sign: str = "") -> str:
+        """Such as "1.516 ± 0.020", times `scale`; without an error there is the mean alone."""
+        mean = f"{scale * self.mean:{sign}.{digits}f}"
+        return mean if self.error is None else f"{mean} ± {scale * self.error:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run to its end: its folder, settings, one row of metrics per epoch, and summary.json."""
+
+    path: Path
+    config: Config
+    rows: list[dict[str, float]]
+    summary: dict[str, Any]
+
+    @property
+    def half_loss(self) -> float | None:
+        """Training loss (nats) at half of the epochs that were set; None if the run ended before."""
+        half = half_epoch(self.config)
+        return self.rows[half - 1]["train_loss"] if half <= len(self.rows) else None
+
+    @property
+    def final_loss(self) -> float | None:
+        """Mean training loss (nats) of the last epoch."""
+        return self.rows[-1]["train_loss"]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Test accuracy (a fraction) after the last epoch."""
+        return self.rows[-1]["test_accuracy"]
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """Mean seconds of a step, for each epoch."""
+        ends = [row["seconds"] for row in self.rows]
+        steps = ends[-1] / self.summary["seconds_per_step"] / len(ends)
+        return [(end - start) / steps for start, end in zip([0.0, *ends], ends, strict=False)]
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ in nothing but the seed, by seed."""
+
+    label: str
+    runs: dict[int, FinishedRun]
+
+    def estimate(self, measure: "Measure") -> Estimate | None:
+        """Mean over the seeds; None if there is no value."""
+        values = [value for value in map(measure.of, self.runs.values()) if value is not None]
+        return Estimate.of(values) if values else None
+
+    def difference(self, first: "RunGroup", measure: "Measure") -> Estimate | None:
+        """Mean of this group's value less that of `first` at the same seed; None without a seed in common."""
+        pairs = [
+            (measure.of(run), measure.of(first.runs[seed])) for seed, run in self.runs.items() if seed in first.runs
+        ]
+        values = [mine - other for mine, other in pairs if mine is not None and other is not None]
+        return Estimate.of(values) if values else None
+
+    @property
+    def step_seconds(self) -> float:
+        """Median over all epochs of all runs."""
+        return statistics.median(value for run in self.runs.values() for value in run.step_seconds)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a run that is compared: its name, how it is read and written, and whether less is better."""
+
+    name: str
+    of: Callable[[FinishedRun], float | None]
+    digits: int
+    scale: float = 1.0
+    unit: str = ""
+    difference_unit: str = ""
+    low_is_good: bool = True
+
+    def value_text(self, value: Estimate | None) -> str:
+        return "-" if value is None else value.text(self.digits, self.scale) + self.unit
+
+    def difference_text(self, value: Estimate | None) -> str:
+        return "-" if value is None else value.text(self.digits, self.scale, "+") + self.difference_unit
+
+
+ACCURACY = Measure("test accuracy", lambda run: run.accuracy, 2, 100, " %", " points", low_is_good=False)
+FINAL_LOSS = Measure("final training loss", lambda run: run.final_loss, 4)
+
+
+def half_epoch(config: Config) -> int:
+    return max(1, config.epochs // 2)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv. Errors: FsgError if it is missing, broken, or of an older version."""
+    path = folder / "metrics.csv"
+    try:
+        with open(path, newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise FsgError(f"cannot read {path}: {error}; train that run anew") from error
+    for name in ("epoch", "seconds", "train_loss", "test_accuracy"):
+        if not rows or name not in rows[0]:
+            raise FsgError(f"{path} has no {name if rows else 'rows'}: train that run anew with this version of fsg")
+    return rows
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """A finished run. Errors: FsgError if it is none, is not finished, or cannot be read."""
+    config = load_config(folder / "config.toml")
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+        if not (isinstance(summary, dict) and summary["seconds_per_step"] > 0):
+            raise ValueError("it is no summary of a run")
+    except FileNotFoundError as error:
+        raise FsgError(f"{folder} is not finished: fsg train --resume {folder} continues it") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FsgError(f"cannot read {path}: {error}; train that run anew") from error
+    return FinishedRun(folder, config, read_metrics(folder), summary)
+
+
+def group_runs(runs: Sequence[FinishedRun]) -> list[RunGroup]:
+    """Puts together what differs in the seed alone, and labels each group by its method and what sets it apart.
+
+    Errors: FsgError for two runs that have the same settings and seed.
+    """
+    settings = [asdict(run.config) for run in runs]
+    differing = [key for key in settings[0] if len({values[key] for values in settings}) > 1]
+    shown = [field for field in fields(Config) if field.name in differing and field.name not in NO_DIFFERENCE]
+    groups: dict[str, RunGroup] = {}
+    for run, values in zip(runs, settings, strict=True):
+        own = [f"{f.name}={values[f.name]}" for f in shown if f.name != "method" and values[f.name] != f.default]
+        label = ":".join([run.config.method, *own])
+        members = groups.setdefault(label, RunGroup(label, {})).runs
+        if run.config.seed in members:
+            twin = members[run.config.seed].path
+            raise FsgError(f"{twin} and {run.path} have the same settings and the same seed: leave one out")
+        members[run.config.seed] = run
+    return list(groups.values())
+
+
+def labelled_groups(folders: Mapping[str, Sequence[Path]]) -> list[RunGroup]:
+    """The groups of finished runs whose labels are known, in their order."""
+    return [RunGroup(label, {run.config.seed: run for run in map(read_run, paths)}) for label, paths in folders.items()]
+
+
+def write_comparison(groups: Sequence[RunGroup], folder: Path) -> None:
+    """Writes compare.md, compare.csv and compare.png. Errors: FsgError where they cannot be written."""
+    make_folder(folder)
+    with replacing(folder / "compare.csv") as temporary:
+        temporary.write_text(csv_text(groups), encoding="utf-8")
+    facts = describe(groups)
+    curves = [curve(group) for group in groups]
+    plot_comparison(curves, folder / "compare.png", f"{headline(facts)}, seeds {facts['seeds']}")
+    with replacing(folder / "compare.md") as temporary:
+        temporary.write_text(markdown(groups), encoding="utf-8")
+
+
+def csv_text(groups: Sequence[RunGroup]) -> str:
+    """One row per run and epoch: the group's label, seed and folder of the run, and the columns of its metrics.csv."""
+    runs = [(group.label, seed, run) for group in groups for seed, run in group.runs.items()]
+    columns = dict.fromkeys(name for _, _, run in runs for name in run.rows[0])
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=["method", "seed", "run", *columns], lineterminator="\n")
+    writer.writeheader()
+    for label, seed, run in runs:
+        writer.writerows({"method": label, "seed": seed, "run": str(run.path), **row} for row in run.rows)
+    return text.getvalue()
+
+
+def curve(group: RunGroup) -> Curve:
+    """Means and standard errors over the seeds at every epoch that all runs of the group have."""
+    epochs = list(zip(*(run.rows for run in group.runs.values()), strict=False))  # per epoch, one row of each run
+
+    def over_epochs(name: str) -> list[tuple[float, float | None]]:
+        estimates = [Estimate.of([row[name] for row in rows]) for rows in epochs]
+        return [(estimate.mean, estimate.error) for estimate in estimates]
+
+    return Curve(
+        group.label,
+        len(group.runs),
+        epochs=[rows[0]["epoch"] for rows in epochs],
+        seconds=[mean for mean, _ in over_epochs("seconds")],
+        loss=over_epochs("train_loss"),
+        accuracy=over_epochs("test_accuracy"),
+    )
+
+
+def describe(groups: Sequence[RunGroup]) -> dict[str, str]:
+    """What was trained, where: each fact once, or all its values where the runs differ."""
+    runs = [run for group in groups for run in group.runs.values()]
+
+    def every(values: list[Any]) -> str:
+        return ", ".join(dict.fromkeys(map(str, values)))
+
+    facts = {
+        "data set": every([run.config.dataset for run in runs]),
+        "model": every([run.config.model for run in runs]),
+        "epochs": every([run.config.epochs for run in runs]),
+        "seeds": every(sorted({run.config.seed for run in runs})),
+        "machine": every([run.summary.get("machine", "not recorded") for run in runs]),
+        "threads": every([run.summary.get("threads", run.config.threads or "not recorded") for run in runs]),
+    }
+    named = (*NO_DIFFERENCE, "method", "dataset", "model", "epochs", "threads")
+    common = {
+        field.name: getattr(runs[0].config, field.name)
+        for field in fields(Config)
+        if field.name not in named and len({getattr(run.config, field.name) for run in runs}) == 1
+    }
+    changed = [f"{name} = {value}" for name, value in common.items() if value != getattr(Config, name)]
+    facts["other settings"] = ", ".join(changed) or "the defaults"
+    return facts
+
+
+def headline(facts: Mapping[str, str]) -> str:
+    """Such as "resnet20 on cifar10", without the folder of a data set."""
+    return f"{facts['model']} on {Path(facts['data set']).name}"
+
+
+def measures(groups: Sequence[RunGroup]) -> list[Measure]:
+    """The three figures that are compared, in the order of the tables' columns."""
+    halves = {half_epoch(run.config) for group in groups for run in group.runs.values()}
+    when = f"at epoch {halves.pop()}" if len(halves) == 1 else "at half the epochs"
+    return [Measure(f"training loss {when}", lambda run: run.half_loss, 4), FINAL_LOSS, ACCURACY]
+
+
+def best_marks(groups: Sequence[RunGroup]) -> list[str]:
+    """Who has the best test accuracy: "yes" if nobody comes close to its mean, else "maybe" for all who do.
+
+    Close is who differs from it, in the mean over the seeds they share, by no more than the standard error.
+    """
+    means = [estimate.mean if (estimate := group.estimate(ACCURACY)) else -math.inf for group in groups]
+    best = groups[means.index(max(means))]
+
+    def close(group: RunGroup) -> bool:
+        difference = group.difference(best, ACCURACY)
+        return group is best or difference is None or difference.indistinct
+
+    marks = [close(group) for group in groups]
+    return [("yes" if sum(marks) == 1 else "maybe") if mark else "" for mark in marks]
+
+
+def results(groups: Sequence[RunGroup]) -> list[list[str]]:
+    """The table of results, its first row the heads."""
+    columns = measures(groups)
+    heads = ["method", "runs", *(measure.name for measure in columns)]
+    table = [[*heads, "best?", "seconds per step", "ratio", "hypernetwork parameters"]]
+    for group, best in zip(groups, best_marks(groups), strict=True):
+        sizes = dict.fromkeys(f"{run.summary.get('hypernetwork_parameters', 0):,}" for run in group.runs.values())
+        figures = [measure.value_text(group.estimate(measure)) for measure in columns]
+        ratio = group.step_seconds / groups[0].step_seconds
+        speed = [f"{group.step_seconds:.3g}", f"{ratio:.2f}"]
+        table.append([group.label, str(len(group.runs)), *figures, best, *speed, " or ".join(sizes)])
+    return table
+
+
+def paired(groups: Sequence[RunGroup]) -> list[list[str]]:
+    """The table of differences against the first group at the same seeds, its first row the heads."""
+    table = [["method", "figure", "seeds", f"less that of {groups[0].label}", "reading"]]
+    for group in groups[1:]:
+        for measure in measures(groups):
+            difference = group.difference(groups[0], measure)
+            count = 0 if difference is None else difference.count
+            figure = measure.difference_text(difference)
+            table.append([group.label, measure.name, str(count), figure, reading(difference, measure)])
+    return table
+
+
+def reading(difference: Estimate | None, measure: Measure) -> str:
+    """What a mean difference allows to say, in words that are never bolder than the data."""
+    if difference is None:
+        return "no seed in common: nothing can be said"
+    good = (difference.mean < 0) == measure.low_is_good
+    direction = "better" if good else "worse"
+    if difference.error is None:
+        return (
+            f"{direction if difference.mean else 'the same'} on one seed, which has no error: nothing can be concluded"
+        )
+    if difference.indistinct:
+        return "not distinguishable: within its standard error"
+    if difference.significant:
+        return f"{direction}: the 95 % confidence interval leaves out 0"
+    return f"{direction}, but not beyond chance: the 95 % confidence interval holds 0"
+
+
+def notes(groups: Sequence[RunGroup]) -> list[str]:
+    """What must be known to read the tables."""
+    runs = [run for group in groups for run in group.runs.values()]
+    lines = [
+        "± is the standard error of the mean over the seeds; one seed has none.",
+        "Test accuracy is that of the last epoch, not the best one; in differences its unit is the percentage point.",
+        'best?: by test accuracy; "maybe" for all that the seeds cannot tell from the highest (a paired difference'
+        " within its standard error, or one without an error).",
+        f"Seconds per step: median over the epochs, without evaluation; ratio: to {groups[0].label}. They can be"
+        " compared only if nothing else ran on the machine meanwhile; fsg bench-train measures in turns.",
+        "Confidence intervals are Student's t, each for one difference: of twenty that leave out 0, chance alone"
+        " explains one.",
+    ]
+    machines = {(run.summary.get("machine"), run.summary.get("threads"), run.config.device) for run in runs}
+    if len(machines) > 1:
+        lines.append("The runs are of different machines or thread counts: their seconds cannot be compared.")
+    if len({run.config.dataset for run in runs}) > 1:
+        lines.append("The runs are of different data sets: their losses and accuracies cannot be compared.")
+    if any(len(run.rows) < run.config.epochs for run in runs):
+        lines.append("Some runs ended before the epochs that were set.")
+    return lines
+
+
+def markdown(groups: Sequence[RunGroup]) -> str:
+    """The whole of compare.md."""
+    facts = describe(groups)
+    parts = [f"# {', '.join(group.label for group in groups)}: {headline(facts)}"]
+    parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items()))
+    parts += ["## Results", _markdown_table(results(groups))]
+    parts.append("![Loss and accuracy over epochs and seconds](compare.png)")
+    if len(groups) > 1:
+        parts += [f"## Differences from {groups[0].label}, seed by seed", _markdown_table(paired(groups))]
+        parts.append("\n".join(f"- {line}" for line in sentences(groups)))
+    parts += ["## Notes", "\n".join(f"- {line}" for line in notes(groups))]
+    return "\n\n".join(parts) + "\n"
+
+
+def sentences(groups: Sequence[RunGroup]) -> list[str]:
+    """The table of differences in plain words, one line per group but the first."""
+    lines = []
+    for group in groups[1:]:
+        readings: dict[str, list[str]] = {}
+        for measure in measures(groups):
+            readings.setdefault(reading(group.difference(groups[0], measure), measure), []).append(measure.name)
+        said = "; ".join(f"{' and '.join(names)} {text}" for text, names in readings.items())
+        lines.append(f"{group.label} against {groups[0].label}: {said}.")
+    return lines
+
+
+def _markdown_table(rows: list[list[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(rows[0]), line(["---"] * len(rows[0])), *map(line, rows[1:])])
+
+
+def comparison_table(groups: Sequence[RunGroup]) -> "RichGroup":
+    """The results and what may be read from them, for the terminal."""
+    from rich.console import Group as RichGroup
+    from rich.table import Table
+    from rich.text import Text
+
+    head, *body = results(groups)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in head:
+        table.add_column(name, justify="left" if name in ("method", "best?") else "right")
+    for cells in body:
+        table.add_row(*map(Text, cells))
+    return RichGroup(table, *(Text(line) for line in [*sentences(groups), notes(groups)[0], notes(groups)[1]]))
