@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -171,7 +171,7 @@ class Training:
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training images: mean loss and accuracy on them while they were learnt."""
         config, rule, processes, per_epoch = self.config, self.rule, self.processes, self.steps_per_epoch
-        rng = np.random.default_rng([config.seed, epoch])
+        rng = np.random.default_rng([config.seed, epoch])  # "rng" in the checkpoint before
         torch.manual_seed(int(rng.integers(2**63)))
         networks = dict.fromkeys([self.model, self.tested])
         processes.equalize(
@@ -220,18 +220,19 @@ class Training:
                 f"the loss became {loss} in epoch {epoch + 1}{kept}: try a smaller --lr than {self.config.lr:g}"
             )
 
-    def _teacher(self) -> nn.Module | None:
+    def _teacher(self) -> Callable[[Tensor], Tensor] | None:
         if not self.config.teacher:
             return None
         teacher = load_teacher(self.config, self.data.num_classes, self.data.shape)
         self._to_device(teacher)
         accuracy = evaluate(teacher, self.x_test, self.y_test, self.processes)[1]
         self._print(f"the teacher's test accuracy is {accuracy:.2%}")
-        return teacher
+        return forward_function(teacher, self.device, precision=self.config.precision, compile=False)
 
     def _save(self, rows: list[dict[str, float]], flips: list[dict[str, float]]) -> None:
         content = {
             "epoch": len(rows),
+            "rng": [self.config.seed, len(rows)],  # what all randomness of the next epoch follows from
             "model": self.tested.state_dict(),
             "data": asdict(self.info),
             "rule": self.rule.state_dict(),
