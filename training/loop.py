@@ -34,6 +34,7 @@ from fsg.training.config import Config
 from fsg.training.data import batches, load_dataset
 from fsg.training.distributed import Processes, joined, use_whole_batch_norm
 from fsg.training.feed import Feed, Normalizer
+from fsg.training.launch import in_several_processes
 from fsg.training.layers import count_parameters
 from fsg.training.methods import make_rule
 from fsg.training.plots import plot_curves
@@ -50,6 +51,8 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
+    if config.compile and in_several_processes():
+        raise FsgError("--compile is for one process: leave it away, or train without torchrun")
     with joined(device, config.batch_size) as processes, default_precision(config.precision) as dtype:
         if not processes.first:
             console = Console(quiet=True, force_terminal=False)
