@@ -132,8 +132,10 @@ def _serve() -> None:
 
     from fsg.runtime.benchmark import peak_rss
     from fsg.runtime.environment import cpu_name
+    from fsg.training.arithmetic import forward_function, use_precision
     from fsg.training.checkpoint import DataInfo, model_for
-    from fsg.training.loop import Normalizer, pick_device
+    from fsg.training.feed import Normalizer
+    from fsg.training.loop import pick_device
     from fsg.training.methods import make_rule
 
     base = peak_rss()
@@ -141,12 +143,14 @@ def _serve() -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
+    dtype = use_precision(config.precision)
     info = DataInfo(tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3, SHAPE)
     torch.manual_seed(config.seed)
     model = model_for(config, info)
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network = forward_function(model, device, precision=config.precision, compile=config.compile)
     rule = make_rule(config, model)
-    normalize = Normalizer(info, device)
+    normalize = Normalizer(info, device, dtype)
     rng = np.random.default_rng(config.seed)
 
     def timed_step() -> float:
@@ -154,7 +158,7 @@ def _serve() -> None:
         labels = torch.from_numpy(rng.integers(0, CLASSES, config.batch_size)).to(device)
         start = time.perf_counter()
         with rule.lookahead():
-            loss = F.cross_entropy(model(normalize(images)), labels)
+            loss = F.cross_entropy(network(normalize(images)), labels)
         loss.backward()
         rule.step()
         if device.type == "cuda":

@@ -33,6 +33,7 @@ from fsg.training.config import Config, load_config, save_config
 from fsg.training.data import batches, load_dataset
 from fsg.training.distributed import Processes, joined, use_whole_batch_norm
 from fsg.training.feed import Feed, Normalizer
+from fsg.training.launch import in_several_processes
 from fsg.training.layers import count_parameters
 from fsg.training.methods import make_rule
 from fsg.training.normalization import normalization
@@ -51,6 +52,8 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     FsgError for data or weights that cannot be used and for a loss that is not finite; KeyboardInterrupt passes. In
     several processes (see `distributed`), all return the same summary, and the first one prints and writes.
     """
+    if config.compile and in_several_processes():
+        raise FsgError("--compile is for one process: leave it away, or train without torchrun")
     device = set_up_machine(config)
     with joined(device, config.batch_size) as processes, default_precision(config.precision) as dtype:
         if not processes.first:
