@@ -5,6 +5,7 @@ reads its settings and then the number of steps to time, a line each, and answer
 take turns, a few steps each, so that whatever slows the machine down for a while hits all of them.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -169,19 +170,20 @@ def _serve() -> None:
 def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], float], int]:
     """A function that takes the next training step, returning its loss, and the number of hypernetwork parameters.
 
-    A step is what the training loop does for a batch, augmentation included, on random images with random labels. The
-    default precision of the process is set for good.
+    A step is what the training loop does for a batch, augmentation included, on random images with random labels, but
+    without a teacher. The default precision of the process is set for good.
     """
     import numpy as np
     import torch
-    import torch.nn.functional as F
 
     from fsg.training.arithmetic import forward_function
+    from fsg.training.average import AveragedModel
     from fsg.training.checkpoint import DataInfo, model_for
     from fsg.training.data import Dataset
     from fsg.training.distributed import Processes
     from fsg.training.feed import Feed, Normalizer
     from fsg.training.methods import make_rule
+    from fsg.training.objective import Objective
 
     rng = np.random.default_rng(config.seed)
     images = rng.integers(0, 256, (BATCHES * config.batch_size, *SHAPE), dtype=np.uint8)
@@ -195,14 +197,18 @@ def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], 
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     network = forward_function(model, device, precision=config.precision, compile=config.compile)
     rule = make_rule(config, model)
+    average = AveragedModel(model, config.ema) if config.ema else None
+    objective, steps = Objective(config), itertools.count(1)
     feed = Feed(data, Normalizer(info, device, torch.get_default_dtype()), Processes(), augment=config.augment)
 
     def take_step() -> float:
         batch, labels = feed(rng.integers(0, len(images), config.batch_size), rng)
         with rule.lookahead():
-            loss = F.cross_entropy(network(batch), labels)
+            loss = objective(batch, network(batch), labels)
         loss.backward()
         rule.step()
+        if average:
+            average.update(model, next(steps))
         return loss.item()  # waits for a CUDA device
 
     return take_step, rule.hypernetwork_parameters

@@ -171,7 +171,7 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """summary.json of a run; None if it has none yet, or if its time ran out. Errors: FsgError if it is broken."""
+    """summary.json of a run; None if it has none yet. Errors: FsgError if it is broken."""
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text())
@@ -181,7 +181,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FsgError(f"cannot read {path}: {error}; train that run anew") from error
-    return None if summary.get("stopped") == "max_minutes" else summary
+    return summary
 
 
 def group_runs(runs: Sequence[FinishedRun]) -> list[RunGroup]:
