@@ -307,7 +307,7 @@ def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Pat
 
 
 @cli.command("bench-train", cls=SettingsCommand)
-@sweep_options("ste,fsg,fsg:variant=reference")
+@sweep_options("ste,fsg,fsg:variant=reference,metaquant")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(min=1), help="Turns of each method.")
 @click.option("--steps", default=3, show_default=True, type=click.IntRange(min=1), help="Timed steps in each turn.")
 @click.option("--json", "json_path", help="Write the records to this file, or with - print them.")
@@ -316,7 +316,7 @@ def bench_train(context: click.Context, rounds: int, steps: int, json_path: str 
     """Measure what a training step costs with each method.
 
     Seconds and peak memory of the real network, loss and gradient rule on synthetic 3x32x32 images. Each method has
-    a process of its own, and they take turns. The ratio is to the first.
+    a process of its own, and they take turns. The ratio is to the first. Nothing is distilled.
     """
     from fsg.training.bench_step import measure_steps, records, step_table
 

@@ -1,10 +1,13 @@
 """Fixtures that all tests may use."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from fsg import cli
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see fsg.cli.run_training
 
@@ -33,3 +36,30 @@ def digits_npz(tmp_path_factory):
         class_names=np.array([f"digit {i}" for i in range(10)]),
     )
     return path
+
+
+@pytest.fixture
+def fsg(monkeypatch, capsys):
+    """Runs a command in this process; returns its exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fsg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(fsg):
+    """Runs a command that must fail the polite way; returns its one line."""
+
+    def run(*arguments):
+        code, _, err = fsg(*arguments)
+        assert code == 2
+        assert err.startswith("fsg: error: ") and err.count("\n") == 1, err
+        return err
+
+    return run

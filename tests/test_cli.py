@@ -16,33 +16,6 @@ from fsg import cli
 from fsg.training.config import FORMAT, HEADINGS, Config, load_config, save_config
 
 
-@pytest.fixture
-def fsg(monkeypatch, capsys):
-    """Runs a command in this process; returns its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fsg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def refused(fsg):
-    """Runs a command that must fail the polite way; returns its one line."""
-
-    def run(*arguments):
-        code, _, err = fsg(*arguments)
-        assert code == 2
-        assert err.startswith("fsg: error: ") and err.count("\n") == 1, err
-        return err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, digits_npz):
     """A folder with a short run and its exports under runs/short."""

@@ -5,6 +5,7 @@ reads its settings and then the number of steps to time, a line each, and answer
 take turns, a few steps each, so that whatever slows the machine down for a while hits all of them.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -21,11 +22,13 @@ from fsg import FsgError
 from fsg.training.config import Config
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Group
 
 CHILD = (sys.executable, "-m", "fsg.training.bench_step")
 SHAPE = (3, 32, 32)  # of the synthetic images, that of CIFAR
 CLASSES = 10
+BATCHES = 4  # so many batches of synthetic images there are to draw from
 
 
 @dataclass(frozen=True)
@@ -126,43 +129,23 @@ def _worker(label: str, config: Config) -> Iterator[Callable[[int], Any]]:
 
 def _serve() -> None:
     """The worker's side: settings, then numbers of steps; 0 asks for what was not seconds."""
-    import numpy as np
     import torch
-    import torch.nn.functional as F
 
     from fsg.runtime.benchmark import peak_rss
     from fsg.runtime.environment import cpu_name
-    from fsg.training.arithmetic import forward_function, use_precision
-    from fsg.training.checkpoint import DataInfo, model_for
-    from fsg.training.feed import Normalizer
     from fsg.training.loop import pick_device
-    from fsg.training.methods import make_rule
 
     base = peak_rss()
     config = Config(**json.loads(sys.stdin.readline()))
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    dtype = use_precision(config.precision)
-    info = DataInfo(tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3, SHAPE)
-    torch.manual_seed(config.seed)
-    model = model_for(config, info)
-    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    network = forward_function(model, device, precision=config.precision, compile=config.compile)
-    rule = make_rule(config, model)
-    normalize = Normalizer(info, device, dtype)
-    rng = np.random.default_rng(config.seed)
+    cuda = device.type == "cuda"
+    take_step, hypernetwork_parameters = prepared_step(config, device)
 
     def timed_step() -> float:
-        images = rng.integers(0, 256, (config.batch_size, *SHAPE), dtype=np.uint8)
-        labels = torch.from_numpy(rng.integers(0, CLASSES, config.batch_size)).to(device)
         start = time.perf_counter()
-        with rule.lookahead():
-            loss = F.cross_entropy(network(normalize(images)), labels)
-        loss.backward()
-        rule.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        take_step()
         return time.perf_counter() - start
 
     for _ in range(config.history + 2):
@@ -176,12 +159,59 @@ def _serve() -> None:
             answer = {
                 "peak_rss_bytes": peak_rss(),
                 "base_rss_bytes": base,
-                "peak_cuda_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else 0,
-                "hypernetwork_parameters": rule.hypernetwork_parameters,
+                "peak_cuda_bytes": torch.cuda.max_memory_allocated() if cuda else 0,
+                "hypernetwork_parameters": hypernetwork_parameters,
                 "threads": torch.get_num_threads(),
-                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+                "device": torch.cuda.get_device_name(device) if cuda else "cpu",
                 "machine": cpu_name(),
             }
+
+
+def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], float], int]:
+    """A function that takes the next training step, returning its loss, and the number of hypernetwork parameters.
+
+    A step is what the training loop does for a batch, augmentation included, on random images with random labels, but
+    without a teacher. The default precision of the process is set for good.
+    """
+    import numpy as np
+    import torch
+
+    from fsg.training.arithmetic import forward_function, use_precision
+    from fsg.training.average import AveragedModel
+    from fsg.training.checkpoint import DataInfo, model_for
+    from fsg.training.data import Dataset
+    from fsg.training.distributed import Processes
+    from fsg.training.feed import Feed, Normalizer
+    from fsg.training.methods import make_rule
+    from fsg.training.objective import Objective
+
+    rng = np.random.default_rng(config.seed)
+    images = rng.integers(0, 256, (BATCHES * config.batch_size, *SHAPE), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, len(images))
+    names, mean, std = tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3
+    data = Dataset("synthetic", images, labels, images[:0], labels[:0], names, mean, std, flip=True, pad=4)
+    info = DataInfo(names, mean, std, SHAPE)
+    torch.manual_seed(config.seed)
+    dtype = use_precision(config.precision)
+    model = model_for(config, info)
+    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network = forward_function(model, device, precision=config.precision, compile=config.compile)
+    rule = make_rule(config, model)
+    average = AveragedModel(model, config.ema) if config.ema else None
+    objective, steps = Objective(config), itertools.count(1)
+    feed = Feed(data, Normalizer(info, device, dtype), Processes(), augment=config.augment)
+
+    def take_step() -> float:
+        batch, labels = feed(rng.integers(0, len(images), config.batch_size), rng)
+        with rule.lookahead():
+            loss = objective(batch, network(batch), labels)
+        loss.backward()
+        rule.step()
+        if average:
+            average.update(model, next(steps))
+        return loss.item()  # waits for a CUDA device
+
+    return take_step, rule.hypernetwork_parameters
 
 
 def records(costs: list[StepCost], entries: Mapping[str, Config]) -> list[dict[str, Any]]:
@@ -221,7 +251,7 @@ def step_table(costs: list[StepCost], entries: Mapping[str, Config]) -> "Group":
     title = f"One training step of {config.model}, batch {config.batch_size}, {first.threads} threads, {where}"
     rounds = f"{len(first.rounds)} rounds of {len(first.rounds[0])} steps"
     lines = [
-        f"synthetic images, {'x'.join(map(str, SHAPE))}; network, loss and gradient rule are those of a training run",
+        f"synthetic images, {'x'.join(map(str, SHAPE))}; network and gradient rule are those of a training run",
         f"{rounds}, the methods in turns; ratio: to {first.label} in the same round",
         f"peak MB: resident memory of the process, {first.base_rss_bytes / 1e6:.0f} of them Python and PyTorch;"
         " hyper: hypernetwork parameters",

@@ -164,16 +164,24 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 def read_run(folder: Path) -> FinishedRun:
     """A finished run. Errors: FsgError if it is none, is not finished, or cannot be read."""
     config = load_config(folder / "config.toml")
+    summary = read_summary(folder)
+    if summary is None:
+        raise FsgError(f"{folder} is not finished: fsg train --resume {folder} continues it")
+    return FinishedRun(folder, config, read_metrics(folder), summary)
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """summary.json of a run; None if it has none yet. Errors: FsgError if it is broken."""
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text())
         if not (isinstance(summary, dict) and summary["seconds_per_step"] > 0):
             raise ValueError("it is no summary of a run")
-    except FileNotFoundError as error:
-        raise FsgError(f"{folder} is not finished: fsg train --resume {folder} continues it") from error
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FsgError(f"cannot read {path}: {error}; train that run anew") from error
-    return FinishedRun(folder, config, read_metrics(folder), summary)
+    return summary
 
 
 def group_runs(runs: Sequence[FinishedRun]) -> list[RunGroup]:
@@ -221,7 +229,8 @@ def csv_text(groups: Sequence[RunGroup]) -> str:
     writer = csv.DictWriter(text, fieldnames=["method", "seed", "run", *columns], lineterminator="\n")
     writer.writeheader()
     for label, seed, run in runs:
-        writer.writerows({"method": label, "seed": seed, "run": str(run.path), **row} for row in run.rows)
+        for row in run.rows:
+            writer.writerow({"method": label, "seed": seed, "run": str(run.path), **row, "epoch": int(row["epoch"])})
     return text.getvalue()
 
 

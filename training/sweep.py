@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
+from rich.status import Status
 
 from fsg import FsgError, make_folder
-from fsg.training.compare import read_metrics
+from fsg.training.compare import read_metrics, read_summary
 from fsg.training.config import METHODS, Config, check_name, load_config, parse_assignment, save_config
 
 CHILD = (sys.executable, "-m", "fsg", "train", "--resume")  # continues a run, or starts one that has only its settings
@@ -33,11 +35,11 @@ class PlannedRun:
     @property
     def begun(self) -> bool:
         """Whether something was trained, which another run must not replace."""
-        return (self.folder / "checkpoint.pt").exists() or self.finished
+        return any((self.folder / name).exists() for name in ("checkpoint.pt", "summary.json"))
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "summary.json").exists()
+        return read_summary(self.folder) is not None
 
     @property
     def name(self) -> str:
@@ -118,35 +120,46 @@ def check_same(run: PlannedRun) -> None:
 def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console) -> None:
     """Trains what is not finished yet, each run in a child process, and shows how far it is and how long it may take.
 
-    The children's output is in RUN/train.log. Errors: FsgError where a run fails, or ends before its last epoch; and
-    where another process is at work in the folder. KeyboardInterrupt passes, once the run has been ended in good order;
-    the next call continues it.
+    The children's output is in RUN/train.log. Errors: FsgError, after all runs, where one failed or ended before its
+    last epoch; and where another process is at work in the folder. KeyboardInterrupt passes, once the run has been
+    ended in good order; the next call continues it.
     """
     make_folder(folder)
+    failures = []
     with _only_one(folder) as lock:
         for number, run in enumerate(runs, 1):
             where = f"run {number} of {len(runs)}: {run.name}"
             if run.finished:
-                console.print(f"{where}: finished before", highlight=False, soft_wrap=True)
+                _print(console, f"{where}: finished before")
                 continue
-            console.print(f"{where}: into {run.folder}", highlight=False, soft_wrap=True)
-            with console.status(where) as status:
-
-                def show(where: str = where, run: PlannedRun = run, status: Any = status) -> None:
-                    left = seconds_left(runs)
-                    about = "" if left is None else f", about {_duration(left)} left for all"
-                    epoch = min(len(_rows(run)) + 1, run.config.epochs)
-                    status.update(f"{where}: epoch {epoch} of {run.config.epochs}{about}")
-
-                _train(run, lock, show)
-            last = _rows(run)[-1]
-            left = seconds_left(runs)
-            console.print(
+            _print(console, f"{where}: into {run.folder}")
+            try:
+                with console.status(where) as status:
+                    _train(run, lock, partial(_show, where, run, runs, status))
+            except FsgError as error:
+                failures.append(str(error))
+                _print(console, f"  {error}")
+                continue
+            last, left = _rows(run)[-1], seconds_left(runs)
+            _print(
+                console,
                 f"  epoch {last['epoch']:.0f}: training loss {last['train_loss']:.4f},"
                 f" test accuracy {last['test_accuracy']:.2%}" + (f"; about {_duration(left)} left" if left else ""),
-                highlight=False,
-                soft_wrap=True,
             )
+    if failures:
+        raise FsgError(f"{len(failures)} of {len(runs)} runs are not finished; {failures[0]}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _show(where: str, run: PlannedRun, runs: Sequence[PlannedRun], status: Status) -> None:
+    """Says which epoch a run is in, and what is left to do."""
+    epoch = min(len(_rows(run)) + 1, run.config.epochs)
+    left = seconds_left(runs)
+    about = "" if left is None else f", about {_duration(left)} left for all"
+    status.update(f"{where}: epoch {epoch} of {run.config.epochs}{about}")
 
 
 @contextmanager
