@@ -539,5 +539,5 @@ def print_table(table: Any) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=max(120, console.width))
+        console = Console(width=max(140, console.width))
     console.print(table)

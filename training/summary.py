@@ -85,7 +85,7 @@ def summary_table(rows: list[LayerSummary]) -> "Table":
     for column in ("output", "1-bit params", "32-bit params", "memory B", "binary kMAC", "float kMAC"):
         table.add_column(column, justify="right")
     if any(row.role for row in rows):
-        table.add_column("float because")
+        table.add_column("float because", no_wrap=True)
 
     def figures(rows: list[LayerSummary]) -> list[str]:
         counts = ("binary_parameters", "float_parameters", "memory_bytes")
