@@ -12,8 +12,8 @@ from fsg.training.checkpoint import DataInfo, model_for
 from fsg.training.config import Config
 from fsg.training.data import load_dataset
 from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
-from fsg.training.methods import make_rule
 from fsg.training.metaquant import METANETS, MetaQuant
+from fsg.training.methods import make_rule
 from fsg.training.quantizers import WEIGHT_QUANTIZERS, ede_sharpness, irnet, sign
 from fsg.training.rules import STE
 
