@@ -5,19 +5,39 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from fsg import FsgError, __version__, make_folder, replacing
-from fsg.training.config import FIRST_LAST, PRESETS, Config, load_config, save_config
+from fsg.training.config import (
+    FIRST_LAST,
+    HEADINGS,
+    PRESETS,
+    Config,
+    load_config,
+    parse_assignment,
+    read_settings,
+    resume_config,
+    save_config,
+)
 from fsg.training.launch import first_decides, is_first, reports_failure
 
 RUNS = Path("runs")
-RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "summary.json")
-EXTRAS = {"torch": "train", "matplotlib": "train", "onnx": "export"}  # which extra brings what a command may lack
+RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "flips.csv", "summary.json")
+SHORT_FORMS: dict[str, dict[str, Any]] = {"no_history": {"history": 0}, "amp": {"precision": "bf16"}}
+STOPPED = {
+    "patience": "no better test loss for {patience} epochs; train on with: fsg train --resume {folder} --patience 0",
+    "max_minutes": "the next would end after {max_minutes:g} minutes; continue with: fsg train --resume {folder}",
+}
+EXTRAS = {
+    "torch": "train",
+    "matplotlib": "train",
+    "tensorboard": "train",
+    "onnx": "export",
+}  # which extra brings what a command may lack
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -58,8 +78,24 @@ def cli(debug: bool) -> None:
     """
 
 
+class SettingsCommand(click.Command):
+    """A command whose help lists the settings of `Config` under their headings, after its other options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, click.Option)]
+        records = {option.name: option.get_help_record(ctx) for option in options}
+        settings, heading = {}, ""
+        for field in fields(Config):
+            heading = HEADINGS.get(field.name, heading)
+            settings[field.name] = heading
+        for title in ("Options", *HEADINGS.values()):
+            rows = [row for name, row in records.items() if row and settings.get(name or "", "Options") == title]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 def config_options(command: F) -> F:
-    """An option of `fsg train` for every setting of `Config`, with its default."""
+    """The options of `fsg train` that give settings: files and short forms, and one for every setting of `Config`."""
     for field in reversed(fields(Config)):
         name, default = "--" + field.name.replace("_", "-"), field.default
         choices = field.metadata["choices"]
@@ -69,35 +105,37 @@ def config_options(command: F) -> F:
         command = click.option(
             name, field.name, type=kind, default=default, show_default=default != "", help=field.metadata["text"]
         )(command)
+    for option in (
+        click.option("--amp", is_flag=True, help="The same as --precision bf16."),
+        click.option("--no-history", is_flag=True, help="The same as --history 0."),
+        click.option("--set", metavar="KEY=VALUE", multiple=True, help="A setting; may be given several times."),
+        click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings: a run's config.toml."),
+        click.option("--preset", type=click.Choice(list(PRESETS)), help="Settings that belong together."),
+    ):
+        command = option(command)
     return command
 
 
-@cli.command()
-@config_options
+@cli.command(cls=SettingsCommand)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/MODEL-DATASET-METHOD]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue the run in this folder.")
+@config_options
 @click.pass_context
 def train(context: click.Context, out: Path | None, resume: Path | None, **_settings: Any) -> None:
     """Train a binary network into a run folder.
 
-    Every epoch ends with a checkpoint; an interrupted run continues with --resume. In several
-    processes: torchrun --nproc-per-node N -m fsg train ...
+    Every epoch ends with a checkpoint; an interrupted run continues with --resume, which may also change where the
+    data are, the machine, and how long to train. An option given here wins over --set, that over --config, that over
+    --preset. In several processes: torchrun --nproc-per-node N -m fsg train ...
     """
     from fsg.training.data import check_spec
 
     given = given_settings(context)
     if resume:
-        config = load_config(resume / "config.toml")
         if out and out.resolve() != resume.resolve():
             raise FsgError(f"--resume {resume} continues in that folder: leave --out away")
-        for name, value in given.items():
-            if value != getattr(config, name):
-                option = "--" + name.replace("_", "-")
-                raise FsgError(
-                    f"{option} {value} contradicts {resume / 'config.toml'} ({getattr(config, name)}):"
-                    " leave it away to resume, or start a new run with --out"
-                )
-        run_training(config, resume)
+        path = resume / "config.toml"
+        run_training(resume_config(load_config(path), given, path), resume)
         return
 
     config = Config(**given)
@@ -127,18 +165,25 @@ def start_run(config: Config, out: Path | None) -> Path:
 
 
 def given_settings(context: click.Context) -> dict[str, Any]:
-    """The settings that stand on the command line, with absolute paths."""
+    """The settings that a command line asks for, with absolute paths: --preset < --config < --set < options."""
+    options = context.params
+    given = dict(PRESETS.get(options["preset"], {}))
+    if options["config"]:
+        given |= read_settings(options["config"])
+    for assignment in options["set"]:
+        given |= parse_assignment(assignment, f"--set {assignment}")
+    for name, short in SHORT_FORMS.items():
+        given |= short if options[name] else {}
     default = click.core.ParameterSource.DEFAULT
-    names = [field.name for field in fields(Config) if field.name in context.params]
-    return absolute_paths(
-        {name: context.params[name] for name in names if context.get_parameter_source(name) is not default}
-    )
+    names = [field.name for field in fields(Config) if field.name in options]
+    given |= {name: options[name] for name in names if context.get_parameter_source(name) is not default}
+    return absolute_paths(given)
 
 
 def absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     """The same settings, but with absolute paths, so that a run can be used from anywhere."""
     changed = dict(settings)
-    for name in ("init", "data_dir"):
+    for name in ("init", "teacher", "data_dir"):
         if changed.get(name):
             changed[name] = str(Path(changed[name]).expanduser().resolve())
     if "dataset" in changed:
@@ -161,6 +206,9 @@ def run_training(config: Config, folder: Path) -> None:
         sys.exit(130)
     if not is_first():
         return
+    if summary["stopped"]:
+        reason = STOPPED[summary["stopped"]].format(folder=folder, **asdict(config))
+        click.echo(f"stopped after epoch {summary['epochs']} of {config.epochs}: {reason}")
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
     click.echo(f"next: fsg export {folder} --format tflite --format onnx")
 
@@ -190,16 +238,13 @@ def unused_folder(config: Config) -> Path:
 
 
 def sweep_options(methods: str) -> Callable[[F], F]:
-    """--methods, --preset and the settings, for commands that take several methods."""
+    """--methods and the settings, for commands that take several methods."""
 
     def decorate(command: F) -> F:
         command = config_options(command)
         taken = ("method", "seed")
         parameters = command.__click_params__  # type: ignore[attr-defined]
         parameters[:] = [parameter for parameter in parameters if parameter.name not in taken]
-        command = click.option("--preset", type=click.Choice(list(PRESETS)), help="Settings that belong together.")(
-            command
-        )
         text = "Gradient rules, each with settings of its own if need be: ste,ste:lr=2e-3,fsg:variant=reference."
         return click.option("--methods", default=methods, show_default=True, help=text)(command)
 
@@ -207,11 +252,11 @@ def sweep_options(methods: str) -> Callable[[F], F]:
 
 
 def sweep_entries(context: click.Context) -> dict[str, Config]:
-    """The settings of each entry of --methods: default < --preset < options < the entry's own."""
+    """The settings of each entry of --methods: its own win over those that the command line gives for all."""
     from fsg.training.data import check_spec
     from fsg.training.sweep import parse_methods
 
-    common = {**PRESETS.get(context.params["preset"], {}), **given_settings(context)}
+    common = given_settings(context)
     entries = {}
     for label, own in parse_methods(context.params["methods"]).items():
         entries[label] = Config(**common | absolute_paths(own))
@@ -219,7 +264,7 @@ def sweep_entries(context: click.Context) -> dict[str, Config]:
     return entries
 
 
-@cli.command()
+@cli.command(cls=SettingsCommand)
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
 @sweep_options("ste,fsg")
 @click.option("--seeds", default="0,1,2", show_default=True, help="One run of each method for each.")
@@ -261,7 +306,7 @@ def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Pat
     click.echo(f"report in {folder / 'compare.md'}, figure in {folder / 'compare.png'}")
 
 
-@cli.command("bench-train")
+@cli.command("bench-train", cls=SettingsCommand)
 @sweep_options("ste,fsg,fsg:variant=reference")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(min=1), help="Turns of each method.")
 @click.option("--steps", default=3, show_default=True, type=click.IntRange(min=1), help="Timed steps in each turn.")

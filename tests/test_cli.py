@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from fsg import cli
+from fsg.training.config import FORMAT, HEADINGS, Config, load_config, save_config
 
 
 @pytest.fixture
@@ -62,7 +64,8 @@ def in_project(request, monkeypatch, tmp_path):
 def test_a_run_holds_what_is_promised(project):
     run = project / "runs" / "short"
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.toml", "metrics.csv", "checkpoint.pt", "curves.png", "summary.json", "export"}
+    tables = {"metrics.csv", "flips.csv"}
+    assert names == tables | {"config.toml", "checkpoint.pt", "curves.png", "summary.json", "export"}
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["method"], summary["model"], summary["epochs"], summary["seed"]) == ("fsg", "resnet20", 2, 0)
     assert 0 <= summary["test_accuracy"] <= 1 and summary["train_loss"] > 0 and summary["seconds_per_step"] > 0
@@ -142,14 +145,19 @@ def test_summary_and_env(project, fsg):
     [
         (["train", "--dataset", "cifra10"], "did you mean cifar10"),
         (["train", "--model", "resnet21"], "unknown model 'resnet21': choose one of resnet20"),
+        (["train", "--set", "epoch=3"], "unknown key 'epoch'; did you mean epochs?"),
+        (["train", "--set", "epochs"], "'epochs' is no setting; write key=value"),
+        (["train", "--config", "nowhere.toml"], "cannot read nowhere.toml"),
+        (["train", "--preset", "best"], "'best' is not 'paper'"),
+        (["train", "--teacher", "file"], "not a state dict"),
         (["train", "--method", "magic"], "'magic' is not one of 'fsg', 'ste'"),
         (["train", "--dataset", "folder:nowhere"], "nowhere: no such folder"),
         (["train", "--dataset", "folder:empty"], "empty/test: cannot be read"),
         (["train", "--dataset", "npz:nothing.npz"], "nothing.npz: cannot be read"),
         (["train", "--out", "file/run"], "cannot create the folder file/run"),
         (["train", "--epochs", "0"], "epochs is 0: it must be at least 1"),
-        (["train", "--lr", "nan"], "learning rate is nan"),
-        (["train", "--alpha", "1"], "alpha is 1.0"),
+        (["train", "--lr", "nan"], "lr is nan: it must be above 0"),
+        (["train", "--alpha", "1.5"], "alpha is 1.5: it must be at most 1"),
         (["train", "--init", "file"], "not a state dict"),
         (["train", "--resume", "empty"], "empty is not a run"),
         (["export"], "no run under ./runs"),
@@ -169,6 +177,69 @@ def test_bad_input_is_one_line_and_leaves_nothing(refused, tmp_path, arguments, 
     assert message in refused(*arguments)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "runs") == ["empty", "file"]
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.fixture
+def settings(fsg, monkeypatch):
+    """Runs `fsg train` but for the training; returns the settings it would train with."""
+    seen = []
+    monkeypatch.setattr(cli, "run_training", lambda config, folder: seen.append(config))
+
+    def run(*arguments):
+        code, _, err = fsg("train", *arguments)
+        assert code == 0, err
+        return seen[-1]
+
+    return run
+
+
+def test_what_is_given_more_directly_wins(settings, tmp_path):
+    (tmp_path / "my.toml").write_text('lr = 0.5\nbatch_size = 7\nschedule = "constant"\ninit = "w.pth"\n')
+    assert settings() == Config()
+    assert settings("--preset", "paper").lr == 1e-3
+    config = settings(
+        *("--preset", "paper", "--config", "my.toml", "--set", "batch_size=8", "--set", "seed=3"),
+        *("--schedule", "cosine", "--out", "one"),
+    )
+    assert (config.variant, config.epochs, config.lr) == ("reference", 100, 0.5)
+    assert (config.batch_size, config.seed, config.schedule) == (8, 3, "cosine")
+    assert config.init == str(tmp_path / "w.pth")
+    assert load_config(tmp_path / "one/config.toml") == config
+    assert settings("--config", "one/config.toml", "--out", "two") == config
+    assert settings("--set", "lr=0.5", "--lr", "0.004", "--out", "three").lr == 0.004  # though it is the default
+
+
+def test_short_forms(settings):
+    config = settings("--no-history", "--no-slow", "--no-embedding", "--amp")
+    assert (config.history, config.slow, config.embedding, config.precision) == (0, False, False, "bf16")
+
+
+def test_what_a_resumed_run_may_change(settings, tmp_path):
+    (tmp_path / "run").mkdir()
+    save_config(Config(), tmp_path / "run/config.toml")
+    config = settings("--resume", "run", "--epochs", "40", "--threads", "1", "--data-dir", "here")
+    assert config == Config(epochs=40, threads=1, data_dir=str(tmp_path / "here"))
+    assert load_config(tmp_path / "run/config.toml") == Config()  # training writes it when it begins
+
+
+def test_help_shows_every_setting_under_its_heading(fsg):
+    _, out, _ = fsg("train", "--help")
+    sections = dict(part.split(":\n", 1) for part in out.split("\n\n") if ":\n" in part)
+    assert list(sections) == ["Options", *HEADINGS.values()]
+    heading = ""
+    for field in fields(Config):
+        heading = HEADINGS.get(field.name, heading)
+        assert f"  --{field.name.replace('_', '-')} " in sections[heading]
+    assert "--resume" in sections["Options"] and "--config" in sections["Options"]
+
+
+def test_a_run_that_stops_says_how_to_go_on(fsg, digits_npz, tmp_path):
+    arguments = ["--dataset", f"npz:{digits_npz}", "--method", "ste", "--max-minutes", "1e-6", "--batch-size", "128"]
+    code, out, _ = fsg("train", *arguments, "--out", tmp_path / "run")
+    assert code == 0
+    assert "stopped after epoch 1 of 12: the next would end after 1e-06 minutes; continue with: " in out
+    assert f"fsg train --resume {tmp_path / 'run'}\n" in out
+    assert not (tmp_path / "run/summary.json").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(refused, digits_npz, tmp_path):
@@ -198,9 +269,9 @@ def test_runs_of_another_version(project, refused, tmp_path):
     other = tmp_path / "other"
     shutil.copytree("runs/short", other)
     config = (other / "config.toml").read_text()
-    (other / "config.toml").write_text(config.replace("format = 1", "format = 99"))
+    (other / "config.toml").write_text(config.replace(f"format = {FORMAT}", "format = 99"))
     for arguments in (["export", other], ["eval", other], ["summary", other], ["train", "--resume", other]):
-        assert "has run format 99, this fsg reads format 1" in refused(*arguments)
+        assert f"has run format 99, this fsg reads format {FORMAT}" in refused(*arguments)
     (other / "config.toml").write_text(config + "colour = 3\n")
     assert "unknown key 'colour'" in refused("export", other)
     (other / "config.toml").write_text(config.replace("epochs = 2", "epochs = 'two'"))
@@ -219,7 +290,9 @@ def test_runs_of_another_version(project, refused, tmp_path):
 def test_an_existing_run_is_neither_overwritten_nor_changed(project, refused):
     before = {path: path.read_bytes() for path in (project / "runs/short").rglob("*") if path.is_file()}
     assert "exists: continue that run with --resume" in refused("train", "--out", "runs/short")
-    assert "--epochs 5 contradicts" in refused("train", "--resume", "runs/short", "--epochs", "5")
+    assert "--epochs 1 contradicts" in refused("train", "--resume", "runs/short", "--epochs", "1")
+    assert "--seed 5 contradicts" in refused("train", "--resume", "runs/short", "--set", "seed=5")
+    assert "--optimizer sgd contradicts" in refused("train", "--resume", "runs/short", "--optimizer", "sgd")
     assert "leave --out away" in refused("train", "--resume", "runs/short", "--out", "runs/new")
     assert before == {path: path.read_bytes() for path in (project / "runs/short").rglob("*") if path.is_file()}
 
@@ -242,7 +315,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(digits_npz, tmp_path, method, st
     assert process.wait(60) == (130 if stop == signal.SIGINT else -signal.SIGKILL)
     assert not (tmp_path / "parts/summary.json").exists()
     subprocess.run(command("--resume", "parts"), cwd=tmp_path, check=True, capture_output=True)
-    whole, parts = ((tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts"))
-    assert parts == whole
+    tables = []
+    for name in ("whole", "parts"):
+        with open(tmp_path / name / "metrics.csv") as file:
+            tables.append([{**row, "seconds": ""} for row in csv.DictReader(file)])
+    assert tables[0] == tables[1]
     whole, parts = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "parts"))
-    assert parts | {"seconds_per_step": 0} == whole | {"seconds_per_step": 0}
+    times = {"seconds": 0, "seconds_per_step": 0}
+    assert parts | times == whole | times

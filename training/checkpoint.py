@@ -1,12 +1,14 @@
 """The folder of a run and its checkpoint.
 
     config.toml      the settings                     metrics.csv    one row per epoch
-    checkpoint.pt    after every epoch                summary.json   when the run is complete
-    curves.png       when it is complete or interrupted
+    checkpoint.pt    after every epoch                flips.csv      the same, one column per binary layer
+    curves.png       when training has ended          summary.json   when it was not interrupted
+    events.*         for TensorBoard, if wanted
 
-checkpoint.pt is a torch.save archive of plain containers and tensors: format, epoch, model (state dict), data (class
-names, normalisation, image shape), rule (optimizers, hypernetworks, history), rows, steps, seconds and
-hypernetwork_parameters. Reading the model leaves the tensors of `rule` on the disk.
+checkpoint.pt is a torch.save archive of plain containers and tensors: format, epoch, model (state dict; with `ema` the
+averaged one), latent (with `ema`: the state dict that training continues from), data (class names, normalisation,
+image shape), rule (optimizers, hypernetworks, history), rows, flips, steps, seconds and hypernetwork_parameters.
+Reading the model leaves the tensors of `rule` on the disk.
 """
 
 from dataclasses import dataclass
@@ -135,6 +137,8 @@ def model_for(config: Config, data: DataInfo) -> nn.Module:
         "activation_gradient": activation_gradient,
     }
     if ":" in config.model:
+        keep_float = tuple(filter(None, map(str.strip, config.keep_float.split(","))))
+        options |= {"keep_float": keep_float, "shortcut": config.shortcut}
         return build_external(config.model, shape=data.shape, **options)
     return build_model(config.model, channels=data.shape[0], **options)
 
@@ -153,37 +157,35 @@ def open_run(folder: Path) -> Run:
     return Run(folder, config, model.eval(), data, epoch, hypernetwork_parameters)
 
 
-def load_initial_weights(model: nn.Module, path: Path) -> None:
+def load_initial_weights(model: nn.Module, path: Path, what: str = "initial weights") -> None:
     """Loads full-precision weights (a state dict saved by torch) into a model's parameters of the same names.
 
     Only entries of our own (batch norms that belong to binary layers) may be missing from the file. The last layer of
     a model that `binarize` made stays as it is where the file has another number of classes. Errors: FsgError that
-    names the file and the first entry that does not fit.
+    names the file, as `what`, and the first entry that does not fit.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise FsgError(f"initial weights {path}: no such file") from error
+        raise FsgError(f"{what} {path}: no such file") from error
     except Exception as error:  # torch raises many types for broken archives
-        raise FsgError(f"initial weights {path}: not a state dict that torch can read safely") from error
+        raise FsgError(f"{what} {path}: not a state dict that torch can read safely") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise FsgError(f"initial weights {path}: not a state dict of tensors")
+        raise FsgError(f"{what} {path}: not a state dict of tensors")
     own = model.state_dict()
     ours = [name for name in own if name.startswith("bn2.") or ADDED_NORM in name]
     missing = [name for name in own if name not in state and name not in ours]
     unknown = [name for name in state if name not in own]
     if missing or unknown:
-        what = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"
-        raise FsgError(f"initial weights {path}: the file {what}; is it of another network?")
+        problem = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"
+        raise FsgError(f"{what} {path}: the file {problem}; is it of another network?")
     heads = head_names(model)
     for name, tensor in list(state.items()):
         if tensor.shape != own[name].shape:
             if name.rpartition(".")[0] in heads and tensor.shape[1:] == own[name].shape[1:]:
                 del state[name]
                 continue
-            raise FsgError(
-                f"initial weights {path}: {name} is {list(tensor.shape)}, the model needs {list(own[name].shape)}"
-            )
+            raise FsgError(f"{what} {path}: {name} is {list(tensor.shape)}, the model needs {list(own[name].shape)}")
     model.load_state_dict(state, strict=False)

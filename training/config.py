@@ -4,7 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -53,6 +53,11 @@ class Config:
     data_dir: str = _setting("", "Folder with a copy of cifar10, cifar100 or fashion-mnist; else a cache.")
     init: str = _setting("", "Start from the full-precision weights in this .pth file.")
     augment: bool = _setting(True, "Random crops, and flips where the data allow them.")
+    normalization: str = _setting(
+        "auto",
+        "Mean and std of the images: the data's own or published; auto takes those that --init and --teacher expect.",
+        choices=("auto", "data", "cifar10", "half", "imagenet"),
+    )
 
     # The binary network
     activation_bits: int = _setting(1, "1 runs as XNOR-popcount; 32 makes only the weights binary.", choices=(1, 32))
@@ -67,6 +72,8 @@ class Config:
         "Surrogate gradient of the activations' sign; auto takes the method's own.",
         choices=("auto", "polynomial", "clipped", "ede"),
     )
+    keep_float: str = _setting("", "Layers of your own or torchvision's model to leave float: names, * and ?, commas.")
+    shortcut: bool = _setting(True, "Bi-Real shortcuts in your own or torchvision's model.")
 
     # The course of the training
     epochs: int = _setting(12, "Passes over the training images.", low=1)  # enough for digits; CIFAR wants 100 and more
@@ -90,7 +97,7 @@ class Config:
     teacher_weight: float = _setting(0.5, "Share of the teacher in the loss.", low=0, high=1)
     temperature: float = _setting(4.0, "Of the teacher's softmax.", above=0)
     patience: int = _setting(0, "Stop after so many epochs without a better test loss; 0 is never.", low=0)
-    max_minutes: float = _setting(0.0, "Stop, resumable, after so many minutes; 0 is never.", low=0)
+    max_minutes: float = _setting(0.0, "Stop before an epoch that would end after so many minutes; 0 never.", low=0)
 
     # FSG
     variant: str = _setting("per-weight", "FSG: how the method is built.", choices=("per-weight", "reference"))
@@ -136,6 +143,8 @@ class Config:
                     raise FsgError(f"{name} is {value}: it must be {relation} {bound:g}")
             if isinstance(value, float) and abs(value) == float("inf"):
                 raise FsgError(f"{name} is {value}: it must be finite")
+        if self.warmup_epochs >= self.epochs:
+            raise FsgError(f"warmup epochs is {self.warmup_epochs:g}: it must be below epochs, {self.epochs}")
 
 
 _HOLDS = {
@@ -144,6 +153,22 @@ _HOLDS = {
     "at most": lambda value, bound: value <= bound,
     "below": lambda value, bound: value < bound,
 }
+
+HEADINGS = {
+    "method": "What is trained, on what",
+    "activation_bits": "The binary network",
+    "epochs": "The course of the training",
+    "variant": "FSG and MetaQuant",
+    "seed": "The machine",
+}
+"""Headings of the settings in help texts, by the first setting under each."""
+
+RESUMABLE = (
+    *("dataset", "data_dir", "teacher"),
+    *("threads", "device", "compile", "tensorboard"),
+    *("epochs", "patience", "max_minutes"),
+)
+"""Settings that a resumed run may change: where files are, how the machine is used, when to stop."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {  # the setting of arXiv 2412.11777 and its code; add --init with full-precision weights
@@ -188,7 +213,7 @@ def parse_assignment(text: str, where: str) -> dict[str, Any]:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value
+        parsed = value.strip()
     return parse_settings({key.strip().replace("-", "_"): parsed}, where)
 
 
@@ -201,19 +226,50 @@ def save_config(config: Config, path: Path) -> None:
 
 def load_config(path: Path) -> Config:
     """Reads config.toml. Errors: FsgError for a missing or broken file, another version, an unknown key or value."""
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-    except FileNotFoundError as error:
-        raise FsgError(f"{path.parent} is not a run: it has no {path.name}") from error
-    except (OSError, ValueError) as error:
-        raise FsgError(f"cannot read {path}: {error}") from error
-    check_format(values.pop("format", None), path)
-    settings = parse_settings(values, str(path))
+    if not path.exists():
+        raise FsgError(f"{path.parent} is not a run: it has no {path.name}")
+    settings = read_settings(path, formatted=True)
     try:
         return Config(**settings)
     except FsgError as error:
         raise FsgError(f"{path}: {error}") from error
+
+
+def read_settings(path: Path, *, formatted: bool = False) -> dict[str, Any]:
+    """The settings in a TOML file. Its format, which a run's config.toml must have (`formatted`), must be ours.
+
+    Errors: FsgError for a file that cannot be read, another version, an unknown key or a value of the wrong type.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FsgError(f"cannot read {path}: {reason}") from error
+    if formatted or "format" in values:
+        check_format(values.pop("format", None), path)
+    return parse_settings(values, str(path))
+
+
+def resume_config(config: Config, given: Mapping[str, Any], path: Path) -> Config:
+    """The settings of the run at `path` (its config.toml) with those of `given` that may change.
+
+    Errors: FsgError for a setting outside `RESUMABLE`, fewer epochs, other data or a teacher where there was none.
+    """
+    for name, value in given.items():
+        old = getattr(config, name)
+        allowed = name in RESUMABLE
+        if name == "epochs":
+            allowed = value > old
+        elif name == "dataset":  # the same files elsewhere
+            allowed = ":" in old and value.partition(":")[0] == old.partition(":")[0]
+        elif name == "teacher":
+            allowed = bool(value and old)
+        if value != old and not allowed:
+            raise FsgError(
+                f"--{name.replace('_', '-')} {value} contradicts {path} ({old}): leave it away to resume, or start a"
+                " new run with --out"
+            )
+    return replace(config, **given)
 
 
 def check_format(version: object, path: Path) -> None:

@@ -1,11 +1,9 @@
 """The training loop."""
 
-import csv
-import io
-import json
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from fsg import FsgError, replacing
+from fsg import FsgError
 from fsg.runtime.environment import cpu_name
 from fsg.training.arithmetic import default_precision, forward_function
+from fsg.training.average import AveragedModel
 from fsg.training.checkpoint import (
     CHECKPOINT,
     DataInfo,
@@ -30,164 +29,262 @@ from fsg.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from fsg.training.config import Config
+from fsg.training.config import Config, load_config, save_config
 from fsg.training.data import batches, load_dataset
 from fsg.training.distributed import Processes, joined, use_whole_batch_norm
 from fsg.training.feed import Feed, Normalizer
 from fsg.training.launch import in_several_processes
 from fsg.training.layers import count_parameters
 from fsg.training.methods import make_rule
-from fsg.training.plots import plot_curves
+from fsg.training.normalization import normalization
+from fsg.training.objective import Objective, load_teacher
+from fsg.training.record import Record, count_flips, signs
+
+CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
 
 def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     """Trains until `config.epochs`, from the run's checkpoint if it has one, and returns the summary.
 
-    `folder` must exist and hold config.toml. Every epoch ends with a checkpoint; all randomness of an epoch follows
-    from the seed and its number, so that an interrupted run continues exactly. Errors: FsgError for data or weights
-    that cannot be used and for a loss that is not finite; KeyboardInterrupt passes. In several processes (see
-    `distributed`), all return the same summary, and the first one prints and writes.
+    `folder` must exist and hold config.toml, which takes on what has changed in `config`. Every epoch ends with a
+    checkpoint; all randomness of an epoch follows from the seed and its number, so that a run that was interrupted or
+    has stopped by itself ("stopped" in the summary: "patience", "max_minutes" or "") continues exactly. Errors:
+    FsgError for data or weights that cannot be used and for a loss that is not finite; KeyboardInterrupt passes. In
+    several processes (see `distributed`), all return the same summary, and the first one prints and writes.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = pick_device(config.device)
     if config.compile and in_several_processes():
         raise FsgError("--compile is for one process: leave it away, or train without torchrun")
+    device = set_up_machine(config)
     with joined(device, config.batch_size) as processes, default_precision(config.precision) as dtype:
         if not processes.first:
             console = Console(quiet=True, force_terminal=False)
-        return _train(config, folder, console, device, dtype, processes)
+        return Training(config, folder, console, device, dtype, processes).run()
 
 
-def _train(
-    config: Config, folder: Path, console: Console, device: torch.device, dtype: torch.dtype, processes: Processes
-) -> dict[str, Any]:
-    with console.status(f"reading {config.dataset}"), processes.in_turn():
-        data = load_dataset(config.dataset, data_dir=config.data_dir or None)
-    info = DataInfo(data.class_names, data.mean, data.std, data.shape)
+class Training:
+    """A run: everything that an epoch needs, as it is at the start or was at the last checkpoint."""
 
-    torch.manual_seed(config.seed)
-    model = model_for(config, info)
-    if config.init:
-        load_initial_weights(model, Path(config.init))
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    use_whole_batch_norm(model, processes)
-    network = forward_function(model, device, precision=config.precision, compile=config.compile)
-    rule = make_rule(config, model)
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        console: Console,
+        device: torch.device,
+        dtype: torch.dtype,
+        processes: Processes,
+    ) -> None:
+        self.started = time.monotonic()
+        self.config, self.folder, self.console = config, folder, console
+        self.device, self.processes = device, processes
+        with console.status(f"reading {config.dataset}"), processes.in_turn():
+            self.data = data = load_dataset(config.dataset, data_dir=config.data_dir or None)
+        self.info = DataInfo(data.class_names, *normalization(config, data), data.shape)
+        self.steps_per_epoch = len(data.x_train) // config.batch_size
+        self.record = Record(config, folder, writes=processes.first)
+        resumed = (folder / CHECKPOINT).exists()
 
-    rows: list[dict[str, float]] = []
-    steps, seconds = 0, 0.0
-    if (folder / CHECKPOINT).exists():
-        checkpoint = read_checkpoint(folder)
-        model.load_state_dict(checkpoint["model"])
-        rule.load_state_dict(checkpoint["rule"])
-        rows, steps, seconds = checkpoint["rows"], checkpoint["steps"], checkpoint["seconds"]
-        del checkpoint
+        torch.manual_seed(config.seed)
+        self.model = model_for(config, self.info)
+        if config.init and not resumed:
+            load_initial_weights(self.model, Path(config.init))
+        self._to_device(self.model)
+        use_whole_batch_norm(self.model, processes)
+        self.network = forward_function(self.model, device, precision=config.precision, compile=config.compile)
+        self.rule = make_rule(config, self.model)
+        self.average = AveragedModel(self.model, config.ema) if config.ema else None
+        self.steps, self.seconds, self.epoch_seconds = 0, 0.0, 0.0
+        if resumed:
+            self._restore()
 
-    binary, floats = count_parameters(model)
-    console.print(
-        f"{config.model} ({binary:,} one-bit and {floats:,} float parameters) by {config.method}"
-        f" on {len(data.x_train):,} images of {config.dataset}, into {folder}"
-        + (f", after epoch {len(rows)}" if rows else ""),
-        highlight=False,
-        soft_wrap=True,
-    )
-    normalize = Normalizer(info, device, dtype)
-    feed = Feed(data, normalize, processes, augment=config.augment)
-    part = processes.part(len(data.x_test))
-    x_test, y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
-    steps_per_epoch = len(data.x_train) // config.batch_size
+        binary, floats = count_parameters(self.model)
+        self.sizes = {
+            "binary_parameters": binary,
+            "float_parameters": floats,
+            "hypernetwork_parameters": self.rule.hypernetwork_parameters,
+        }
+        self._print(
+            f"{config.model} ({binary:,} one-bit and {floats:,} float parameters) by {config.method}"
+            f" on {len(data.x_train):,} images of {config.dataset}, into {folder}"
+            + (f", after epoch {len(self.record.rows)}" if resumed else "")
+        )
+        normalize = Normalizer(self.info, device, dtype)
+        self.feed = Feed(data, normalize, processes, augment=config.augment)
+        part = processes.part(len(data.x_test))
+        self.x_test, self.y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
+        self.objective = Objective(config, self._teacher())
 
-    try:
-        for epoch in range(len(rows), config.epochs):
-            rng = np.random.default_rng([config.seed, epoch])
-            torch.manual_seed(int(rng.integers(2**63)))
-            processes.equalize([model.state_dict(), rule.state_dict()])  # devices may round differently
-            model.train()
-            start = time.perf_counter()
-            losses, hits = torch.zeros((), device=device), torch.zeros((), device=device)
-            indices = batches(len(data.x_train), config.batch_size, rng, drop_last=True)
-            for step, index in enumerate(progress(console, indices, steps_per_epoch, f"epoch {epoch + 1}")):
-                rule.lr = learning_rate(config, epoch + step / steps_per_epoch)
-                rule.progress = (epoch + step / steps_per_epoch) / config.epochs
-                images, labels = feed(index, rng)
-                with rule.lookahead():
-                    logits = network(images)
-                    loss = F.cross_entropy(logits, labels)
-                loss.backward()
-                processes.average(rule.gradients())
-                rule.step()
-                losses += loss.detach()
-                hits += (logits.detach().argmax(1) == labels).sum()
-            seconds += time.perf_counter() - start
-            steps += steps_per_epoch
-            train_loss = processes.total(losses).item() / processes.count / steps_per_epoch
-            train_hits = processes.total(hits).item()
-            if not math.isfinite(train_loss):
-                raise FsgError(
-                    f"the loss became {train_loss} in epoch {epoch + 1}; the checkpoint of epoch {epoch} is kept:"
-                    f" try a smaller --lr than {config.lr:g}"
-                )
-            test_loss, test_accuracy = evaluate(model, x_test, y_test, processes)
-            row = {
-                "epoch": epoch + 1,
-                "seconds": seconds,
-                "lr": learning_rate(config, epoch),
-                "train_loss": train_loss,
-                "train_accuracy": train_hits / (steps_per_epoch * config.batch_size),
-                "test_loss": test_loss,
-                "test_accuracy": test_accuracy,
-            }
-            if processes.first:
-                save_checkpoint(
-                    folder,
-                    {
-                        "epoch": epoch + 1,
-                        "model": model.state_dict(),
-                        "data": asdict(info),
-                        "rule": rule.state_dict(),
-                        "rows": [*rows, row],
-                        "steps": steps,
-                        "seconds": seconds,
-                        "hypernetwork_parameters": rule.hypernetwork_parameters,
-                    },
-                )
-            rows.append(row)
-            if processes.first:
-                write_metrics(folder / "metrics.csv", rows)
-            console.print(
-                f"epoch {epoch + 1:>{len(str(config.epochs))}}/{config.epochs}  train loss {row['train_loss']:.4f}"
-                f"  test loss {test_loss:.4f}  test accuracy {test_accuracy:.2%}",
-                highlight=False,
-                soft_wrap=True,
-            )
-    except BaseException:
-        if processes.first:
+    def run(self) -> dict[str, Any]:
+        """Trains the epochs that are left and writes the results."""
+        record, stopped = self.record, ""
+        try:
+            while len(record.rows) < self.config.epochs:
+                stopped = self._stop()
+                if stopped:
+                    break
+                self._keep_up_to_date()
+                self._run_epoch(len(record.rows))
+        except BaseException:
             with suppress(FsgError):  # nothing may hide what went wrong
-                write_results(config, folder, rows)
-        raise
+                record.write_results()
+            raise
+        finally:
+            record.close()
+        record.write_results()
+        machine = {"machine": cpu_name(), "threads": torch.get_num_threads()}
+        speed = {"seconds_per_step": self.seconds / self.steps}
+        summary = record.summary({**speed, **self.sizes, **machine, "stopped": stopped})
+        if stopped != "max_minutes":  # such a run has not ended
+            record.write_summary(summary)
+        return summary
 
-    summary = {
-        "method": config.method,
-        "model": config.model,
-        "dataset": config.dataset,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "activation_bits": config.activation_bits,
-        "train_loss": rows[-1]["train_loss"],
-        "test_accuracy": rows[-1]["test_accuracy"],
-        "seconds_per_step": seconds / steps,
-        "binary_parameters": binary,
-        "float_parameters": floats,
-        "hypernetwork_parameters": rule.hypernetwork_parameters,
-        "machine": cpu_name(),
-        "threads": torch.get_num_threads(),
-    }
-    if processes.first:
-        write_results(config, folder, rows)
-        with replacing(folder / "summary.json") as temporary:
-            temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+    @property
+    def tested(self) -> nn.Module:
+        """The network that is tested and exported."""
+        return self.average.model if self.average else self.model
+
+    def _run_epoch(self, epoch: int) -> None:
+        """Trains epoch number `epoch` (from 0), tests, and writes everything down."""
+        start = time.monotonic()
+        before = signs(self.model)
+        train_loss, train_accuracy = self._train_epoch(epoch)
+        test_loss, test_accuracy = evaluate(self.tested, self.x_test, self.y_test, self.processes)
+        self._check_finite(test_loss, epoch)
+        flips, layer_flips = count_flips(before, signs(self.model))
+        row = {
+            "epoch": epoch + 1,
+            "seconds": self.seconds,
+            "lr": learning_rate(self.config, epoch * self.steps_per_epoch, self.steps_per_epoch),
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            "flips": flips,
+        }
+        layer_row = {"epoch": epoch + 1, **layer_flips}
+        if self.processes.first:
+            self._save([*self.record.rows, row], [*self.record.flips, layer_row])
+        self.record.add(row, layer_row)
+        total = self.config.epochs
+        self._print(
+            f"epoch {epoch + 1:>{len(str(total))}}/{total}  train loss {train_loss:.4f}"
+            f"  test loss {test_loss:.4f}  test accuracy {test_accuracy:.2%}  flips {flips:.2%}"
+        )
+        self.epoch_seconds = time.monotonic() - start
+
+    def _train_epoch(self, epoch: int) -> tuple[float, float]:
+        """One pass over the training images: mean loss and accuracy on them while they were learnt."""
+        config, rule, processes, per_epoch = self.config, self.rule, self.processes, self.steps_per_epoch
+        rng = np.random.default_rng([config.seed, epoch])  # "rng" in the checkpoint before
+        torch.manual_seed(int(rng.integers(2**63)))
+        for part in (self.model, self.tested, rule):  # devices may round differently
+            processes.equalize(part.state_dict())
+        self.model.train()
+        start = time.perf_counter()
+        losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        indices = batches(len(self.data.x_train), config.batch_size, rng, drop_last=True)
+        for index in progress(self.console, indices, per_epoch, f"epoch {epoch + 1}"):
+            rule.lr = learning_rate(config, self.steps, per_epoch)
+            rule.progress = self.steps / per_epoch / config.epochs
+            images, labels = self.feed(index, rng)
+            with rule.lookahead():
+                logits = self.network(images)
+                loss = self.objective(images, logits, labels)
+            loss.backward()
+            processes.average(rule.gradients())
+            rule.step()
+            self.steps += 1
+            if self.average:
+                self.average.update(self.model, self.steps)
+            losses += loss.detach()
+            hits += (logits.detach().argmax(1) == labels).sum()
+            if self.steps % CHECK_EVERY == 0:
+                self._check_finite(losses.item(), epoch)
+        train_loss = processes.total(losses).item() / processes.count / per_epoch
+        self.seconds += time.perf_counter() - start
+        self._check_finite(train_loss, epoch)
+        return train_loss, processes.total(hits).item() / (per_epoch * config.batch_size)
+
+    def _stop(self) -> str:
+        """The setting that ends the run before its last epoch, or ""."""
+        if self.config.patience and self.record.epochs_without_gain() >= self.config.patience:
+            return "patience"
+        if self.config.max_minutes and self.epoch_seconds:  # after an epoch at least, so that resuming always gets on
+            late = time.monotonic() + self.epoch_seconds > self.started + 60 * self.config.max_minutes
+            if self.processes.total(torch.tensor(float(late))):
+                return "max_minutes"
+        return ""
+
+    def _check_finite(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
+            raise FsgError(
+                f"the loss became {loss} in epoch {epoch + 1}{kept}: try a smaller --lr than {self.config.lr:g}"
+            )
+
+    def _teacher(self) -> Callable[[Tensor], Tensor] | None:
+        if not self.config.teacher:
+            return None
+        teacher = load_teacher(self.config, self.data.num_classes, self.data.shape)
+        self._to_device(teacher)
+        accuracy = evaluate(teacher, self.x_test, self.y_test, self.processes)[1]
+        self._print(f"the teacher's test accuracy is {accuracy:.2%}")
+        return forward_function(teacher, self.device, precision=self.config.precision, compile=False)
+
+    def _save(self, rows: list[dict[str, float]], flips: list[dict[str, float]]) -> None:
+        content = {
+            "epoch": len(rows),
+            "rng": [self.config.seed, len(rows)],  # what all randomness of the next epoch follows from
+            "model": self.tested.state_dict(),
+            "data": asdict(self.info),
+            "rule": self.rule.state_dict(),
+            "rows": rows,
+            "flips": flips,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "hypernetwork_parameters": self.rule.hypernetwork_parameters,
+        }
+        save_checkpoint(self.folder, content | ({"latent": self.model.state_dict()} if self.average else {}))
+
+    def _restore(self) -> None:
+        checkpoint = read_checkpoint(self.folder)
+        try:
+            steps = len(checkpoint["rows"]) * self.steps_per_epoch
+            if (DataInfo(**checkpoint["data"]), checkpoint["steps"]) != (self.info, steps):
+                data, run = self.config.dataset, self.folder
+                raise FsgError(f"{data} does not hold what the run in {run} was trained on: give the same data")
+            self.model.load_state_dict(checkpoint["latent" if self.average else "model"])
+            self.tested.load_state_dict(checkpoint["model"])
+            self.rule.load_state_dict(checkpoint["rule"])
+            self.record.rows, self.record.flips = checkpoint["rows"], checkpoint["flips"]
+            self.steps, self.seconds = checkpoint["steps"], checkpoint["seconds"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            path = self.folder / CHECKPOINT
+            raise FsgError(f"{path} does not fit {self.folder / 'config.toml'}: train anew") from error
+
+    def _keep_up_to_date(self) -> None:
+        """Before an epoch: config.toml says what it is trained with, and no summary speaks of fewer epochs."""
+        path = self.folder / "config.toml"
+        if self.processes.first and load_config(path) != self.config:
+            save_config(self.config, path)
+        self.record.remove_summary()
+
+    def _to_device(self, model: nn.Module) -> None:
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def set_up_machine(config: Config) -> torch.device:
+    """Sets the number of threads and how strict PyTorch is about repeatable algorithms; returns the device."""
+    device = pick_device(config.device)
+    threads = 1 if config.deterministic and device.type == "cpu" else config.threads
+    if threads:
+        torch.set_num_threads(threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what PyTorch asks for on CUDA
+    torch.use_deterministic_algorithms(config.deterministic)
+    return device
 
 
 def pick_device(name: str) -> torch.device:
@@ -197,11 +294,18 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def learning_rate(config: Config, epoch: float) -> float:
-    """The learning rate at a point of the run, `epoch` counted from 0 and fractional within an epoch."""
+def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, counted from 0 over all epochs.
+
+    It rises in equal parts to `lr` over the steps of `warmup_epochs`; a cosine falls to 0 over those that are left.
+    """
+    epoch = step / steps_per_epoch
+    warmup = config.warmup_epochs
+    if epoch < warmup:
+        return config.lr * min(1.0, (step + 1) / (warmup * steps_per_epoch))
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
-    return config.lr * 0.1 ** (int(epoch) // config.step_epochs)
+        return config.lr * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (config.epochs - warmup)))
+    return config.lr * (0.1 ** (int(epoch) // config.step_epochs) if config.schedule == "step" else 1.0)
 
 
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor, processes: Processes) -> tuple[float, float]:
@@ -219,20 +323,3 @@ def progress(console: Console, items: Iterator[Any], total: int, text: str) -> I
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield from bar.track(items, total=total, description=text)
-
-
-def write_results(config: Config, folder: Path, rows: list[dict[str, float]]) -> None:
-    """Writes metrics.csv and curves.png of the epochs so far, if there are any."""
-    if rows:
-        write_metrics(folder / "metrics.csv", rows)
-        plot_curves(rows, folder / "curves.png", f"{config.model}, {config.method}, {config.dataset}")
-
-
-def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes metrics.csv: one row per epoch; seconds spent training so far, losses in nats, accuracies as fractions."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue())

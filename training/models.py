@@ -51,7 +51,7 @@ class BiRealBlock(BasicBlock):
 
 
 class ResNet(nn.Module):
-    """CIFAR ResNet: [N, C, H, W] normalised images -> [N, classes] logits."""
+    """CIFAR ResNet: [N, C, H, W] normalised images -> [N, classes] logits; without a quantiser all is float."""
 
     def __init__(
         self,
@@ -66,7 +66,9 @@ class ResNet(nn.Module):
         super().__init__()
         one_bit = activation_bits == 1
         padding_value = 1.0 if one_bit else 0.0
-        conv: Conv = partial(BinaryConv2d, quantizer=quantizer, padding_value=padding_value)
+        conv: Conv = partial(nn.Conv2d, bias=False)
+        if quantizer:
+            conv = partial(BinaryConv2d, quantizer=quantizer, padding_value=padding_value)
         sign = partial(BinaryActivation, activation_gradient)
         block: Callable[..., nn.Module] = partial(BiRealBlock, sign=sign) if one_bit else BasicBlock
         outer: Conv = partial(nn.Conv2d, bias=False) if first_last == "float" else conv
@@ -131,3 +133,12 @@ def build_model(
     check_name(first_last, ("float", "binary"), "first-last setting")
     check_name(str(activation_bits), ("1", "32"), "number of activation bits")
     return ResNet(blocks, channels, classes, activation_bits, first_last, quantizer, activation_gradient)
+
+
+def build_float_model(name: str, *, classes: int, channels: int = 3) -> nn.Module:
+    """The full-precision network of which `build_model` makes the binary one, with fresh weights.
+
+    Parameter names and shapes are those of the published weights. Raises FsgError for an unknown name.
+    """
+    blocks = MODELS[check_name(name, MODELS, "model")]
+    return ResNet(blocks, channels, classes, 32, "float", quantizer="", activation_gradient="polynomial")

@@ -15,6 +15,7 @@ from fsg.training.rules import BETA2, LookaheadRule
 
 GATE = 0.54  # a gate stays within 1 - GATE and 1 + GATE, so that one weight gets at most 3.3 times another's share
 DT = (0.1, 1.0)  # initial step sizes of the slow net: its sequences are short
+CHUNK = 262144  # weights whose histories pass the slow net together, for the sake of memory
 META_SAMPLE = 32768  # weights whose gradient teaches the hypernetworks in one step
 
 
@@ -111,13 +112,18 @@ class PerWeightFSG(LookaheadRule):
         fast = newest * self._gate(self.fast((newest * heading)[:, None])[:, 0])
         combined, plain = (1 - self.alpha) * fast, (1 - self.alpha) * newest
         if self.slow is not None:
-            slow = mean * self._gate(self.slow(tokens * heading[:, None], layer if self.embedding else None))
+            slow = mean * self._gate(self._slow_logits(self.slow, tokens * heading[:, None], layer))
             combined, plain = combined + self.alpha * slow, plain + self.alpha * mean
         size_of = [self._layer_mean(u.square(), layer) for u in (plain, combined)]
         scale = (size_of[0] / (size_of[1] + torch.finfo(size.dtype).tiny)).sqrt()
         if not self.adaptive:
             return combined * scale[layer] / (1 - self.decay)
         return combined * (scale / self.rms)[layer]
+
+    def _slow_logits(self, slow: SlowNet, tokens: Tensor, layer: Tensor) -> Tensor:
+        """Histories [n, L] of weights in the layers [n] -> [n]."""
+        chunks = zip(tokens.split(CHUNK), layer.split(CHUNK), strict=True)
+        return torch.cat([slow(part, of if self.embedding else None) for part, of in chunks])
 
     @staticmethod
     def _gate(logits: Tensor) -> Tensor:

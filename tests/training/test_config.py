@@ -1,0 +1,131 @@
+"""Settings from files, from key=value, and of resumed runs."""
+
+from dataclasses import asdict, fields
+
+import pytest
+
+from fsg import FsgError
+from fsg.training.config import (
+    HEADINGS,
+    PRESETS,
+    RESUMABLE,
+    Config,
+    load_config,
+    parse_assignment,
+    read_settings,
+    resume_config,
+    save_config,
+)
+
+
+def test_a_saved_config_is_read_back_whole_and_as_settings(tmp_path):
+    config = Config(lr=0.5, dataset='npz:/a "b".npz', slow=False, epochs=3)
+    path = tmp_path / "config.toml"
+    save_config(config, path)
+    assert load_config(path) == config
+    assert read_settings(path) == asdict(config)
+    path.write_text("epochs = 7\nlr = 1\n")
+    assert read_settings(path) == {"epochs": 7, "lr": 1.0}
+    with pytest.raises(FsgError, match="has no run format"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 7", "unknown key 'epoch'; did you mean epochs?"),
+        ("epochs = 7.5", "epochs is 7.5; it must be of type int"),
+        ("augment = 1", "augment is 1; it must be of type bool"),
+        ("format = 1\nepochs = 7", "has run format 1, this fsg reads format"),
+        ("epochs 7", "cannot read"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, text, message):
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    with pytest.raises(FsgError, match=r"settings\.toml") as error:
+        read_settings(path)
+    assert message in str(error.value)
+    with pytest.raises(FsgError, match=r"cannot read .*nowhere.toml: No such file"):
+        read_settings(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("epochs=7", {"epochs": 7}),
+        ("lr = 1e-3", {"lr": 1e-3}),
+        ("lr=1", {"lr": 1.0}),
+        ("batch-size=32", {"batch_size": 32}),
+        ("augment=false", {"augment": False}),
+        ("method=ste", {"method": "ste"}),
+        ('method="ste"', {"method": "ste"}),
+        ("dataset=npz:a=b.npz", {"dataset": "npz:a=b.npz"}),
+        ("init=", {"init": ""}),
+    ],
+)
+def test_assignments(text, settings):
+    assert parse_assignment(text, "here") == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs", "here: 'epochs' is no setting; write key=value"),
+        ("ephocs=3", "here: unknown key 'ephocs'; did you mean epochs?"),
+        ("slow=off", "slow is 'off'; it must be of type bool"),
+        ("method=2", "method is 2; it must be of type str"),
+    ],
+)
+def test_assignments_that_are_refused(text, message):
+    with pytest.raises(FsgError) as error:
+        parse_assignment(text, "here")
+    assert message in str(error.value)
+
+
+def test_a_resumed_run_may_move_and_go_on_but_not_change(tmp_path):
+    config = Config(dataset="npz:/old/a.npz", teacher="/old/t.pth", epochs=10)
+    changes = {
+        "dataset": "npz:/new/a.npz",
+        "teacher": "/new/t.pth",
+        "data_dir": "/new",
+        "threads": 2,
+        "device": "cpu",
+        "epochs": 20,
+        "patience": 3,
+        "max_minutes": 5.0,
+        "tensorboard": True,
+        "compile": True,
+    }
+    assert set(changes) == set(RESUMABLE)
+    resumed = resume_config(config, changes | {"lr": config.lr}, tmp_path)
+    assert asdict(resumed) == asdict(config) | changes
+    for name, value in {
+        "epochs": 9,
+        "dataset": "folder:/new",
+        "teacher": "",
+        "lr": 0.1,
+        "method": "ste",
+        "seed": 1,
+        "init": "/new/i.pth",
+    }.items():
+        with pytest.raises(FsgError, match=f"--{name} .* contradicts"):
+            resume_config(config, {name: value}, tmp_path)
+    with pytest.raises(FsgError, match="--teacher"):
+        resume_config(Config(), {"teacher": "/new/t.pth"}, tmp_path)
+    with pytest.raises(FsgError, match="--dataset"):
+        resume_config(Config(dataset="digits"), {"dataset": "cifar10"}, tmp_path)
+
+
+def test_warmup_must_end_before_the_training():
+    assert Config(warmup_epochs=1.5, epochs=2).warmup_epochs == 1.5
+    with pytest.raises(FsgError, match="warmup epochs is 2: it must be below epochs, 2"):
+        Config(warmup_epochs=2.0, epochs=2)
+
+
+def test_names_elsewhere_are_settings():
+    names = [field.name for field in fields(Config)]
+    assert set(HEADINGS) | set(RESUMABLE) <= set(names)
+    assert names[0] in HEADINGS
+    for preset in PRESETS.values():
+        Config(**preset)
