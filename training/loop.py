@@ -176,10 +176,8 @@ class Training:
         config, rule, processes, per_epoch = self.config, self.rule, self.processes, self.steps_per_epoch
         rng = np.random.default_rng([config.seed, epoch])  # "rng" in the checkpoint before
         torch.manual_seed(int(rng.integers(2**63)))
-        networks = dict.fromkeys([self.model, self.tested])
-        processes.equalize(
-            [*(net.state_dict() for net in networks), rule.state_dict()]
-        )  # devices may round differently
+        for part in (self.model, self.tested, rule):  # devices may round differently
+            processes.equalize(part.state_dict())
         self.model.train()
         start = time.perf_counter()
         losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
