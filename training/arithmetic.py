@@ -11,14 +11,19 @@ from torch import Tensor, nn
 from fsg import FsgError
 
 
-@contextmanager
-def default_precision(precision: str) -> Iterator[torch.dtype]:
-    """Networks, rules and tensors made meanwhile are float64 if `precision` is, else float32; gives that type."""
-    before = torch.get_default_dtype()
+def use_precision(precision: str) -> torch.dtype:
+    """Networks, rules and tensors made from now on are float64 if `precision` is, else float32; gives that type."""
     dtype = torch.float64 if precision == "float64" else torch.float32
     torch.set_default_dtype(dtype)
+    return dtype
+
+
+@contextmanager
+def default_precision(precision: str) -> Iterator[torch.dtype]:
+    """`use_precision` for as long as it is entered."""
+    before = torch.get_default_dtype()
     try:
-        yield dtype
+        yield use_precision(precision)
     finally:
         torch.set_default_dtype(before)
 

@@ -182,7 +182,7 @@ def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], 
     import numpy as np
     import torch
 
-    from fsg.training.arithmetic import forward_function
+    from fsg.training.arithmetic import forward_function, use_precision
     from fsg.training.average import AveragedModel
     from fsg.training.checkpoint import DataInfo, model_for
     from fsg.training.data import Dataset
@@ -198,14 +198,14 @@ def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], 
     data = Dataset("synthetic", images, labels, images[:0], labels[:0], names, mean, std, flip=True, pad=4)
     info = DataInfo(names, mean, std, SHAPE)
     torch.manual_seed(config.seed)
-    torch.set_default_dtype(torch.float64 if config.precision == "float64" else torch.float32)
+    dtype = use_precision(config.precision)
     model = model_for(config, info)
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     network = forward_function(model, device, precision=config.precision, compile=config.compile)
     rule = make_rule(config, model)
     average = AveragedModel(model, config.ema) if config.ema else None
     objective, steps = Objective(config), itertools.count(1)
-    feed = Feed(data, Normalizer(info, device, torch.get_default_dtype()), Processes(), augment=config.augment)
+    feed = Feed(data, Normalizer(info, device, dtype), Processes(), augment=config.augment)
 
     def take_step() -> float:
         batch, labels = feed(rng.integers(0, len(images), config.batch_size), rng)

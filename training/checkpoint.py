@@ -137,6 +137,8 @@ def model_for(config: Config, data: DataInfo) -> nn.Module:
         "activation_gradient": activation_gradient,
     }
     if ":" in config.model:
+        keep_float = tuple(filter(None, map(str.strip, config.keep_float.split(","))))
+        options |= {"keep_float": keep_float, "shortcut": config.shortcut}
         return build_external(config.model, shape=data.shape, **options)
     return build_model(config.model, channels=data.shape[0], **options)
 

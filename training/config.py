@@ -72,6 +72,8 @@ class Config:
         "Surrogate gradient of the activations' sign; auto takes the method's own.",
         choices=("auto", "polynomial", "clipped", "ede"),
     )
+    keep_float: str = _setting("", "Layers of your own or torchvision's model to leave float: names, * and ?, commas.")
+    shortcut: bool = _setting(True, "Bi-Real shortcuts in your own or torchvision's model.")
 
     # The course of the training
     epochs: int = _setting(12, "Passes over the training images.", low=1)  # enough for digits; CIFAR wants 100 and more

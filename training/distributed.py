@@ -7,6 +7,7 @@ as one would with the whole batch. The first one speaks and writes; of errors, t
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fsg import FsgError
 from fsg.training.launch import PATIENCE, rank_and_count, store
+
+_terminated = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ def joined(device: torch.device, batch_size: int) -> Iterator[Processes]:
                 f"there are fewer CUDA devices ({devices}) than processes: choose --nproc-per-node {devices}"
             )
         torch.cuda.set_device(local)
-    signal.signal(signal.SIGINT, _stopped)
-    signal.signal(signal.SIGTERM, _stopped)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
         backend, store=dist.PrefixStore("group", store()), rank=rank, world_size=count, timeout=PATIENCE
@@ -105,19 +108,23 @@ def joined(device: torch.device, batch_size: int) -> Iterator[Processes]:
 
 def _reachable(exchange: Callable[[], Any]) -> None:
     """Carries out an exchange with the other processes. Errors: FsgError if one of them has ended."""
+    if _terminated.is_set():
+        raise FsgError("the training was terminated; its last checkpoint is kept")
     try:
         exchange()
     except RuntimeError as error:
         raise FsgError("another process of the training ended: see its message; the last checkpoint is kept") from error
 
 
-def _stopped(number: int, _: Any) -> NoReturn:
-    """On Ctrl-C, which torchrun repeats, and SIGTERM, by which it ends all processes when one has failed."""
+def _terminate(*_: Any) -> None:
+    """On SIGTERM, by which torchrun ends all processes when one has failed: the next exchange is an error."""
+    _terminated.set()
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    """On Ctrl-C, which torchrun repeats and follows by SIGTERM: once is enough, the rest is left to be finished."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise FsgError("the training was terminated; its last checkpoint is kept")
+    raise KeyboardInterrupt
 
 
 class WholeBatchNorm(_BatchNorm):

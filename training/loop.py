@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ from fsg.training.config import Config, load_config, save_config
 from fsg.training.data import batches, load_dataset
 from fsg.training.distributed import Processes, joined, use_whole_batch_norm
 from fsg.training.feed import Feed, Normalizer
+from fsg.training.launch import in_several_processes
 from fsg.training.layers import count_parameters
 from fsg.training.methods import make_rule
 from fsg.training.normalization import normalization
@@ -51,6 +52,8 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     FsgError for data or weights that cannot be used and for a loss that is not finite; KeyboardInterrupt passes. In
     several processes (see `distributed`), all return the same summary, and the first one prints and writes.
     """
+    if config.compile and in_several_processes():
+        raise FsgError("--compile is for one process: leave it away, or train without torchrun")
     device = set_up_machine(config)
     with joined(device, config.batch_size) as processes, default_precision(config.precision) as dtype:
         if not processes.first:
@@ -171,7 +174,7 @@ class Training:
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training images: mean loss and accuracy on them while they were learnt."""
         config, rule, processes, per_epoch = self.config, self.rule, self.processes, self.steps_per_epoch
-        rng = np.random.default_rng([config.seed, epoch])
+        rng = np.random.default_rng([config.seed, epoch])  # "rng" in the checkpoint before
         torch.manual_seed(int(rng.integers(2**63)))
         networks = dict.fromkeys([self.model, self.tested])
         processes.equalize(
@@ -220,18 +223,19 @@ class Training:
                 f"the loss became {loss} in epoch {epoch + 1}{kept}: try a smaller --lr than {self.config.lr:g}"
             )
 
-    def _teacher(self) -> nn.Module | None:
+    def _teacher(self) -> Callable[[Tensor], Tensor] | None:
         if not self.config.teacher:
             return None
         teacher = load_teacher(self.config, self.data.num_classes, self.data.shape)
         self._to_device(teacher)
         accuracy = evaluate(teacher, self.x_test, self.y_test, self.processes)[1]
         self._print(f"the teacher's test accuracy is {accuracy:.2%}")
-        return teacher
+        return forward_function(teacher, self.device, precision=self.config.precision, compile=False)
 
     def _save(self, rows: list[dict[str, float]], flips: list[dict[str, float]]) -> None:
         content = {
             "epoch": len(rows),
+            "rng": [self.config.seed, len(rows)],  # what all randomness of the next epoch follows from
             "model": self.tested.state_dict(),
             "data": asdict(self.info),
             "rule": self.rule.state_dict(),

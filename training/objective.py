@@ -1,5 +1,6 @@
 """The loss that training descends: cross-entropy, with smoothed labels and a teacher if wanted."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ class Objective:
     arXiv 1503.02531).
     """
 
-    def __init__(self, config: Config, teacher: nn.Module | None = None) -> None:
+    def __init__(self, config: Config, teacher: Callable[[Tensor], Tensor] | None = None) -> None:
         self.smoothing = config.label_smoothing
         self.weight, self.temperature = config.teacher_weight, config.temperature
         self.teacher = teacher

@@ -13,16 +13,18 @@ from fsg.training.history import GradientHistory
 from fsg.training.hypernet import NONLINEARITIES, FastNet, SlowNet
 from fsg.training.rules import BETA2, LookaheadRule
 
+EPS = 1e-8  # beside the root of the squared gradients, as everywhere in Adam
 GATE = 0.54  # a gate stays within 1 - GATE and 1 + GATE, so that one weight gets at most 3.3 times another's share
 DT = (0.1, 1.0)  # initial step sizes of the slow net: its sequences are short
+CHUNK = 262144  # weights whose histories pass the slow net together, for the sake of memory
 META_SAMPLE = 32768  # weights whose gradient teaches the hypernetworks in one step
 
 
 class PerWeightFSG(LookaheadRule):
     """Fast and slow gradient generation (Chen et al., AAAI 2025, arXiv 2412.11777), with time as the sequence axis.
 
-    For every weight, with g the straight-through gradient of the previous minibatch, r the root mean square of its
-    layer's gradients so far (decay 0.999) and M the mean of the weight's gradients, g included (decay beta1):
+    For every weight, with g its straight-through gradient of the previous minibatch, r the root mean square of its
+    gradients so far (decay 0.999) and M their mean (decay beta1), both corrected for their start as Adam does:
 
         slow = M (1 + GATE tanh(SlowNet(layer embedding, last gradients / r, seen along M)))
         fast = g (1 + GATE tanh(FastNet(g / r, seen along M)))
@@ -31,9 +33,9 @@ class PerWeightFSG(LookaheadRule):
 
     where "seen along M" means multiplied by its sign: a history and its mirror image are one, and whether the newest
     gradient agrees with its predecessors is there to read. The forward pass uses the look-ahead weights, and after the
-    backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as momentum
-    with Nesterov's look-ahead and departs from it as far as the hypernetworks learn to. They ascend the inner product
-    of u with the gradient at the look-ahead weights, which is how the loss there depends on them.
+    backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as Adam with
+    Nesterov's momentum (with alpha 1, as Adam) and departs from it as far as the hypernetworks learn to. They ascend
+    the inner product of u with the gradient at the look-ahead weights, which is how the loss there depends on them.
 
     `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient
     is g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
@@ -91,7 +93,7 @@ class PerWeightFSG(LookaheadRule):
 
         self.history = GradientHistory(max(history, 1), sum(self.sizes)).to(weights[0])
         self.mean = weights[0].new_zeros(sum(self.sizes))  # of all gradients
-        self.square = weights[0].new_zeros(len(weights))  # of each layer's gradients, squared: their mean
+        self.square = weights[0].new_zeros(sum(self.sizes))  # of their squares
 
     def _layer_mean(self, values: Tensor, layer: Tensor) -> Tensor:
         """Values [n] of weights in the layers [n] -> their mean in each layer, [layers]."""
@@ -100,24 +102,26 @@ class PerWeightFSG(LookaheadRule):
 
     def _direction(self, index: Tensor | None) -> Tensor:
         """What is subtracted, times lr, from the weights at `index` [n] or from all; differentiable in the nets."""
-        layer, tokens, mean = self.layer_of, self.history.ordered(), self.mean
+        layer, tokens, mean, rms = self.layer_of, self.history.ordered(), self.mean, self.rms
         if index is not None:
-            layer, tokens, mean = layer[index], tokens[index], mean[index]
-        count = int(self.history.count)
+            layer, tokens, mean, rms = layer[index], tokens[index], mean[index], rms[index]
         newest = tokens[:, -1]
-        mean = mean / (1 - self.decay**count)
-        size = self.rms[layer]
-        heading = torch.where(mean < 0, -1.0, 1.0) / size
+        mean = mean / (1 - self.decay ** int(self.history.count))
+        heading = torch.where(mean < 0, -1.0, 1.0) / rms
         fast = newest * self._gate(self.fast((newest * heading)[:, None])[:, 0])
         combined, plain = (1 - self.alpha) * fast, (1 - self.alpha) * newest
         if self.slow is not None:
-            slow = mean * self._gate(self.slow(tokens * heading[:, None], layer if self.embedding else None))
+            slow = mean * self._gate(self._slow_logits(self.slow, tokens * heading[:, None], layer))
             combined, plain = combined + self.alpha * slow, plain + self.alpha * mean
+        unit = rms if self.adaptive else torch.full_like(rms, 1 - self.decay)
+        combined, plain = combined / unit, plain / unit
         size_of = [self._layer_mean(u.square(), layer) for u in (plain, combined)]
-        scale = (size_of[0] / (size_of[1] + torch.finfo(size.dtype).tiny)).sqrt()
-        if not self.adaptive:
-            return combined * scale[layer] / (1 - self.decay)
-        return combined * (scale / self.rms)[layer]
+        return combined * (size_of[0] / (size_of[1] + torch.finfo(rms.dtype).tiny)).sqrt()[layer]
+
+    def _slow_logits(self, slow: SlowNet, tokens: Tensor, layer: Tensor) -> Tensor:
+        """Histories [n, L] of weights in the layers [n] -> [n]."""
+        chunks = zip(tokens.split(CHUNK), layer.split(CHUNK), strict=True)
+        return torch.cat([slow(part, of if self.embedding else None) for part, of in chunks])
 
     @staticmethod
     def _gate(logits: Tensor) -> Tensor:
@@ -128,7 +132,7 @@ class PerWeightFSG(LookaheadRule):
         lookahead = self.latent()
         count = int(self.history.count)
         if count:  # the first step only produces gradients
-            self.rms = (self.square / (1 - BETA2**count)).sqrt() + torch.finfo(lookahead.dtype).tiny
+            self.rms = (self.square / (1 - BETA2**count)).sqrt_().add_(EPS)
             with torch.no_grad():
                 lookahead -= self.lr * self._direction(None)
         with self.lend(lookahead):
@@ -140,7 +144,7 @@ class PerWeightFSG(LookaheadRule):
             self._learn(gradient)
         with torch.no_grad():
             self.mean.lerp_(gradient, 1 - self.decay)
-            self.square.lerp_(self._layer_mean(gradient.square(), self.layer_of), 1 - BETA2)
+            self.square.lerp_(gradient.square(), 1 - BETA2)
             self.history.push(gradient)
         self.move_to(lookahead)
         super().step()
@@ -149,11 +153,11 @@ class PerWeightFSG(LookaheadRule):
         """Moves the hypernetworks down the loss, whose gradient at the look-ahead weights is `gradient` [N].
 
         A few hundred parameters need no more than a sample of the weights; over the steps every weight has its turn.
-        Gradients are counted in units of their layer's r, so that all layers teach alike, whatever lr is.
+        Gradients are counted in units of r, so that all layers teach alike, whatever lr is.
         """
         stride = -(-len(gradient) // META_SAMPLE)
         index = torch.arange(int(self.history.count) % stride, len(gradient), stride, device=gradient.device)
-        target = -gradient[index] / self.rms[self.layer_of[index]] / len(index)
+        target = -gradient[index] / self.rms[index] / len(index)
         self._direction(index).backward(target)
         self.meta_optimizer.step()
         self.meta_optimizer.zero_grad()

@@ -9,13 +9,17 @@ import sys
 import types
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+import torch
+from hypothesis import strategies as st
 from PIL import Image
 
 from fsg import FsgError
 from fsg.training import data, data_files
-from fsg.training.data import augment, batches, check_spec, load_dataset
+from fsg.training.data import apply_changes, augment, batches, check_spec, draw_changes, load_dataset
+from fsg.training.feed import apply_changes_on_device
 
 RNG = np.random.default_rng(0)
 
@@ -648,6 +652,23 @@ def test_augment_crops_and_mirrors_each_image_for_itself() -> None:
     # 50 equally likely outcomes, 300 draws: a missing or crowded one would be a biased draw.
     assert len(found) >= 46 and max(found.values()) <= 18
     assert 110 < sum(count for (_, _, flipped), count in found.items() if flipped) < 190
+
+
+@hypothesis.given(
+    count=st.integers(1, 5), channels=st.integers(1, 3), size=st.tuples(*[st.integers(1, 9)] * 2), pad=st.integers(0, 4)
+)
+@hypothesis.settings(deadline=None, max_examples=30)
+def test_changes_on_a_device_and_of_a_part_are_those_of_the_whole(
+    count: int, channels: int, size: tuple[int, int], pad: int
+) -> None:
+    rng = np.random.default_rng(count)
+    images = rng.integers(0, 256, (2 * count, channels, *size), dtype=np.uint8)
+    changes = draw_changes(2 * count, rng, pad=pad, flip=True)
+    whole = apply_changes(images, changes, pad)
+    part = slice(count, 2 * count)
+    np.testing.assert_array_equal(apply_changes(images[part], changes.part(part), pad), whole[part])
+    on_device = apply_changes_on_device(torch.from_numpy(images), changes, pad)
+    np.testing.assert_array_equal(on_device.numpy(), whole)
 
 
 def test_augment_without_changes_copies() -> None:

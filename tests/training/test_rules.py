@@ -48,8 +48,8 @@ def latent(model):
     return torch.cat([model[3].weight.detach().flatten(), model[7].weight.detach().flatten()])
 
 
-def test_with_hypernetworks_at_their_start_fsg_is_layer_normalised_momentum():
-    """Written down once more, in float64: momentum with Nesterov's look-ahead over each layer's rms gradient."""
+def test_with_hypernetworks_at_their_start_fsg_is_adam_with_nesterovs_momentum():
+    """Written down once more, in float64."""
     model = network().double()
     rule = FSG(model, lr=1e-2, alpha=0.8, beta1=0.7, fast_lr=0.0, slow_lr=0.0)
     means, squares = {3: 0.0, 7: 0.0}, {3: 0.0, 7: 0.0}
@@ -67,8 +67,8 @@ def test_with_hypernetworks_at_their_start_fsg_is_layer_normalised_momentum():
         for index, tensor in lent.items():
             gradient = tensor.grad
             means[index] = 0.7 * means[index] + 0.3 * gradient
-            squares[index] = 0.999 * squares[index] + 0.001 * gradient.square().mean()
-            momentum, size = means[index] / (1 - 0.7**step), (squares[index] / (1 - 0.999**step)).sqrt()
+            squares[index] = 0.999 * squares[index] + 0.001 * gradient.square()
+            momentum, size = means[index] / (1 - 0.7**step), (squares[index] / (1 - 0.999**step)).sqrt() + 1e-8
             expected[index] = expected[index] - 1e-2 * (0.8 * momentum + 0.2 * gradient) / size
         rule.step()
 
