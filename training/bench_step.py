@@ -8,6 +8,7 @@ take turns, a few steps each, so that whatever slows the machine down for a whil
 import itertools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,7 @@ class StepCost:
 
     rounds: seconds of each step, for each round. peak_rss_bytes: of the process, with Python and PyTorch in it;
     base_rss_bytes is what those two take. peak_cuda_bytes: of PyTorch's allocator, 0 on a CPU.
+    native: whether the compiled slow net for CPUs is there; without it, PyTorch's operations do its work.
     """
 
     label: str
@@ -48,6 +50,7 @@ class StepCost:
     threads: int
     device: str
     machine: str
+    native: bool
 
     @property
     def seconds(self) -> tuple[float, float, float]:
@@ -114,8 +117,9 @@ def _worker(label: str, config: Config) -> Iterator[Callable[[int], Any]]:
                 code = process.wait()
                 errors.seek(0)
                 words = errors.read().strip().splitlines() or ["its process ended"]
-                killed = f"its process was killed by signal {-code}; is there enough memory?"
-                raise FsgError(f"{label}: {killed if code < 0 else words[-1]}")
+                if code == -signal.SIGKILL:
+                    words = ["its process was killed; is there enough memory?"]
+                raise FsgError(f"{label}: {words[-1]}")
             return json.loads(answer)
 
         try:
@@ -134,6 +138,7 @@ def _serve() -> None:
     from fsg.runtime.benchmark import peak_rss
     from fsg.runtime.environment import cpu_name
     from fsg.training.loop import pick_device
+    from fsg.training.scan_native import is_available
 
     base = peak_rss()
     config = Config(**json.loads(sys.stdin.readline()))
@@ -164,6 +169,7 @@ def _serve() -> None:
                 "threads": torch.get_num_threads(),
                 "device": torch.cuda.get_device_name(device) if cuda else "cpu",
                 "machine": cpu_name(),
+                "native": is_available(),
             }
 
 
@@ -257,6 +263,8 @@ def step_table(costs: list[StepCost], entries: Mapping[str, Config]) -> "Group":
         " hyper: hypernetwork parameters",
         "compare the seconds with others only if nothing else ran on the machine",
     ]
+    if first.device == "cpu" and not first.native:
+        lines.append("the native library was not built, so FSG's slow net is far slower than it can be: make setup")
     return Group(Text(title, "bold"), table, Text("\n".join(lines), "dim"))
 
 
