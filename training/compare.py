@@ -293,14 +293,14 @@ def measures(groups: Sequence[RunGroup]) -> list[Measure]:
 def best_marks(groups: Sequence[RunGroup]) -> list[str]:
     """Who has the best test accuracy: "yes" if nobody comes close to its mean, else "maybe" for all who do.
 
-    Close is who differs from it, in the mean over the seeds they share, by no more than the standard error.
+    Close is who differs from it, in the mean over the seeds they share, by no more than chance may.
     """
     means = [estimate.mean if (estimate := group.estimate(ACCURACY)) else -math.inf for group in groups]
     best = groups[means.index(max(means))]
 
     def close(group: RunGroup) -> bool:
         difference = group.difference(best, ACCURACY)
-        return group is best or difference is None or difference.indistinct
+        return group is best or difference is None or not difference.significant
 
     marks = [close(group) for group in groups]
     return [("yes" if sum(marks) == 1 else "maybe") if mark else "" for mark in marks]
@@ -355,8 +355,8 @@ def notes(groups: Sequence[RunGroup]) -> list[str]:
     lines = [
         "± is the standard error of the mean over the seeds; one seed has none.",
         "Test accuracy is that of the last epoch, not the best one; in differences its unit is the percentage point.",
-        'best?: by test accuracy; "maybe" for all that the seeds cannot tell from the highest (a paired difference'
-        " within its standard error, or one without an error).",
+        'best?: by test accuracy; "maybe" for all that the seeds cannot tell from the highest (the confidence'
+        " interval of the paired difference holds 0, or there is none).",
         f"Seconds per step: median over the epochs, without evaluation; ratio: to {groups[0].label}. They can be"
         " compared only if nothing else ran on the machine meanwhile; fsg bench-train measures in turns.",
         "Confidence intervals are Student's t, each for one difference: of twenty that leave out 0, chance alone"
