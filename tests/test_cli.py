@@ -121,7 +121,7 @@ def test_summary_and_env(project, fsg):
         (["train", "--set", "epoch=3"], "unknown key 'epoch'; did you mean epochs?"),
         (["train", "--set", "epochs"], "'epochs' is no setting; write key=value"),
         (["train", "--config", "nowhere.toml"], "cannot read nowhere.toml"),
-        (["train", "--preset", "best"], "'best' is not 'paper'"),
+        (["train", "--preset", "best"], "'best' is not one of 'paper', 'edge'"),
         (["train", "--teacher", "file"], "not a state dict"),
         (["train", "--method", "magic"], "'magic' is not one of 'fsg', 'ste'"),
         (["train", "--dataset", "folder:nowhere"], "nowhere: no such folder"),

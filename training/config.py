@@ -182,6 +182,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "step_epochs": 30,
     },
+    "edge": {  # for deployment; add --init and --teacher with full-precision weights where there are some
+        "method": "fsg",
+        "activation_bits": 1,
+        "first_last": "float",
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 4e-3,
+        "schedule": "cosine",
+        "teacher_weight": 0.9,
+    },
 }
 """Settings that belong together, by name; they replace defaults and give way to anything given."""
 
