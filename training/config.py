@@ -101,7 +101,9 @@ class Config:
 
     # FSG
     variant: str = _setting("per-weight", "FSG: how the method is built.", choices=("per-weight", "reference"))
-    alpha: float = _setting(0.9, "FSG: weight of the slow gradient; the fast one has the rest.", low=0, high=1)
+    alpha: float = _setting(
+        -1.0, "FSG: weight of the slow gradient, the fast one has the rest; -1 takes the variant's own.", low=-1, high=1
+    )
     history: int = _setting(5, "FSG: gradients that the slow net sees; 0 keeps none, not even momentum.", low=0)
     slow: bool = _setting(True, "FSG: the slow net.")
     embedding: bool = _setting(True, "FSG: the embedding that tells the slow net its layer.")

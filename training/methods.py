@@ -43,8 +43,10 @@ def make_rule(config: Config, model: nn.Module) -> GradientRule:
     """
     common = {name: getattr(config, name) for name in ("lr", "optimizer", "beta1", "weight_decay")}
     if config.method == "fsg":
-        names = ("variant", "alpha", "history", "slow", "embedding")
-        return FSG(model, **{name: getattr(config, name) for name in names}, **given(config, NET_SETTINGS), **common)
+        settings = {name: getattr(config, name) for name in ("variant", "history", "slow", "embedding")}
+        if config.alpha != -1:
+            settings["alpha"] = config.alpha
+        return FSG(model, **settings, **given(config, NET_SETTINGS), **common)
     if config.method == "metaquant":
         return MetaQuant(model, metanet=config.metanet, **given(config, METAQUANT_SETTINGS), **common)
     return STE(model, **common)

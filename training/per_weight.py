@@ -54,7 +54,7 @@ class PerWeightFSG(LookaheadRule):
         optimizer: str = "adam",
         beta1: float = 0.9,
         weight_decay: float = 0.0,
-        alpha: float = 0.9,
+        alpha: float = 0.75,
         history: int = 5,
         slow: bool = True,
         embedding: bool = True,
@@ -89,7 +89,7 @@ class PerWeightFSG(LookaheadRule):
             nn.init.normal_(self.slow.mamba.x_proj.weight)
             nn.init.zeros_(self.slow.mamba.out_proj.weight)
             groups.append({"params": list(self.slow.parameters()), "lr": slow_lr})
-        self.meta_optimizer = torch.optim.Adam(groups, eps=1e-16)
+        self.meta_optimizer = torch.optim.Adam(groups, eps=1e-12)
 
         self.history = GradientHistory(max(history, 1), sum(self.sizes)).to(weights[0])
         self.mean = weights[0].new_zeros(sum(self.sizes))  # of all gradients
