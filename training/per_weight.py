@@ -55,7 +55,7 @@ class PerWeightFSG(LookaheadRule):
         beta1: float = 0.9,
         beta2: float = 0.9,
         weight_decay: float = 0.0,
-        alpha: float = 0.75,
+        alpha: float = 0.5,
         history: int = 5,
         slow: bool = True,
         embedding: bool = True,
