@@ -21,7 +21,7 @@ TARGETS = {  # glibc 2.17 is that of manylinux2014; baseline instruction sets, f
 }
 FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-DNDEBUG", "-g0", "-Wall", "-Wextra"),
-    *("-fno-exceptions", "-fno-rtti", "-nostdlib++"),  # no C++ runtime to carry along, and a faster build
+    *("-fno-exceptions", "-fno-rtti", "-pthread", "-nostdlib++"),  # no C++ runtime to carry along, and a faster build
 ]
 
 

@@ -1,4 +1,5 @@
 // The LiteRT external delegate: claims the Larq Compute Engine operators, which no stock interpreter can run.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +9,46 @@
 
 namespace {
 
+struct Settings {
+  const char* kernels;
+  int threads;  // 0: as many as the interpreter recommends
+};
+
+struct Delegate {
+  TfLiteDelegate base;
+  fsg::Runtime runtime;
+  int threads;
+};
+static_assert(offsetof(Delegate, base) == 0, "the interpreter's pointer is ours");
+
+// 0 if the text is no number of threads.
+int ReadThreads(const char* text) {
+  char* end;
+  const long threads = strtol(text, &end, 10);
+  return *end != '\0' || threads < 1 || threads > fsg::kMaxThreads ? 0 : static_cast<int>(threads);
+}
+
+void DescribeUnknownKernels(const char* name, char* message, size_t size) {
+  char names[fsg::kKernelNames];
+  fsg::ListKernels(names);
+  const bool is_environment = strcmp(name, "auto") == 0;
+  snprintf(message, size, "fsg: %s: this processor has no kernels \"%.40s\"; it has auto, %s",
+           is_environment ? "FSG_KERNELS" : "option kernels", is_environment ? getenv("FSG_KERNELS") : name,
+           names);
+}
+
+// The pool cannot be made earlier than the first interpreter that says how many threads it wants. Another
+// that shares the delegate shares the pool.
+TfLiteStatus MakePool(TfLiteContext* context, Delegate* delegate) {
+  if (delegate->runtime.pool != nullptr) return kTfLiteOk;
+  const int threads = delegate->threads > 0 ? delegate->threads : context->recommended_num_threads;
+  delegate->runtime.pool = fsg::MakeThreadPool(threads);
+  FSG_ENSURE(context, delegate->runtime.pool != nullptr, "out of memory");
+  return kTfLiteOk;
+}
+
 TfLiteStatus ClaimNodes(TfLiteContext* context, TfLiteDelegate* delegate) {
+  if (MakePool(context, reinterpret_cast<Delegate*>(delegate)) != kTfLiteOk) return kTfLiteError;
   TfLiteIntArray* plan;
   if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
   const size_t bytes = sizeof(int) * (static_cast<size_t>(plan->size) + 1);
@@ -38,30 +78,54 @@ TfLiteStatus ClaimNodes(TfLiteContext* context, TfLiteDelegate* delegate) {
 
 }  // namespace
 
-// Options: kernels = auto (the default), reference, or the name of an instruction set as fsg_kernels gives
-// it.
+// Options: kernels = auto (the default) or a name in fsg_kernel_names; num_threads = 1 or more (by default
+// the interpreter's).
 FSG_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values,
                                                          size_t count, void (*report_error)(const char*)) {
   const auto fail = [&](const char* message) -> TfLiteDelegate* {
     if (report_error != nullptr) report_error(message);
     return nullptr;
   };
-  const char* name = "auto";
+  Settings settings = {"auto", 0};
   for (size_t i = 0; i < count; ++i) {
-    if (strcmp(keys[i], "kernels") != 0) return fail("fsg: the only delegate option is kernels");
-    name = values[i];
+    if (strcmp(keys[i], "kernels") == 0) {
+      settings.kernels = values[i];
+    } else if (strcmp(keys[i], "num_threads") == 0) {
+      settings.threads = ReadThreads(values[i]);
+      if (settings.threads == 0) return fail("fsg: num_threads must be a number from 1 to 256");
+    } else {
+      return fail("fsg: the delegate's options are kernels and num_threads");
+    }
   }
-  const fsg::Kernels* kernels = fsg::FindKernels(name);
-  if (kernels == nullptr) return fail("fsg: this processor has no kernels of that name; try kernels=auto");
-  auto* delegate = static_cast<TfLiteDelegate*>(calloc(1, sizeof(TfLiteDelegate)));
+  const fsg::Kernels* kernels = fsg::FindKernels(settings.kernels);
+  if (kernels == nullptr) {
+    char message[256];
+    DescribeUnknownKernels(settings.kernels, message, sizeof(message));
+    return fail(message);
+  }
+  auto* delegate = static_cast<Delegate*>(calloc(1, sizeof(Delegate)));
   if (delegate == nullptr) return fail("fsg: out of memory");
-  delegate->data = const_cast<fsg::Kernels*>(kernels);
-  delegate->Prepare = ClaimNodes;
-  delegate->flags = kTfLiteDelegateFlagsAllowDynamicTensors;
-  return delegate;
+  delegate->runtime.kernels = kernels;
+  delegate->threads = settings.threads;
+  delegate->base.data = &delegate->runtime;
+  delegate->base.Prepare = ClaimNodes;
+  delegate->base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;
+  return &delegate->base;
 }
 
-FSG_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) { free(delegate); }
+FSG_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* base) {
+  auto* delegate = reinterpret_cast<Delegate*>(base);
+  if (delegate != nullptr) fsg::FreeThreadPool(delegate->runtime.pool);
+  free(delegate);
+}
 
-// The name of the kernels that kernels=auto selects on this processor.
-FSG_EXPORT const char* fsg_kernels() { return fsg::FindKernels("auto")->name; }
+// The name of the kernels that kernels=auto selects on this processor, or nullptr and what is wrong with
+// FSG_KERNELS in `message`.
+FSG_EXPORT const char* fsg_kernels(char* message, size_t size) {
+  const fsg::Kernels* kernels = fsg::FindKernels("auto");
+  if (kernels == nullptr) DescribeUnknownKernels("auto", message, size);
+  return kernels == nullptr ? nullptr : kernels->name;
+}
+
+// Every name that `kernels` and FSG_KERNELS take on this processor, best first, separated by ", ".
+FSG_EXPORT void fsg_kernel_names(char names[fsg::kKernelNames]) { fsg::ListKernels(names); }

@@ -1,18 +1,17 @@
-// The fast kernels, written once in portable vector code. Each kernels_*.cc includes this file in a namespace
-// of its own under the instruction set it is named after, hence no include guard: FSG_KERNELS_NAME is what
-// differs.
+// What the fast kernels share, written once in portable vector code. Each kernels_*.cc includes this file in
+// a namespace of its own under the instruction set it is named after, hence no include guard. It defines
+// beforehand:
 //
-// A vector register holds 16 output channels; one step loads 32 input channels of their filters, xors them
-// with the broadcast activations of one tap and adds the popcount of each byte. Byte counters need widening
-// only every 31 steps, which leaves three instructions per step: the least that xor, count, add can be on
-// NEON, AVX2 and AVX-512 alike.
+//   FSG_KERNELS_NAME
+//   kTile      pixels of a tile
+//   kChannels  output channels of a filter block
+//   kStep      bytes of one channel that stand together in a filter block
+//   kGrain     binary multiply-accumulates worth a thread's attention
+//   kDots      [kTile] functions: the dot products of one filter block with 1, 2, ... kTile patches, as
+//              twice the popcounts, into rows of `lanes` int32
 
-constexpr int kLanes = 16;
-constexpr int kPixels = 4;  // per filter load
-constexpr int kBlock = 31;  // 31 * 8 bits still fit a byte
+constexpr int kLanes = 16;  // of the vectors below
 
-using Bytes = uint8_t __attribute__((vector_size(64)));
-using Words = uint32_t __attribute__((vector_size(64)));
 using Ints = int32_t __attribute__((vector_size(64)));
 using Floats = float __attribute__((vector_size(64)));
 using SmallInts = int8_t __attribute__((vector_size(16)));
@@ -22,49 +21,97 @@ inline uint16_t ToBits(Ints mask) {
   return __builtin_bit_cast(uint16_t, __builtin_convertvector(mask, Bits));
 }
 
-inline Ints WidenTwice(Bytes counts) {
-  const Words words = (Words)counts;
-  Words sums = (words & 0x00ff00ffu) + (words >> 8 & 0x00ff00ffu);
-  sums += sums >> 16;
-  return (Ints)((sums & 0xffffu) << 1);
+// An output pixel, and the top left corner of what its filter sees.
+struct Place {
+  int batch, y, x;
+
+  int Top(const Window& w) const { return y * w.stride_height - w.pad_top; }
+  int Left(const Window& w) const { return x * w.stride_width - w.pad_left; }
+
+  bool IsInside(const Window& w) const {
+    const int top = Top(w), left = Left(w);
+    return top >= 0 && left >= 0 && top + (w.filter_height - 1) * w.dilation_height < w.in_height &&
+           left + (w.filter_width - 1) * w.dilation_width < w.in_width;
+  }
+
+  void Advance(const Window& w) {
+    if (++x < w.out_width) return;
+    x = 0;
+    if (++y < w.out_height) return;
+    y = 0;
+    ++batch;
+  }
+};
+
+Place PlaceOf(const Window& w, int64_t pixel) {
+  const int64_t row = pixel / w.out_width;
+  return {static_cast<int>(row / w.out_height), static_cast<int>(row % w.out_height),
+          static_cast<int>(pixel % w.out_width)};
 }
 
-// Twice the popcounts of one group of output channels at `pixels` pixels, `stride` apart in `dots`.
-template <int pixels>
-void Dots(const ConvPlan& plan, const uint32_t* const* taps, const uint32_t* filter, int32_t* dots,
-          int stride) {
-  Ints totals[pixels] = {};
-  for (int begin = 0; begin < plan.steps; begin += kBlock) {
-    const int end = plan.steps - begin < kBlock ? plan.steps : begin + kBlock;
-    Bytes counts[pixels] = {};
-    for (int i = begin; i < end; ++i, filter += kLanes) {
-      Words weights;
-      memcpy(&weights, filter, sizeof(weights));
-      const int32_t offset = plan.offsets[i];
-      for (int p = 0; p < pixels; ++p) {
-        counts[p] += __builtin_elementwise_popcount((Bytes)(weights ^ taps[p][offset]));
-      }
-    }
-    for (int p = 0; p < pixels; ++p) totals[p] += WidenTwice(counts[p]);
+// memcpy for short runs of whole half-words: the last copy may overlap the one before.
+inline void CopyRun(const uint8_t* from, int bytes, uint8_t* to) {
+  if (bytes >= 16) {
+    for (int i = 0; i < bytes - 16; i += 16) __builtin_memcpy(to + i, from + i, 16);
+    __builtin_memcpy(to + bytes - 16, from + bytes - 16, 16);
+  } else if (bytes >= 8) {
+    __builtin_memcpy(to, from, 8);
+    __builtin_memcpy(to + bytes - 8, from + bytes - 8, 8);
+  } else if (bytes >= 4) {
+    __builtin_memcpy(to, from, 4);
+    __builtin_memcpy(to + bytes - 4, from + bytes - 4, 4);
+  } else {
+    __builtin_memcpy(to, from, 2);
   }
-  for (int p = 0; p < pixels; ++p) memcpy(dots + p * stride, &totals[p], sizeof(Ints));
+}
+
+// The bits under the taps of one output pixel that lies inside, in the filter's order.
+void GatherInside(const Window& w, const ConvPlan& plan, const uint32_t* image, Place at, uint8_t* to) {
+  const int64_t pixel = int64_t{4} * w.words, row = w.in_width * pixel;
+  const auto* from = reinterpret_cast<const uint8_t*>(image) + at.Top(w) * row + at.Left(w) * pixel;
+  const bool is_dense = w.dilation_width == 1 && plan.tap_bytes == pixel;
+  const int runs = is_dense ? 1 : w.filter_width, bytes = plan.tap_bytes * (is_dense ? w.filter_width : 1);
+  for (int ky = 0; ky < w.filter_height; ++ky, from += w.dilation_height * row) {
+    for (int i = 0; i < runs; ++i, to += bytes) CopyRun(from + i * w.dilation_width * pixel, bytes, to);
+  }
+}
+
+// The same at the border: a tap outside the image is all 0 bits, +1.
+void GatherBorder(const Window& w, const ConvPlan& plan, const uint32_t* image, Place at, uint8_t* to) {
+  for (int ky = 0; ky < w.filter_height; ++ky) {
+    const int y = at.Top(w) + ky * w.dilation_height;
+    for (int kx = 0; kx < w.filter_width; ++kx, to += plan.tap_bytes) {
+      const int x = at.Left(w) + kx * w.dilation_width;
+      const bool is_inside = y >= 0 && y < w.in_height && x >= 0 && x < w.in_width;
+      const uint32_t* from = image + (static_cast<int64_t>(y) * w.in_width + x) * w.words;
+      is_inside ? CopyRun(reinterpret_cast<const uint8_t*>(from), plan.tap_bytes, to)
+                : static_cast<void>(memset(to, 0, static_cast<size_t>(plan.tap_bytes)));
+    }
+  }
+}
+
+// Patches [count, patch_bytes] of one group of input channels. The bytes beyond the last tap stay zero.
+void Gather(const Conv& conv, const ConvPlan& plan, const uint32_t* in, int group, Place at, int count,
+            uint8_t* patches) {
+  const Window& w = conv.window;
+  const int64_t image_words = static_cast<int64_t>(w.in_height) * w.in_width * w.words;
+  in += group * (w.words / conv.groups);
+  for (int p = 0; p < count; ++p, at.Advance(w), patches += plan.patch_bytes) {
+    const uint32_t* image = in + at.batch * image_words;
+    at.IsInside(w) ? GatherInside(w, plan, image, at, patches) : GatherBorder(w, plan, image, at, patches);
+  }
 }
 
 // A tap outside the image was computed against 0 bits, +1; with zero padding its weights must count nothing.
-void RemovePadding(const Conv& conv, const ConvPlan& plan, int out_y, int out_x, int32_t* dots) {
-  const Window& w = conv.window;
-  const int lanes = plan.groups * kLanes;
-  const int top = out_y * w.stride_height - w.pad_top, left = out_x * w.stride_width - w.pad_left;
-  const int bottom = top + (w.filter_height - 1) * w.dilation_height;
-  const int right = left + (w.filter_width - 1) * w.dilation_width;
-  if (top >= 0 && left >= 0 && bottom < w.in_height && right < w.in_width) return;
+void RemovePadding(const Window& w, const ConvPlan& plan, Place at, int32_t* dots) {
+  if (at.IsInside(w)) return;
   for (int ky = 0; ky < w.filter_height; ++ky) {
-    const int y = top + ky * w.dilation_height;
+    const int y = at.Top(w) + ky * w.dilation_height;
     for (int kx = 0; kx < w.filter_width; ++kx) {
-      const int x = left + kx * w.dilation_width;
+      const int x = at.Left(w) + kx * w.dilation_width;
       if (y >= 0 && y < w.in_height && x >= 0 && x < w.in_width) continue;
-      const int32_t* sums = plan.tap_sums + static_cast<int64_t>(ky * w.filter_width + kx) * lanes;
-      for (int c = 0; c < lanes; ++c) dots[c] += sums[c];
+      const int32_t* sums = plan.tap_sums + static_cast<int64_t>(ky * w.filter_width + kx) * plan.lanes;
+      for (int c = 0; c < plan.lanes; ++c) dots[c] += sums[c];
     }
   }
 }
@@ -100,7 +147,7 @@ void Store(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t 
     const int out_words = PackedWords(conv.channels_out);
     uint32_t* words = static_cast<uint32_t*>(out) + pixel * out_words;
     words[out_words - 1] = 0;
-    for (int g = 0; g < plan.groups; ++g) {
+    for (int g = 0; g < (conv.channels_out + kLanes - 1) / kLanes; ++g) {
       Ints twice, thresholds;
       memcpy(&twice, dots + g * kLanes, sizeof(twice));
       memcpy(&thresholds, plan.thresholds + g * kLanes, sizeof(thresholds));
@@ -129,49 +176,47 @@ void Store(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t 
   }
 }
 
-template <int pixels>
-void ConvolvePixels(const Conv& conv, const ConvPlan& plan, int64_t base, int y, int x, const uint32_t* image,
-                    void* out) {
-  const Window& w = conv.window;
-  const int lanes = plan.groups * kLanes;
-  const uint32_t* taps[pixels];
-  for (int p = 0; p < pixels; ++p) {
-    const int64_t at =
-        static_cast<int64_t>(y) * w.stride_height * plan.padded_width + (x + p) * w.stride_width;
-    taps[p] = image + at * w.words;
-  }
-  for (int g = 0; g < plan.groups; ++g) {
-    const uint32_t* filter = plan.filter + static_cast<int64_t>(g) * plan.steps * kLanes;
-    Dots<pixels>(plan, taps, filter, plan.dots + g * kLanes, lanes);
-  }
-  for (int p = 0; p < pixels; ++p) {
-    int32_t* dots = plan.dots + p * lanes;
-    if (plan.tap_sums != nullptr) RemovePadding(conv, plan, y, x + p, dots);
-    Store(conv, plan, dots, base + x + p, out);
-  }
-}
-
-const uint32_t* PadImage(const Window& w, const ConvPlan& plan, const uint32_t* image) {
-  if (plan.padded == nullptr) return image;
-  const int64_t row = static_cast<int64_t>(w.in_width) * w.words,
-                padded_row = static_cast<int64_t>(plan.padded_width) * w.words;
-  uint32_t* to = plan.padded + w.pad_top * padded_row + static_cast<int64_t>(w.pad_left) * w.words;
-  for (int y = 0; y < w.in_height; ++y) memcpy(to + y * padded_row, image + y * row, sizeof(uint32_t) * row);
-  return plan.padded;
-}
-
-void Convolve(const Conv& conv, const ConvPlan& plan, const uint32_t* in, void* out) {
-  const Window& w = conv.window;
-  int64_t base = 0;
-  for (int n = 0; n < w.batch; ++n, in += static_cast<int64_t>(w.in_height) * w.in_width * w.words) {
-    const uint32_t* image = PadImage(w, plan, in);
-    for (int y = 0; y < w.out_height; ++y, base += w.out_width) {
-      int x = 0;
-      for (; x <= w.out_width - kPixels; x += kPixels)
-        ConvolvePixels<kPixels>(conv, plan, base, y, x, image, out);
-      for (; x < w.out_width; ++x) ConvolvePixels<1>(conv, plan, base, y, x, image, out);
+// The dot products of a tile's patches with all output channels. Blocks are whole: what one writes beyond the
+// last channel of its group is overwritten by the next group.
+void TileDots(const Conv& conv, const ConvPlan& plan, const uint32_t* in, int64_t pixel, Place at, int count,
+              int32_t* dots, uint8_t* patches) {
+  const int64_t block_bytes = int64_t{kChannels} * plan.patch_bytes;
+  const uint8_t* filter = plan.filter;
+  if (plan.is_direct) patches = (uint8_t*)(in + pixel * conv.window.words);
+  for (int group = 0; group < conv.groups; ++group) {
+    int32_t* to = dots + group * (conv.channels_out / conv.groups);
+    if (!plan.is_direct) Gather(conv, plan, in, group, at, count, patches);
+    for (int b = 0; b < plan.blocks; ++b, filter += block_bytes, to += kChannels) {
+      kDots[count - 1](patches, plan.patch_bytes, filter, to, plan.lanes);
     }
   }
+}
+
+void ConvolvePixels(const Conv& conv, const ConvPlan& plan, const uint32_t* in, int64_t begin, int64_t end,
+                    int thread, void* out) {
+  const Window& w = conv.window;
+  uint8_t* scratch = plan.scratch + thread * plan.scratch_bytes;
+  auto* dots = reinterpret_cast<int32_t*>(scratch);
+  uint8_t* patches = scratch + sizeof(int32_t) * kTile * static_cast<size_t>(plan.lanes);
+  Place at = PlaceOf(w, begin);
+  for (int64_t pixel = begin; pixel < end; pixel += kTile) {
+    const int count = end - pixel < kTile ? static_cast<int>(end - pixel) : kTile;
+    TileDots(conv, plan, in, pixel, at, count, dots, patches);
+    for (int p = 0; p < count; ++p, at.Advance(w)) {
+      if (plan.tap_sums != nullptr) RemovePadding(w, plan, at, dots + p * plan.lanes);
+      Store(conv, plan, dots + p * plan.lanes, pixel + p, out);
+    }
+  }
+}
+
+void Convolve(ThreadPool* pool, const Conv& conv, const ConvPlan& plan, const uint32_t* in, void* out) {
+  const Window& w = conv.window;
+  const int64_t work = int64_t{8} * plan.patch_bytes * conv.channels_out;  // of a pixel
+  const int64_t tiles = kGrain / (work * kTile) + 1;
+  ParallelFor(pool, static_cast<int64_t>(w.batch) * w.out_height * w.out_width, tiles * kTile,
+              [&](int64_t begin, int64_t end, int thread) {
+                ConvolvePixels(conv, plan, in, begin, end, thread, out);
+              });
 }
 
 template <typename T, typename Vector>
@@ -188,43 +233,62 @@ void PackRow(const T* in, int64_t count, T zero_point, uint32_t* out) {
   }
 }
 
+constexpr int64_t kPackGrain = 1 << 15;  // values
+
 template <typename T, typename Vector>
-void Pack(const T* in, int64_t rows, int channels, T zero_point, uint32_t* out) {
-  if (rows > 0 && channels % 32 == 0) return PackRow<T, Vector>(in, rows * channels, zero_point, out);
-  for (int64_t row = 0; row < rows; ++row, in += channels, out += PackedWords(channels)) {
-    PackRow<T, Vector>(in, channels, zero_point, out);
-  }
+void Pack(ThreadPool* pool, const T* in, int64_t rows, int channels, T zero_point, uint32_t* out) {
+  if (channels % 32 == 0) rows *= channels / 32, channels = 32;
+  const int64_t words = PackedWords(channels);
+  ParallelFor(pool, rows, kPackGrain / channels + 1, [=](int64_t begin, int64_t end, int) {
+    if (channels == 32) {
+      return PackRow<T, Vector>(in + begin * 32, (end - begin) * 32, zero_point, out + begin);
+    }
+    for (int64_t row = begin; row < end; ++row) {
+      PackRow<T, Vector>(in + row * channels, channels, zero_point, out + row * words);
+    }
+  });
 }
 
-void PackFloat(const float* in, int64_t rows, int channels, uint32_t* out) {
-  Pack<float, Floats>(in, rows, channels, 0.0f, out);
+void PackFloat(ThreadPool* pool, const float* in, int64_t rows, int channels, uint32_t* out) {
+  Pack<float, Floats>(pool, in, rows, channels, 0.0f, out);
 }
 
-void PackInt8(const int8_t* in, int64_t rows, int channels, int zero_point, uint32_t* out) {
-  Pack<int8_t, SmallInts>(in, rows, channels, static_cast<int8_t>(zero_point), out);
+void PackInt8(ThreadPool* pool, const int8_t* in, int64_t rows, int channels, int zero_point, uint32_t* out) {
+  Pack<int8_t, SmallInts>(pool, in, rows, channels, static_cast<int8_t>(zero_point), out);
 }
 
-void MaxPool(const Window& w, const uint32_t* in, uint32_t* out) {
+// One row of output pixels.
+void MaxPoolRow(const Window& w, const uint32_t* image, int y, uint32_t* out) {
   const int64_t row = static_cast<int64_t>(w.in_width) * w.words;
-  for (int n = 0; n < w.batch; ++n, in += w.in_height * row) {
-    for (int y = 0; y < w.out_height; ++y) {
-      const int top = y * w.stride_height - w.pad_top;
-      const int first_y = top < 0 ? 0 : top;
-      const int end_y = top + w.filter_height > w.in_height ? w.in_height : top + w.filter_height;
-      for (int x = 0; x < w.out_width; ++x, out += w.words) {
-        const int left = x * w.stride_width - w.pad_left;
-        const int first_x = left < 0 ? 0 : left;
-        const int end_x = left + w.filter_width > w.in_width ? w.in_width : left + w.filter_width;
-        for (int i = 0; i < w.words; ++i) out[i] = ~uint32_t{0};
-        for (int in_y = first_y; in_y < end_y; ++in_y) {
-          for (int in_x = first_x; in_x < end_x; ++in_x) {
-            const uint32_t* pixel = in + in_y * row + static_cast<int64_t>(in_x) * w.words;
-            for (int i = 0; i < w.words; ++i) out[i] &= pixel[i];
-          }
-        }
+  const int top = y * w.stride_height - w.pad_top;
+  const int first_y = top < 0 ? 0 : top;
+  const int end_y = top + w.filter_height > w.in_height ? w.in_height : top + w.filter_height;
+  for (int x = 0; x < w.out_width; ++x, out += w.words) {
+    const int left = x * w.stride_width - w.pad_left;
+    const int first_x = left < 0 ? 0 : left;
+    const int end_x = left + w.filter_width > w.in_width ? w.in_width : left + w.filter_width;
+    for (int i = 0; i < w.words; ++i) out[i] = ~uint32_t{0};
+    for (int in_y = first_y; in_y < end_y; ++in_y) {
+      for (int in_x = first_x; in_x < end_x; ++in_x) {
+        const uint32_t* pixel = image + in_y * row + static_cast<int64_t>(in_x) * w.words;
+        for (int i = 0; i < w.words; ++i) out[i] &= pixel[i];
       }
     }
   }
 }
 
-const Kernels kKernels = {FSG_KERNELS_NAME, PackFloat, PackInt8, Convolve, MaxPool};
+void MaxPool(ThreadPool* pool, const Window& w, const uint32_t* in, uint32_t* out) {
+  const int64_t image = static_cast<int64_t>(w.in_height) * w.in_width * w.words;
+  const int64_t out_row = static_cast<int64_t>(w.out_width) * w.words;
+  const int64_t work = out_row * w.filter_height * w.filter_width * 32;
+  ParallelFor(pool, static_cast<int64_t>(w.batch) * w.out_height, kPackGrain / work + 1,
+              [&](int64_t begin, int64_t end, int) {
+                for (int64_t row = begin; row < end; ++row) {
+                  MaxPoolRow(w, in + row / w.out_height * image, static_cast<int>(row % w.out_height),
+                             out + row * out_row);
+                }
+              });
+}
+
+constexpr Kernels kKernels = {FSG_KERNELS_NAME, kTile,    kChannels, kStep,
+                              PackFloat,        PackInt8, Convolve,  MaxPool};

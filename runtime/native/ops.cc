@@ -145,20 +145,26 @@ TfLiteStatus PrepareFilter(TfLiteContext* context, const Value* values, const Va
   const int words = PackedWords(op->options.channels_in);
   FSG_ENSURE(context, input.dims[3] == words, "LceBconv2d: input of %d words a pixel for %d channels",
              input.dims[3], op->options.channels_in);
-  FSG_ENSURE(context, filter.dims[3] == words,
-             "LceBconv2d: filter of %d words for an input of %d: grouped convolutions are not supported",
+  FSG_ENSURE(context, words % filter.dims[3] == 0, "LceBconv2d: filter of %d words for an input of %d",
              filter.dims[3], words);
+  const int groups = words / filter.dims[3];
+  FSG_ENSURE(context, groups == 1 || op->options.channels_in % (32 * groups) == 0,
+             "LceBconv2d: %d groups of %d channels; only groups of a multiple of 32", groups,
+             op->options.channels_in);
+  FSG_ENSURE(context, filter.dims[0] % groups == 0, "LceBconv2d: %d output channels in %d groups",
+             filter.dims[0], groups);
   FSG_ENSURE(context, filter.bytes / 4 / filter.dims[0] * 32 <= kMaxDot,
              "LceBconv2d: the filter is too large");
   op->conv.filter = static_cast<const uint32_t*>(filter.constant);
-  op->conv.channels_in = op->options.channels_in;
+  op->conv.groups = groups;
+  op->conv.channels_in = op->options.channels_in / groups;
   op->conv.channels_out = filter.dims[0];
   op->conv.window.filter_height = filter.dims[1];
   op->conv.window.filter_width = filter.dims[2];
   return kTfLiteOk;
 }
 
-TfLiteStatus PrepareConv(TfLiteContext* context, Value* values, Op* op) {
+TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
   const Value& input = values[op->inputs[0]];
   Value* output = &values[op->output];
   const Options& options = op->options;
@@ -193,8 +199,8 @@ TfLiteStatus PrepareConv(TfLiteContext* context, Value* values, Op* op) {
     if (PrepareTransform(context, values, *output, op) != kTfLiteOk) return kTfLiteError;
     conv->output = output->type == kTfLiteInt8 ? Output::kInt8 : Output::kFloat;
   }
-  FSG_ENSURE(context, PlanConv(*conv, &op->plan), "LceBconv2d: out of memory for a %dx%d image", w->in_height,
-             w->in_width);
+  FSG_ENSURE(context, PlanConv(*runtime.kernels, *conv, ThreadCount(runtime.pool), &op->plan),
+             "LceBconv2d: out of memory");
   SetShape(output, w->batch, w->out_height, w->out_width, channels);
   return kTfLiteOk;
 }
@@ -251,15 +257,15 @@ TfLiteStatus PrepareDequantize(TfLiteContext* context, Value* values, Op* op) {
   return kTfLiteOk;
 }
 
-void RunQuantize(const Kernels& kernels, const Value& input, int64_t rows, const void* in, uint32_t* out) {
+void RunQuantize(const Runtime& runtime, const Value& input, int64_t rows, const void* in, uint32_t* out) {
   const int channels = input.dims[input.rank - 1];
   if (input.type == kTfLiteFloat32) {
-    kernels.pack_float(static_cast<const float*>(in), rows, channels, out);
+    runtime.kernels->pack_float(runtime.pool, static_cast<const float*>(in), rows, channels, out);
     return;
   }
   // A bool is +1 where true, -1 where false: an int8 below one.
   const int zero_point = input.type == kTfLiteBool ? 1 : input.quantization.zero_point;
-  kernels.pack_int8(static_cast<const int8_t*>(in), rows, channels, zero_point, out);
+  runtime.kernels->pack_int8(runtime.pool, static_cast<const int8_t*>(in), rows, channels, zero_point, out);
 }
 
 void RunDequantize(const Value& output, int64_t rows, const uint32_t* in, void* out) {
@@ -315,7 +321,7 @@ bool Measure(Value* value) {
   return true;
 }
 
-TfLiteStatus PrepareOp(TfLiteContext* context, Value* values, Op* op) {
+TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
   const char* name = kOps[static_cast<int>(op->kind)].name;
   FSG_ENSURE(context, op->inputs[0] >= 0, "%s: its input tensor is missing", name);
   TfLiteStatus status = kTfLiteError;
@@ -327,7 +333,7 @@ TfLiteStatus PrepareOp(TfLiteContext* context, Value* values, Op* op) {
       status = PrepareDequantize(context, values, op);
       break;
     case OpKind::kConv:
-      status = PrepareConv(context, values, op);
+      status = PrepareConv(context, runtime, values, op);
       break;
     case OpKind::kMaxPool:
       status = PreparePool(context, values, op);
@@ -341,17 +347,17 @@ TfLiteStatus PrepareOp(TfLiteContext* context, Value* values, Op* op) {
   return kTfLiteOk;
 }
 
-void RunOp(const Kernels& kernels, const Value* values, const Op& op, const void* in, void* out) {
+void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out) {
   const uint32_t* packed = static_cast<const uint32_t*>(in);
   switch (op.kind) {
     case OpKind::kQuantize:
-      return RunQuantize(kernels, values[op.inputs[0]], op.rows, in, static_cast<uint32_t*>(out));
+      return RunQuantize(runtime, values[op.inputs[0]], op.rows, in, static_cast<uint32_t*>(out));
     case OpKind::kDequantize:
       return RunDequantize(values[op.output], op.rows, packed, out);
     case OpKind::kConv:
-      return kernels.convolve(op.conv, op.plan, packed, out);
+      return runtime.kernels->convolve(runtime.pool, op.conv, op.plan, packed, out);
     case OpKind::kMaxPool:
-      return kernels.max_pool(op.pool, packed, static_cast<uint32_t*>(out));
+      return runtime.kernels->max_pool(runtime.pool, op.pool, packed, static_cast<uint32_t*>(out));
     case OpKind::kNone:
       return;
   }

@@ -34,6 +34,12 @@ struct Value {
   int last_use, slot;
 };
 
+// What all of a delegate's partitions compute with.
+struct Runtime {
+  const Kernels* kernels;
+  ThreadPool* pool;
+};
+
 enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone };
 
 struct Options {
@@ -58,9 +64,9 @@ OpKind FindOp(const char* custom_name);
 TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op);
 
 // Infers the output's shape from the inputs' and makes the kernels ready. May be called again after a resize.
-TfLiteStatus PrepareOp(TfLiteContext* context, Value* values, Op* op);
+TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op);
 
-void RunOp(const Kernels& kernels, const Value* values, const Op& op, const void* in, void* out);
+void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out);
 
 void FreeOp(Op* op);
 

@@ -13,7 +13,7 @@ struct Slot {
 };
 
 struct Partition {
-  const Kernels* kernels;
+  const Runtime* runtime;
   bool is_valid;  // init cannot fail in every version of the interface; prepare reports what it met
   int op_count, value_count, slot_count;
   Op* ops;
@@ -76,7 +76,7 @@ void* Init(TfLiteContext* context, const char* buffer, size_t) {
   auto* partition = static_cast<Partition*>(calloc(1, sizeof(Partition)));
   if (partition == nullptr) return nullptr;
   const size_t count = static_cast<size_t>(params.nodes_to_replace->size);
-  partition->kernels = static_cast<const Kernels*>(params.delegate->data);
+  partition->runtime = static_cast<const Runtime*>(params.delegate->data);
   partition->ops = static_cast<Op*>(calloc(count, sizeof(Op)));
   partition->values = static_cast<Value*>(calloc(count * (kMaxInputs + 1), sizeof(Value)));
   partition->slots = static_cast<Slot*>(calloc(count, sizeof(Slot)));
@@ -184,7 +184,7 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteNode* node) {
   for (int i = 0; i < partition->op_count; ++i) {
     Op* op = &partition->ops[i];
     if (CheckInputs(context, partition, *op) != kTfLiteOk ||
-        PrepareOp(context, partition->values, op) != kTfLiteOk ||
+        PrepareOp(context, *partition->runtime, partition->values, op) != kTfLiteOk ||
         PlaceOutput(context, partition, &partition->values[op->output]) != kTfLiteOk) {
       return kTfLiteError;
     }
@@ -220,7 +220,7 @@ TfLiteStatus Invoke(TfLiteContext* context, TfLiteNode* node) {
     void* out = Data(context, partition, partition.values[op.output]);
     FSG_ENSURE(context, in != nullptr && out != nullptr,
                "a tensor has no data or changed its shape: tensors of dynamic shape are not supported");
-    RunOp(*partition.kernels, partition.values, op, in, out);
+    RunOp(*partition.runtime, partition.values, op, in, out);
   }
   return kTfLiteOk;
 }

@@ -7,7 +7,7 @@
 
 namespace fsg {
 
-// What the interpreter calls for a delegated partition; delegate->data is the Kernels to use.
+// What the interpreter calls for a delegated partition; delegate->data is its Runtime.
 TfLiteRegistration PartitionRegistration();
 
 }  // namespace fsg

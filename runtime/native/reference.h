@@ -39,17 +39,18 @@ inline const uint32_t* Tap(const Window& w, const uint32_t* image, int out_y, in
 inline int32_t TwicePopcount(const Conv& conv, const uint32_t* image, int out_y, int out_x, int channel) {
   const Window& w = conv.window;
   const int64_t taps = static_cast<int64_t>(w.filter_height) * w.filter_width;
-  const uint32_t* filter = conv.filter + channel * taps * w.words;
+  const int words = w.words / conv.groups, group = channel / (conv.channels_out / conv.groups);
+  const uint32_t* filter = conv.filter + channel * taps * words;
   int32_t twice = 0;
   for (int ky = 0; ky < w.filter_height; ++ky) {
-    for (int kx = 0; kx < w.filter_width; ++kx, filter += w.words) {
+    for (int kx = 0; kx < w.filter_width; ++kx, filter += words) {
       const uint32_t* pixel = Tap(w, image, out_y, out_x, ky, kx);
       if (pixel == nullptr && conv.zero_padding) {
         twice += conv.channels_in;
         continue;
       }
-      for (int i = 0; i < w.words; ++i) {
-        twice += 2 * __builtin_popcount((pixel == nullptr ? 0 : pixel[i]) ^ filter[i]);
+      for (int i = 0; i < words; ++i) {
+        twice += 2 * __builtin_popcount((pixel == nullptr ? 0 : pixel[group * words + i]) ^ filter[i]);
       }
     }
   }
@@ -72,7 +73,7 @@ inline int8_t RoundToInt8(float value) {
   return static_cast<int8_t>(whole + (rest >= 0.5f) - (rest <= -0.5f));
 }
 
-inline void Convolve(const Conv& conv, const ConvPlan&, const uint32_t* in, void* out) {
+inline void Convolve(ThreadPool*, const Conv& conv, const ConvPlan&, const uint32_t* in, void* out) {
   const Window& w = conv.window;
   const int out_words = PackedWords(conv.channels_out);
   int64_t pixel = 0;
@@ -98,7 +99,7 @@ inline void Convolve(const Conv& conv, const ConvPlan&, const uint32_t* in, void
 }
 
 // The maximum of signs is -1 only where all are: an AND of the bits.
-inline void MaxPool(const Window& w, const uint32_t* in, uint32_t* out) {
+inline void MaxPool(ThreadPool*, const Window& w, const uint32_t* in, uint32_t* out) {
   for (int n = 0; n < w.batch; ++n, in += static_cast<int64_t>(w.in_height) * w.in_width * w.words) {
     for (int y = 0; y < w.out_height; ++y) {
       for (int x = 0; x < w.out_width; ++x, out += w.words) {
@@ -114,15 +115,16 @@ inline void MaxPool(const Window& w, const uint32_t* in, uint32_t* out) {
   }
 }
 
-inline void PackFloat(const float* in, int64_t rows, int channels, uint32_t* out) {
+inline void PackFloat(ThreadPool*, const float* in, int64_t rows, int channels, uint32_t* out) {
   Pack<float>(in, rows, channels, 0.0f, out);
 }
 
-inline void PackInt8(const int8_t* in, int64_t rows, int channels, int zero_point, uint32_t* out) {
+inline void PackInt8(ThreadPool*, const int8_t* in, int64_t rows, int channels, int zero_point,
+                     uint32_t* out) {
   Pack<int8_t>(in, rows, channels, static_cast<int8_t>(zero_point), out);
 }
 
-constexpr Kernels kKernels = {"reference", PackFloat, PackInt8, Convolve, MaxPool};
+constexpr Kernels kKernels = {"scalar", 0, 0, 0, PackFloat, PackInt8, Convolve, MaxPool};
 
 }  // namespace fsg::reference
 

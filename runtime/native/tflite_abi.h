@@ -90,6 +90,7 @@ struct TfLiteContext {
   TfLiteStatus (*GetNodeAndRegistration)(TfLiteContext*, int index, TfLiteNode**, TfLiteRegistration**);
   TfLiteStatus (*ReplaceNodeSubsetsWithDelegateKernels)(TfLiteContext*, TfLiteRegistration,
                                                         const TfLiteIntArray* nodes, TfLiteDelegate*);
+  int recommended_num_threads;  // -1 if the program did not say
 };
 static_assert(offsetof(TfLiteContext, ReplaceNodeSubsetsWithDelegateKernels) == 64, "TfLiteContext");
 

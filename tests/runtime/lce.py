@@ -131,13 +131,13 @@ class Graph:
 class Conv:
     """A binary convolution of +-1 `weights` OHWI; padding and activation are LCE's numbers."""
 
-    def __init__(self, weights, stride=(1, 1), dilation=(1, 1), padding=1, pad_values=0, activation=0):
+    def __init__(self, weights, stride=(1, 1), dilation=(1, 1), padding=1, pad_values=0, activation=0, groups=1):
         self.weights, self.stride, self.dilation = weights, stride, dilation
-        self.padding, self.pad_values, self.activation = padding, pad_values, activation
+        self.padding, self.pad_values, self.activation, self.groups = padding, pad_values, activation, groups
 
     def options(self) -> bytes:
         return flexmap(
-            channels_in=self.weights.shape[3],
+            channels_in=self.weights.shape[3] * self.groups,
             padding=self.padding,
             pad_values=self.pad_values,
             fused_activation_function=self.activation,
@@ -163,7 +163,9 @@ class Conv:
         for y, x in np.ndindex(self.weights.shape[1:3]):
             rows = y * self.dilation[0] + self.stride[0] * np.arange(height)
             columns = x * self.dilation[1] + self.stride[1] * np.arange(width)
-            total += signs[:, rows][:, :, columns] @ self.weights[:, y, x].astype(np.int32).T
+            taps = np.split(signs[:, rows][:, :, columns], self.groups, axis=3)
+            weights = np.split(self.weights[:, y, x].astype(np.int32), self.groups)
+            total += np.concatenate([t @ w.T for t, w in zip(taps, weights, strict=True)], axis=3)
         return total
 
     def popcounts(self, signs) -> np.ndarray:
@@ -228,8 +230,12 @@ def round_half_away(values) -> np.ndarray:
     return np.trunc(values + np.copysign(np.float64(0.5), values))
 
 
-def interpret(model, kernels="auto", threads=1) -> Interpreter:
-    delegate = load_delegate(delegate_path(), {"kernels": kernels})
+def delegate(**options):
+    return load_delegate(delegate_path(), options)
+
+
+def interpret(model, kernels="auto", threads=1, delegate=None, **options) -> Interpreter:
+    delegate = delegate or load_delegate(delegate_path(), {"kernels": kernels, **options})
     interpreter = Interpreter(model_content=model, experimental_delegates=[delegate], num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter

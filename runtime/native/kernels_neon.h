@@ -1,0 +1,89 @@
+// The dot products for baseline armv8.0. Included like kernels_body.h, before it, with kTile defined.
+//
+// A filter block holds 8 output channels. Their bits under 16 bytes of a pixel's patch are xored and counted
+// per byte, and a tree of pairwise additions turns the 8 registers of counts into one that holds 2 bytes for
+// each channel, which one more instruction adds to the channels' 16-bit sums: three instructions for 128
+// products, and nothing is left to reduce at the end. The last 8 and 4 bytes of a patch are repeated over the
+// register, which then holds 2 and 4 channels of the filter: the same for fewer registers.
+
+constexpr int kChannels = 8, kStep = 16;
+constexpr int64_t kGrain = 1 << 19;
+constexpr int64_t kSumBytes = 511 * 16;  // of a patch: a 16-bit sum grows by up to 128 in 16 bytes
+
+// For llvm-mca, in builds that define it: what stands between the two is a loop body.
+#ifdef FSG_MCA
+#define FSG_MCA_BEGIN(name) __asm__ volatile("# LLVM-MCA-BEGIN " name)
+#define FSG_MCA_END() __asm__ volatile("# LLVM-MCA-END")
+#else
+#define FSG_MCA_BEGIN(name)
+#define FSG_MCA_END()
+#endif
+
+// Adds up the counts of `registers` registers of the filter, 2 bytes for each of the 8 channels.
+template <int registers>
+uint8x16_t Tree(const uint8x16_t* weights, uint8x16_t bits) {
+  return vpaddq_u8(Tree<registers / 2>(weights, bits), Tree<registers / 2>(weights + registers / 2, bits));
+}
+
+template <>
+inline uint8x16_t Tree<1>(const uint8x16_t* weights, uint8x16_t bits) {
+  return vcntq_u8(veorq_u8(*weights, bits));
+}
+
+// `bytes` bytes of a patch, repeated to fill a register.
+template <int bytes>
+uint8x16_t LoadBits(const uint8_t* patch) {
+  if constexpr (bytes == 16) return vld1q_u8(patch);
+  if constexpr (bytes == 8)
+    return vreinterpretq_u8_u64(vld1q_dup_u64(reinterpret_cast<const uint64_t*>(patch)));
+  return vreinterpretq_u8_u32(vld1q_dup_u32(reinterpret_cast<const uint32_t*>(patch)));
+}
+
+// The next `bytes` bytes of the patches.
+template <int pixels, int bytes>
+inline void Step(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, uint16x8_t* sums) {
+  constexpr int kRegisters = bytes / 2;
+  uint8x16_t weights[kRegisters];
+  for (int i = 0; i < kRegisters; ++i) weights[i] = vld1q_u8(filter + 16 * i);
+  for (int p = 0; p < pixels; ++p) {
+    const uint8x16_t bits = LoadBits<bytes>(patches + p * patch_bytes);
+    sums[p] = vpadalq_u8(sums[p], Tree<kRegisters>(weights, bits));
+  }
+}
+
+inline void AddTwice(uint16x8_t sums, int32_t* dots) {
+  const int32x4_t low = vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sums), 1));
+  const int32x4_t high = vreinterpretq_s32_u32(vshll_high_n_u16(sums, 1));
+  vst1q_s32(dots, vaddq_s32(vld1q_s32(dots), low));
+  vst1q_s32(dots + 4, vaddq_s32(vld1q_s32(dots + 4), high));
+}
+
+inline void StoreTwice(uint16x8_t sums, int32_t* dots) {
+  vst1q_s32(dots, vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sums), 1)));
+  vst1q_s32(dots + 4, vreinterpretq_s32_u32(vshll_high_n_u16(sums, 1)));
+}
+
+template <int pixels>
+void Dots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, int32_t* dots, int64_t lanes) {
+  for (int64_t begin = 0; begin < patch_bytes; begin += kSumBytes) {
+    const int64_t end = patch_bytes - begin < kSumBytes ? patch_bytes : begin + kSumBytes;
+    uint16x8_t sums[pixels] = {};
+    int64_t i = begin;
+    for (; i + 16 <= end; i += 16, filter += 16 * kChannels) {
+      FSG_MCA_BEGIN("dots");
+      Step<pixels, 16>(patches + i, patch_bytes, filter, sums);
+      FSG_MCA_END();
+    }
+    if (i + 8 <= end) {
+      Step<pixels, 8>(patches + i, patch_bytes, filter, sums);
+      i += 8, filter += 8 * kChannels;
+    }
+    if (i < end) Step<pixels, 4>(patches + i, patch_bytes, filter, sums);
+    for (int p = 0; p < pixels; ++p) {
+      begin == 0 ? StoreTwice(sums[p], dots + p * lanes) : AddTwice(sums[p], dots + p * lanes);
+    }
+  }
+}
+
+constexpr decltype(&Dots<1>) kDots[] = {Dots<1>, Dots<2>, Dots<3>, Dots<4>, Dots<5>, Dots<6>};
+static_assert(sizeof(kDots) / sizeof(*kDots) >= kTile, "a function for every number of pixels");

@@ -1,0 +1,22 @@
+#include <string.h>
+
+#include "kernels.h"
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#define FSG_KERNELS_NAME "neon-a53"
+
+namespace fsg::neon_a53 {
+namespace {
+#pragma clang attribute push(__attribute__((target("tune=cortex-a53"))), apply_to = function)
+constexpr int kTile = 6;
+#include "kernels_body.h"
+#include "kernels_neon.h"
+#pragma clang attribute pop
+}  // namespace
+
+extern const Kernels kExported;
+constexpr Kernels kExported = kKernels;
+
+}  // namespace fsg::neon_a53
+#endif
