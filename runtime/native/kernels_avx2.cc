@@ -8,8 +8,8 @@
 namespace fsg::avx2 {
 namespace {
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#include "dots_portable.h"
 #include "kernels_body.h"
-#include "kernels_portable.h"
 #pragma clang attribute pop
 }  // namespace
 

@@ -10,8 +10,8 @@ namespace fsg::neon_a53 {
 namespace {
 #pragma clang attribute push(__attribute__((target("tune=cortex-a53"))), apply_to = function)
 constexpr int kTile = 6;
+#include "dots_neon.h"
 #include "kernels_body.h"
-#include "kernels_neon.h"
 #pragma clang attribute pop
 }  // namespace
 

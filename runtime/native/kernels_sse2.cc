@@ -7,8 +7,8 @@
 
 namespace fsg::sse2 {
 namespace {
+#include "dots_portable.h"
 #include "kernels_body.h"
-#include "kernels_portable.h"
 }  // namespace
 
 extern const Kernels kExported;
