@@ -56,41 +56,37 @@ inline Place PlaceOf(const Window& w, int64_t pixel) {
           static_cast<int>(pixel % w.out_width)};
 }
 
-inline Place Next(const Window& w, Place at) {
-  if (++at.x < w.out_width) return at;
-  at.x = 0;
-  if (++at.y < w.out_height) return at;
-  return {at.batch + 1, 0, 0};
+inline Place NextRow(const Window& w, Place at) {
+  return at.y + 1 < w.out_height ? Place{at.batch, at.y + 1, 0} : Place{at.batch + 1, 0, 0};
 }
 
-inline int Top(const Window& w, Place at) { return at.y * w.stride_height - w.pad_top; }
-inline int Left(const Window& w, Place at) { return at.x * w.stride_width - w.pad_left; }
-
-// memcpy for runs of whole half-words, at least `least` bytes: the last copy may overlap the one before.
-template <int least>
+// memcpy in pieces of `piece` bytes of a run at least as long; the last piece may overlap the one before.
+// Runs of pieces below 16 bytes are no longer than two.
+template <int piece, bool is_long>
 inline void CopyRun(const uint8_t* from, int64_t bytes, uint8_t* to) {
-  const int64_t last = bytes - least;
-  if (least == 16) {
-    for (int64_t i = 0; i < last; i += least) __builtin_memcpy(to + i, from + i, least);
-  } else {
-    __builtin_memcpy(to, from, least);
+  const int64_t last = bytes - piece;
+  __builtin_memcpy(to, from, piece);
+  if (is_long) {
+    for (int64_t i = piece; i < last; i += piece) __builtin_memcpy(to + i, from + i, piece);
   }
-  __builtin_memcpy(to + last, from + last, least);
+  __builtin_memcpy(to + last, from + last, piece);
 }
 
-template <int least>
+template <int piece, bool is_long = false>
 inline void CopyRuns(const Walk& walk, const uint8_t* from, uint8_t* to) {
   // In registers: for all the compiler knows, a byte written to a patch might change the walk.
   const int64_t bytes = walk.run_bytes, runs = walk.runs, run_step = walk.run_step, row_step = walk.row_step;
   for (int64_t rows = walk.rows; rows > 0; --rows, from += row_step) {
     const uint8_t* run = from;
-    for (int64_t i = runs; i > 0; --i, run += run_step, to += bytes) CopyRun<least>(run, bytes, to);
+    for (int64_t i = runs; i > 0; --i, run += run_step, to += bytes) CopyRun<piece, is_long>(run, bytes, to);
   }
 }
 
 // The bits under the taps of one output pixel that lies inside, in the filter's order.
 FSG_OUTLINE void GatherInside(const Walk& walk, const uint8_t* from, uint8_t* to) {
-  if (walk.run_bytes >= 16) {
+  if (walk.run_bytes > 32) {
+    CopyRuns<16, true>(walk, from, to);
+  } else if (walk.run_bytes >= 16) {
     CopyRuns<16>(walk, from, to);
   } else if (walk.run_bytes >= 8) {
     CopyRuns<8>(walk, from, to);
@@ -101,17 +97,31 @@ FSG_OUTLINE void GatherInside(const Walk& walk, const uint8_t* from, uint8_t* to
   }
 }
 
+// The first tap of `count`, and the one after the last, that lie in [0, size).
+struct Taps {
+  int begin, end;
+};
+
+inline Taps TapsInside(int start, int step, int count, int size) {
+  Taps taps = {0, count};
+  while (taps.begin < count && start + taps.begin * step < 0) ++taps.begin;
+  while (taps.end > taps.begin && start + (taps.end - 1) * step >= size) --taps.end;
+  return taps;
+}
+
 // The same at the border: a tap outside the image is all 0 bits, +1.
-FSG_OUTLINE void GatherBorder(const Walk& walk, const uint8_t* image, Place at, uint8_t* to) {
+FSG_OUTLINE void GatherBorder(const Walk& walk, const uint8_t* image, int top, int left, uint8_t* to) {
   const Window& w = walk.w;
-  for (int ky = 0; ky < w.filter_height; ++ky) {
-    const int y = Top(w, at) + ky * w.dilation_height;
-    for (int kx = 0; kx < w.filter_width; ++kx, to += walk.tap_bytes) {
-      const int x = Left(w, at) + kx * w.dilation_width;
-      const bool is_inside = y >= 0 && y < w.in_height && x >= 0 && x < w.in_width;
-      const uint8_t* from = image + y * walk.row_bytes + x * walk.pixel_bytes;
-      const auto bytes = static_cast<size_t>(walk.tap_bytes);
-      is_inside ? memcpy(to, from, bytes) : memset(to, 0, bytes);
+  const Taps columns = TapsInside(left, w.dilation_width, w.filter_width, w.in_width);
+  const int64_t row_bytes = walk.row_bytes, pixel_bytes = walk.pixel_bytes, bytes = walk.tap_bytes;
+  const int64_t filter_row = bytes * w.filter_width;
+  memset(to, 0, static_cast<size_t>(filter_row * w.filter_height));
+  for (int ky = 0; ky < w.filter_height; ++ky, to += filter_row) {
+    const int y = top + ky * w.dilation_height;
+    if (y < 0 || y >= w.in_height) continue;
+    for (int kx = columns.begin; kx < columns.end; ++kx) {
+      const uint8_t* from = image + y * row_bytes + (left + kx * w.dilation_width) * pixel_bytes;
+      for (int64_t i = 0; i < bytes; i += 2) __builtin_memcpy(to + kx * bytes + i, from + i, 2);
     }
   }
 }
@@ -121,30 +131,50 @@ FSG_OUTLINE void GatherBorder(const Walk& walk, const uint8_t* image, Place at, 
 FSG_OUTLINE Place Gather(const Walk& walk, const uint32_t* group, Place at, int count, uint8_t* patches,
                          int64_t patch_bytes) {
   const Window& w = walk.w;
-  for (; count > 0; --count, at = Next(w, at), patches += patch_bytes) {
+  const int64_t step = w.stride_width * walk.pixel_bytes;
+  while (count > 0) {
     const uint8_t* image = reinterpret_cast<const uint8_t*>(group) + at.batch * walk.image_bytes;
-    const int top = Top(w, at), left = Left(w, at);
-    if (top >= 0 && top <= walk.last_top && left >= 0 && left <= walk.last_left) {
-      GatherInside(walk, image + top * walk.row_bytes + left * walk.pixel_bytes, patches);
-    } else {
-      GatherBorder(walk, image, at, patches);
+    const int top = at.y * w.stride_height - w.pad_top;
+    const bool is_inside = top >= 0 && top <= walk.last_top;
+    int left = at.x * w.stride_width - w.pad_left;
+    int64_t offset = top * walk.row_bytes + left * walk.pixel_bytes;
+    const int end = count < w.out_width - at.x ? at.x + count : w.out_width;
+    count -= end - at.x;
+    for (; at.x < end; ++at.x, left += w.stride_width, offset += step, patches += patch_bytes) {
+      if (is_inside && left >= 0 && left <= walk.last_left) {
+        GatherInside(walk, image + offset, patches);
+      } else {
+        GatherBorder(walk, image, top, left, patches);
+      }
     }
+    if (at.x == w.out_width) at = NextRow(w, at);
   }
   return at;
 }
 
-// A tap outside the image was computed against 0 bits, +1; with zero padding its weights must count nothing.
-FSG_OUTLINE void RemovePadding(const Window& w, const ConvPlan& plan, Place at, int count, int32_t* dots) {
-  for (; count > 0; --count, at = Next(w, at), dots += plan.lanes) {
-    for (int ky = 0; ky < w.filter_height; ++ky) {
-      const int y = Top(w, at) + ky * w.dilation_height;
-      for (int kx = 0; kx < w.filter_width; ++kx) {
-        const int x = Left(w, at) + kx * w.dilation_width;
-        if (y >= 0 && y < w.in_height && x >= 0 && x < w.in_width) continue;
-        const int32_t* sums = plan.tap_sums + static_cast<int64_t>(ky * w.filter_width + kx) * plan.lanes;
-        for (int c = 0; c < plan.lanes; ++c) dots[c] += sums[c];
-      }
+// Taps outside the image were computed against 0 bits, +1; with zero padding their weights must count
+// nothing.
+void RemovePadding(const Window& w, const ConvPlan& plan, int top, int left, int32_t* dots) {
+  const Taps rows = TapsInside(top, w.dilation_height, w.filter_height, w.in_height);
+  const Taps columns = TapsInside(left, w.dilation_width, w.filter_width, w.in_width);
+  const int32_t* sums = plan.tap_sums;
+  for (int ky = 0; ky < w.filter_height; ++ky) {
+    for (int kx = 0; kx < w.filter_width; ++kx, sums += plan.lanes) {
+      if (ky >= rows.begin && ky < rows.end && kx >= columns.begin && kx < columns.end) continue;
+      for (int c = 0; c < plan.lanes; ++c) dots[c] += sums[c];
     }
+  }
+}
+
+// The same for the dot products [count, lanes] of the pixels at a place and after it.
+FSG_OUTLINE void RemovePadding(const Walk& walk, const ConvPlan& plan, Place at, int count, int32_t* dots) {
+  const Window& w = walk.w;
+  for (; count > 0; --count, dots += plan.lanes) {
+    const int top = at.y * w.stride_height - w.pad_top, left = at.x * w.stride_width - w.pad_left;
+    if (top < 0 || top > walk.last_top || left < 0 || left > walk.last_left) {
+      RemovePadding(w, plan, top, left, dots);
+    }
+    if (++at.x == w.out_width) at = NextRow(w, at);
   }
 }
 
@@ -262,7 +292,7 @@ void ConvolvePixels(const Conv& conv, const ConvPlan& plan, const uint32_t* in, 
   for (int64_t pixel = begin; pixel < end; pixel += kTile) {
     const int count = end - pixel < kTile ? static_cast<int>(end - pixel) : kTile;
     const Place next = TileDots(walk, conv, plan, in, pixel, at, count, dots, patches);
-    if (plan.tap_sums != nullptr) RemovePadding(walk.w, plan, at, count, dots);
+    if (plan.tap_sums != nullptr) RemovePadding(walk, plan, at, count, dots);
     Finish(conv, plan, dots, pixel, count, out);
     at = next;
   }
