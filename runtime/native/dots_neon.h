@@ -42,34 +42,41 @@ uint8x16_t LoadBits(const uint8_t* patch) {
 
 // The next `bytes` bytes of the patches.
 template <int pixels, int bytes>
-inline void Step(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, uint16x8_t* sums) {
+FSG_INLINE void Step(const uint8_t* const* patches, int64_t at, const uint8_t* filter, uint16x8_t* sums) {
   constexpr int kRegisters = bytes / 2;
   uint8x16_t weights[kRegisters];
   for (int i = 0; i < kRegisters; ++i) weights[i] = vld1q_u8(filter + 16 * i);
 #pragma clang loop unroll(full)
   for (int p = 0; p < pixels; ++p) {
-    const uint8x16_t bits = LoadBits<bytes>(patches + p * patch_bytes);
+    const uint8x16_t bits = LoadBits<bytes>(patches[p] + at);
     sums[p] = vpadalq_u8(sums[p], Tree<kRegisters>(weights, bits));
   }
 }
 
 // Twice the sums over `bytes` bytes of the patches, at most kSumBytes.
 template <int pixels>
-__attribute__((always_inline)) inline void SegmentDots(const uint8_t* patches, int64_t patch_bytes,
-                                                       int64_t bytes, const uint8_t* filter, int32_t* dots,
-                                                       int64_t lanes) {
-  uint16x8_t sums[pixels] = {};
-  const uint8_t* end = patches + (bytes & ~int64_t{15});
-  for (; patches != end; patches += 16, filter += 16 * kChannels) {
+FSG_INLINE void SegmentDots(const uint8_t* first, int64_t patch_bytes, int64_t bytes, const uint8_t* filter,
+                            int32_t* dots, int64_t lanes) {
+  const uint8_t* patches[pixels];
+  uint16x8_t sums[pixels];
+#pragma clang loop unroll(full)
+  for (int p = 0; p < pixels; ++p, first += patch_bytes) {
+    patches[p] = first;
+    // Hides that the patches are evenly spaced, or the compiler finds every address by an addition.
+    __asm__("" : "+r"(patches[p]));
+    sums[p] = vdupq_n_u16(0);
+  }
+  int64_t at = 0;
+  for (; at + 16 <= bytes; at += 16, filter += 16 * kChannels) {
     FSG_MCA_BEGIN("dots");
-    Step<pixels, 16>(patches, patch_bytes, filter, sums);
+    Step<pixels, 16>(patches, at, filter, sums);
     FSG_MCA_END();
   }
   if (bytes & 8) {
-    Step<pixels, 8>(patches, patch_bytes, filter, sums);
-    patches += 8, filter += 8 * kChannels;
+    Step<pixels, 8>(patches, at, filter, sums);
+    at += 8, filter += 8 * kChannels;
   }
-  if (bytes & 4) Step<pixels, 4>(patches, patch_bytes, filter, sums);
+  if (bytes & 4) Step<pixels, 4>(patches, at, filter, sums);
 #pragma clang loop unroll(full)
   for (int p = 0; p < pixels; ++p, dots += lanes) {
     vst1q_s32(dots, vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sums[p]), 1)));
@@ -78,8 +85,8 @@ __attribute__((always_inline)) inline void SegmentDots(const uint8_t* patches, i
 }
 
 template <int pixels>
-__attribute__((noinline)) void LongDots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter,
-                                        int32_t* dots, int64_t lanes) {
+FSG_OUTLINE void LongDots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, int32_t* dots,
+                          int64_t lanes) {
   for (int p = 0; p < pixels; ++p) memset(dots + p * lanes, 0, sizeof(int32_t) * kChannels);
   for (int64_t begin = 0; begin < patch_bytes; begin += kSumBytes) {
     const int64_t bytes = patch_bytes - begin < kSumBytes ? patch_bytes - begin : kSumBytes;

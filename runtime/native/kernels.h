@@ -14,6 +14,7 @@
 
 // For functions whose loops would take each other's registers in one.
 #define FSG_OUTLINE __attribute__((noinline))
+#define FSG_INLINE __attribute__((always_inline)) inline
 
 namespace fsg {
 

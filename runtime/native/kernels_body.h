@@ -97,6 +97,12 @@ FSG_OUTLINE void GatherInside(const Walk& walk, const uint8_t* from, uint8_t* to
   }
 }
 
+inline void CopyTap(const uint8_t* from, int64_t bytes, uint8_t* to) {
+  int64_t i = 0;
+  for (; i + 8 <= bytes; i += 8) __builtin_memcpy(to + i, from + i, 8);
+  for (; i < bytes; i += 2) __builtin_memcpy(to + i, from + i, 2);
+}
+
 // The first tap of `count`, and the one after the last, that lie in [0, size).
 struct Taps {
   int begin, end;
@@ -121,7 +127,7 @@ FSG_OUTLINE void GatherBorder(const Walk& walk, const uint8_t* image, int top, i
     if (y < 0 || y >= w.in_height) continue;
     for (int kx = columns.begin; kx < columns.end; ++kx) {
       const uint8_t* from = image + y * row_bytes + (left + kx * w.dilation_width) * pixel_bytes;
-      for (int64_t i = 0; i < bytes; i += 2) __builtin_memcpy(to + kx * bytes + i, from + i, 2);
+      CopyTap(from, bytes, to + kx * bytes);
     }
   }
 }
