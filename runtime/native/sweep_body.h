@@ -36,26 +36,38 @@ FSG_OUTLINE void GatherOperand(const Program& program, const Step& step, int64_t
   }
 }
 
+// The maximum of rows x columns pixels, of `used` channels from `from`.
+template <bool is_whole>
+FSG_OUTLINE Floats MaximumUnder(const float* from, int64_t row_step, int64_t pixel_step, int rows, int columns,
+                                int used) {
+  Floats best = Floats{} - __builtin_huge_valf();
+  for (; rows > 0; --rows, from += row_step) {
+    const float* at = from;
+    for (int x = columns; x > 0; --x, at += pixel_step) {
+      Floats values = {};
+      memcpy(&values, at, is_whole ? sizeof(values) : sizeof(float) * static_cast<size_t>(used));
+      best = best < values ? values : best;
+    }
+  }
+  return best;
+}
+
 // The maximum under the window, [count, 16].
 FSG_OUTLINE void PoolOperand(const Step& step, int64_t pixel, int count, int c, float* to) {
   const Window& w = *step.window;
+  const int64_t pixel_step = step.pixel_step, row_step = w.in_width * pixel_step;
+  const auto* data = static_cast<const float*>(step.data) + c;
   const int used = w.words - c < kLanes ? w.words - c : kLanes;
+  const auto maximum = used == kLanes ? MaximumUnder<true> : MaximumUnder<false>;
   Place at = PlaceOf(w, pixel);
   for (; count > 0; --count, to += kLanes) {
     const int top = at.y * w.stride_height - w.pad_top, left = at.x * w.stride_width - w.pad_left;
     const Taps rows = TapsInside(top, 1, w.filter_height, w.in_height);
     const Taps columns = TapsInside(left, 1, w.filter_width, w.in_width);
-    Floats best = Floats{} - __builtin_huge_valf();
-    for (int ky = rows.begin; ky < rows.end; ++ky) {
-      const int64_t row = (static_cast<int64_t>(at.batch) * w.in_height + top + ky) * w.in_width + left;
-      for (int kx = columns.begin; kx < columns.end; ++kx) {
-        const float* from = static_cast<const float*>(step.data) + (row + kx) * step.pixel_step + c;
-        Floats values = {};
-        used == kLanes ? memcpy(&values, from, sizeof(values))
-                       : memcpy(&values, from, sizeof(float) * static_cast<size_t>(used));
-        best = best < values ? values : best;
-      }
-    }
+    const int64_t row = static_cast<int64_t>(at.batch) * w.in_height + top + rows.begin;
+    const float* from = data + row * row_step + (left + columns.begin) * pixel_step;
+    const Floats best =
+        maximum(from, row_step, pixel_step, rows.end - rows.begin, columns.end - columns.begin, used);
     memcpy(to, &best, sizeof(best));
     if (++at.x == w.out_width) at = NextRow(w, at);
   }
