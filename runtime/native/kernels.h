@@ -17,6 +17,9 @@
 #define FSG_OUTLINE __attribute__((noinline))
 #define FSG_INLINE __attribute__((always_inline)) inline
 
+// For loops of so few rounds that preparing for more of them costs more than they do.
+#define FSG_SHORT_LOOP _Pragma("clang loop unroll(disable) vectorize(disable)")
+
 namespace fsg {
 
 constexpr int PackedWords(int64_t channels) { return static_cast<int>((channels + 31) / 32); }

@@ -86,6 +86,7 @@ inline void CopyPatches(const Walk& walk, const uint8_t* from, int count, uint8_
     uint8_t* at = to;
     for (int64_t r = rows; r > 0; --r, row += row_step) {
       const uint8_t* run = row;
+      FSG_SHORT_LOOP
       for (int64_t i = runs; i > 0; --i, run += run_step, at += bytes)
         CopyRun<piece, is_long>(run, bytes, at);
     }
@@ -111,7 +112,9 @@ FSG_OUTLINE void GatherInside(const Walk& walk, const uint8_t* from, int count, 
 
 inline void CopyTap(const uint8_t* from, int64_t bytes, uint8_t* to) {
   int64_t i = 0;
+  FSG_SHORT_LOOP
   for (; i + 8 <= bytes; i += 8) __builtin_memcpy(to + i, from + i, 8);
+  FSG_SHORT_LOOP
   for (; i < bytes; i += 2) __builtin_memcpy(to + i, from + i, 2);
 }
 
@@ -332,25 +335,36 @@ void PackRow(const T* in, int64_t count, T zero_point, uint32_t* out) {
   if (count == 0) return;
   T last[32];
   for (T& value : last) value = zero_point;
-  if (count == 16) {
-    memcpy(last, in, sizeof(T) * 16);
-  } else {
-    memcpy(last, in, sizeof(T) * static_cast<size_t>(count));
-  }
+  memcpy(last, in, sizeof(T) * static_cast<size_t>(count));
   *out = BitsBelow(last, zero_point);
+}
+
+// Rows of 16 values: a word of bits makes two.
+template <typename T>
+void PackHalfWords(const T* in, int64_t rows, T zero_point, uint32_t* out) {
+  for (; rows >= 2; rows -= 2, in += 32, out += 2) {
+    const uint32_t bits = BitsBelow(in, zero_point);
+    out[0] = bits & 0xffff;
+    out[1] = bits >> 16;
+  }
+  if (rows > 0) PackRow<T>(in, 16, zero_point, out);
+}
+
+template <typename T>
+void PackRows(const T* in, int64_t rows, int64_t channels, T zero_point, uint32_t* out) {
+  if (channels == 16) return PackHalfWords(in, rows, zero_point, out);
+  if (channels % 32 == 0) rows *= channels, channels = rows, rows = rows > 0;
+  for (; rows > 0; --rows, in += channels, out += (channels + 31) / 32) {
+    PackRow<T>(in, channels, zero_point, out);
+  }
 }
 
 constexpr int64_t kPackGrain = 1 << 15;  // values
 
 template <typename T>
 void Pack(ThreadPool* pool, const T* in, int64_t rows, int channels, T zero_point, uint32_t* out) {
-  if (channels % 32 == 0) rows *= channels / 32, channels = 32;
-  const int64_t words = PackedWords(channels);
   ParallelFor(pool, rows, kPackGrain / channels + 1, [=](int64_t begin, int64_t end, int) {
-    if (channels == 32) return PackRow<T>(in + begin * 32, (end - begin) * 32, zero_point, out + begin);
-    for (int64_t row = begin; row < end; ++row) {
-      PackRow<T>(in + row * channels, channels, zero_point, out + row * words);
-    }
+    PackRows(in + begin * channels, end - begin, channels, zero_point, out + begin * PackedWords(channels));
   });
 }
 
