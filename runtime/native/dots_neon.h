@@ -1,4 +1,5 @@
-// The dot products for baseline armv8.0. Included like kernels_body.h, before it, with kTile defined.
+// The dot products for baseline armv8.0. Included like kernels_body.h, before it; kDots is left to the file
+// that does.
 //
 // A filter block holds 8 output channels. Their bits under 16 bytes of a pixel's patch are xored and counted
 // per byte, and a tree of pairwise additions turns the 8 registers of counts into one that holds 2 bytes for
@@ -45,45 +46,51 @@ inline void Step(const uint8_t* patches, int64_t patch_bytes, const uint8_t* fil
   constexpr int kRegisters = bytes / 2;
   uint8x16_t weights[kRegisters];
   for (int i = 0; i < kRegisters; ++i) weights[i] = vld1q_u8(filter + 16 * i);
+#pragma clang loop unroll(full)
   for (int p = 0; p < pixels; ++p) {
     const uint8x16_t bits = LoadBits<bytes>(patches + p * patch_bytes);
     sums[p] = vpadalq_u8(sums[p], Tree<kRegisters>(weights, bits));
   }
 }
 
-inline void AddTwice(uint16x8_t sums, int32_t* dots) {
-  const int32x4_t low = vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sums), 1));
-  const int32x4_t high = vreinterpretq_s32_u32(vshll_high_n_u16(sums, 1));
-  vst1q_s32(dots, vaddq_s32(vld1q_s32(dots), low));
-  vst1q_s32(dots + 4, vaddq_s32(vld1q_s32(dots + 4), high));
+// Twice the sums over `bytes` bytes of the patches, at most kSumBytes.
+template <int pixels>
+__attribute__((always_inline)) inline void SegmentDots(const uint8_t* patches, int64_t patch_bytes,
+                                                       int64_t bytes, const uint8_t* filter, int32_t* dots,
+                                                       int64_t lanes) {
+  uint16x8_t sums[pixels] = {};
+  const uint8_t* end = patches + (bytes & ~int64_t{15});
+  for (; patches != end; patches += 16, filter += 16 * kChannels) {
+    FSG_MCA_BEGIN("dots");
+    Step<pixels, 16>(patches, patch_bytes, filter, sums);
+    FSG_MCA_END();
+  }
+  if (bytes & 8) {
+    Step<pixels, 8>(patches, patch_bytes, filter, sums);
+    patches += 8, filter += 8 * kChannels;
+  }
+  if (bytes & 4) Step<pixels, 4>(patches, patch_bytes, filter, sums);
+#pragma clang loop unroll(full)
+  for (int p = 0; p < pixels; ++p, dots += lanes) {
+    vst1q_s32(dots, vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sums[p]), 1)));
+    vst1q_s32(dots + 4, vreinterpretq_s32_u32(vshll_high_n_u16(sums[p], 1)));
+  }
 }
 
-inline void StoreTwice(uint16x8_t sums, int32_t* dots) {
-  vst1q_s32(dots, vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sums), 1)));
-  vst1q_s32(dots + 4, vreinterpretq_s32_u32(vshll_high_n_u16(sums, 1)));
+template <int pixels>
+__attribute__((noinline)) void LongDots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter,
+                                        int32_t* dots, int64_t lanes) {
+  for (int p = 0; p < pixels; ++p) memset(dots + p * lanes, 0, sizeof(int32_t) * kChannels);
+  for (int64_t begin = 0; begin < patch_bytes; begin += kSumBytes) {
+    const int64_t bytes = patch_bytes - begin < kSumBytes ? patch_bytes - begin : kSumBytes;
+    int32_t segment[pixels * kChannels];
+    SegmentDots<pixels>(patches + begin, patch_bytes, bytes, filter + begin * kChannels, segment, kChannels);
+    for (int i = 0; i < pixels * kChannels; ++i) dots[i / kChannels * lanes + i % kChannels] += segment[i];
+  }
 }
 
 template <int pixels>
 void Dots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, int32_t* dots, int64_t lanes) {
-  for (int64_t begin = 0; begin < patch_bytes; begin += kSumBytes) {
-    const int64_t end = patch_bytes - begin < kSumBytes ? patch_bytes : begin + kSumBytes;
-    uint16x8_t sums[pixels] = {};
-    int64_t i = begin;
-    for (; i + 16 <= end; i += 16, filter += 16 * kChannels) {
-      FSG_MCA_BEGIN("dots");
-      Step<pixels, 16>(patches + i, patch_bytes, filter, sums);
-      FSG_MCA_END();
-    }
-    if (i + 8 <= end) {
-      Step<pixels, 8>(patches + i, patch_bytes, filter, sums);
-      i += 8, filter += 8 * kChannels;
-    }
-    if (i < end) Step<pixels, 4>(patches + i, patch_bytes, filter, sums);
-    for (int p = 0; p < pixels; ++p) {
-      begin == 0 ? StoreTwice(sums[p], dots + p * lanes) : AddTwice(sums[p], dots + p * lanes);
-    }
-  }
+  if (patch_bytes > kSumBytes) return LongDots<pixels>(patches, patch_bytes, filter, dots, lanes);
+  SegmentDots<pixels>(patches, patch_bytes, patch_bytes, filter, dots, lanes);
 }
-
-constexpr decltype(&Dots<1>) kDots[] = {Dots<1>, Dots<2>, Dots<3>, Dots<4>, Dots<5>, Dots<6>};
-static_assert(sizeof(kDots) / sizeof(*kDots) >= kTile, "a function for every number of pixels");

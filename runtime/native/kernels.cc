@@ -29,7 +29,7 @@ extern const Kernels kExported;
 
 namespace {
 
-constexpr int kLanes = 16;     // `lanes` is a multiple of it
+constexpr int kLanes = 32;     // `lanes` is a multiple of it
 constexpr int64_t kLine = 64;  // bytes of a cache line, which no two threads should write
 
 int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
@@ -105,6 +105,14 @@ bool DoubleThresholds(const Conv& conv, ConvPlan* plan) {
   return true;
 }
 
+bool CopyTransform(const Conv& conv, ConvPlan* plan) {
+  const size_t bytes = sizeof(float) * static_cast<size_t>(conv.channels_out);
+  if (!Allocate(&plan->multiplier, plan->lanes) || !Allocate(&plan->bias, plan->lanes)) return false;
+  memcpy(plan->multiplier, conv.multiplier, bytes);
+  memcpy(plan->bias, conv.bias, bytes);
+  return true;
+}
+
 // Whether some output pixel's filter reaches beyond the image.
 bool HasBorder(const Window& w) {
   const auto reaches = [](int in, int out, int filter, int stride, int dilation, int pad) {
@@ -163,13 +171,15 @@ bool PlanConv(const Kernels& kernels, const Conv& conv, int threads, ConvPlan* p
   plan->lanes = static_cast<int>(RoundUp(end, kLanes));
   return PackFilter(kernels, conv, plan) && AllocateScratch(kernels, threads, plan) &&
          (!has_border || !conv.zero_padding || SumTaps(conv, plan)) &&
-         (conv.output != Output::kPacked || DoubleThresholds(conv, plan));
+         (conv.output == Output::kPacked ? DoubleThresholds(conv, plan) : CopyTransform(conv, plan));
 }
 
 void FreePlan(ConvPlan* plan) {
   free(plan->filter);
   free(plan->tap_sums);
   free(plan->thresholds);
+  free(plan->multiplier);
+  free(plan->bias);
   free(plan->scratch);
   *plan = ConvPlan{};
 }

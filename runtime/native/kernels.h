@@ -12,6 +12,9 @@
 
 #include "threads.h"
 
+// For functions whose loops would take each other's registers in one.
+#define FSG_OUTLINE __attribute__((noinline))
+
 namespace fsg {
 
 constexpr int PackedWords(int64_t channels) { return static_cast<int>((channels + 31) / 32); }
@@ -45,14 +48,16 @@ struct Conv {
 // A convolution made ready for one of the fast sets of kernels. They gather the bits under the filter at a
 // tile of output pixels, its patches, and multiply them with the filter's blocks of channels.
 struct ConvPlan {
-  bool is_direct;         // the input is its own patches: a 1x1 filter
-  int tap_bytes;          // of a patch, without the upper half of its last word if that is unused
-  int patch_bytes;        // of all taps, rounded up to words
-  int lanes;              // dot products per pixel: channels_out and what the last block writes beyond
-  int blocks;             // per group
-  uint8_t* filter;        // [groups, blocks, patch_bytes * the kernels' channels], in the order they read it
-  int32_t* tap_sums;      // [taps, lanes] sum of a tap's weights, for zero padding
-  int32_t* thresholds;    // [lanes] twice the threshold
+  bool is_direct;     // the input is its own patches: a 1x1 filter
+  int tap_bytes;      // of a patch, without the upper half of its last word if that is unused
+  int patch_bytes;    // of all taps, rounded up to words
+  int lanes;          // dot products per pixel: channels_out and what the last block writes beyond
+  int blocks;         // per group
+  uint8_t* filter;    // [groups, blocks, patch_bytes * the kernels' channels], in the order they read it
+  int32_t* tap_sums;  // [taps, lanes] sum of a tap's weights, for zero padding
+  float* multiplier;  // [lanes], as are the next two
+  float* bias;
+  int32_t* thresholds;    // twice the convolution's
   uint8_t* scratch;       // per thread: dots int32 [tile, lanes], patches [tile, patch_bytes]
   int64_t scratch_bytes;  // per thread
 };

@@ -8,6 +8,7 @@
 namespace fsg::avx2 {
 namespace {
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#include "bits_portable.h"
 #include "dots_portable.h"
 #include "kernels_body.h"
 #pragma clang attribute pop

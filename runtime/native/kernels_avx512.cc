@@ -9,6 +9,7 @@ namespace fsg::avx512 {
 namespace {
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vpopcntdq"))), \
                              apply_to = function)
+#include "bits_portable.h"
 
 // A register holds 16 output channels; one step takes a word of their filters, and for each pixel xors it
 // with the broadcast word of the patch, counts and adds: three instructions on two ports for 512 products.

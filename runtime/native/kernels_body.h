@@ -9,125 +9,182 @@
 //   kGrain     binary multiply-accumulates worth a thread's attention
 //   kDots      [kTile] functions: the dot products of one filter block with 1, 2, ... kTile patches, as
 //              twice the popcounts, into rows of `lanes` int32
+//   BitsBelow, BitsAbove, as in bits_portable.h
 
 constexpr int kLanes = 16;  // of the vectors below
 
 using Ints = int32_t __attribute__((vector_size(64)));
 using Floats = float __attribute__((vector_size(64)));
 using SmallInts = int8_t __attribute__((vector_size(16)));
-using Bits = bool __attribute__((ext_vector_type(16)));
 
-inline uint16_t ToBits(Ints mask) {
-  return __builtin_bit_cast(uint16_t, __builtin_convertvector(mask, Bits));
-}
-
-// An output pixel, and the top left corner of what its filter sees.
+// An output pixel.
 struct Place {
   int batch, y, x;
-
-  int Top(const Window& w) const { return y * w.stride_height - w.pad_top; }
-  int Left(const Window& w) const { return x * w.stride_width - w.pad_left; }
-
-  bool IsInside(const Window& w) const {
-    const int top = Top(w), left = Left(w);
-    return top >= 0 && left >= 0 && top + (w.filter_height - 1) * w.dilation_height < w.in_height &&
-           left + (w.filter_width - 1) * w.dilation_width < w.in_width;
-  }
-
-  void Advance(const Window& w) {
-    if (++x < w.out_width) return;
-    x = 0;
-    if (++y < w.out_height) return;
-    y = 0;
-    ++batch;
-  }
 };
 
-Place PlaceOf(const Window& w, int64_t pixel) {
+// A window with what the walk over its output pixels needs at every step.
+struct Walk {
+  Window w;
+  int64_t pixel_bytes, row_bytes, image_bytes;
+  int last_top, last_left;  // where a filter still lies inside
+  // A filter lies over `rows` rows of `runs` runs each: taps side by side make one run.
+  int64_t tap_bytes, run_bytes, runs, run_step, rows, row_step;
+};
+
+inline Walk WalkOver(const Conv& conv, const ConvPlan& plan) {
+  Walk walk = {};
+  const Window& w = walk.w = conv.window;
+  walk.pixel_bytes = int64_t{4} * w.words;
+  walk.row_bytes = w.in_width * walk.pixel_bytes;
+  walk.image_bytes = w.in_height * walk.row_bytes;
+  walk.last_top = w.in_height - 1 - (w.filter_height - 1) * w.dilation_height;
+  walk.last_left = w.in_width - 1 - (w.filter_width - 1) * w.dilation_width;
+  walk.tap_bytes = walk.run_bytes = plan.tap_bytes;
+  walk.runs = w.filter_width, walk.run_step = w.dilation_width * walk.pixel_bytes;
+  walk.rows = w.filter_height, walk.row_step = w.dilation_height * walk.row_bytes;
+  if (w.dilation_width == 1 && walk.tap_bytes == walk.pixel_bytes) {
+    walk.run_bytes *= walk.runs;
+    walk.runs = walk.rows, walk.run_step = walk.row_step;
+    walk.rows = 1;
+  }
+  return walk;
+}
+
+inline Place PlaceOf(const Window& w, int64_t pixel) {
   const int64_t row = pixel / w.out_width;
   return {static_cast<int>(row / w.out_height), static_cast<int>(row % w.out_height),
           static_cast<int>(pixel % w.out_width)};
 }
 
-// memcpy for short runs of whole half-words: the last copy may overlap the one before.
-inline void CopyRun(const uint8_t* from, int bytes, uint8_t* to) {
-  if (bytes >= 16) {
-    for (int i = 0; i < bytes - 16; i += 16) __builtin_memcpy(to + i, from + i, 16);
-    __builtin_memcpy(to + bytes - 16, from + bytes - 16, 16);
-  } else if (bytes >= 8) {
-    __builtin_memcpy(to, from, 8);
-    __builtin_memcpy(to + bytes - 8, from + bytes - 8, 8);
-  } else if (bytes >= 4) {
-    __builtin_memcpy(to, from, 4);
-    __builtin_memcpy(to + bytes - 4, from + bytes - 4, 4);
-  } else {
-    __builtin_memcpy(to, from, 2);
+inline Place NextRow(const Window& w, Place at) {
+  return at.y + 1 < w.out_height ? Place{at.batch, at.y + 1, 0} : Place{at.batch + 1, 0, 0};
+}
+
+// memcpy in pieces of `piece` bytes of a run at least as long; the last piece may overlap the one before.
+// Runs of pieces below 16 bytes are no longer than two.
+template <int piece, bool is_long>
+inline void CopyRun(const uint8_t* from, int64_t bytes, uint8_t* to) {
+  const int64_t last = bytes - piece;
+  __builtin_memcpy(to, from, piece);
+  if (is_long) {
+    for (int64_t i = piece; i < last; i += piece) __builtin_memcpy(to + i, from + i, piece);
+  }
+  __builtin_memcpy(to + last, from + last, piece);
+}
+
+template <int piece, bool is_long = false>
+inline void CopyRuns(const Walk& walk, const uint8_t* from, uint8_t* to) {
+  // In registers: for all the compiler knows, a byte written to a patch might change the walk.
+  const int64_t bytes = walk.run_bytes, runs = walk.runs, run_step = walk.run_step, row_step = walk.row_step;
+  for (int64_t rows = walk.rows; rows > 0; --rows, from += row_step) {
+    const uint8_t* run = from;
+    for (int64_t i = runs; i > 0; --i, run += run_step, to += bytes) CopyRun<piece, is_long>(run, bytes, to);
   }
 }
 
 // The bits under the taps of one output pixel that lies inside, in the filter's order.
-void GatherInside(const Window& w, const ConvPlan& plan, const uint32_t* image, Place at, uint8_t* to) {
-  const int64_t pixel = int64_t{4} * w.words, row = w.in_width * pixel;
-  const auto* from = reinterpret_cast<const uint8_t*>(image) + at.Top(w) * row + at.Left(w) * pixel;
-  const bool is_dense = w.dilation_width == 1 && plan.tap_bytes == pixel;
-  const int runs = is_dense ? 1 : w.filter_width, bytes = plan.tap_bytes * (is_dense ? w.filter_width : 1);
-  for (int ky = 0; ky < w.filter_height; ++ky, from += w.dilation_height * row) {
-    for (int i = 0; i < runs; ++i, to += bytes) CopyRun(from + i * w.dilation_width * pixel, bytes, to);
+FSG_OUTLINE void GatherInside(const Walk& walk, const uint8_t* from, uint8_t* to) {
+  if (walk.run_bytes > 32) {
+    CopyRuns<16, true>(walk, from, to);
+  } else if (walk.run_bytes >= 16) {
+    CopyRuns<16>(walk, from, to);
+  } else if (walk.run_bytes >= 8) {
+    CopyRuns<8>(walk, from, to);
+  } else if (walk.run_bytes >= 4) {
+    CopyRuns<4>(walk, from, to);
+  } else {
+    CopyRuns<2>(walk, from, to);
   }
 }
 
+// The first tap of `count`, and the one after the last, that lie in [0, size).
+struct Taps {
+  int begin, end;
+};
+
+inline Taps TapsInside(int start, int step, int count, int size) {
+  Taps taps = {0, count};
+  while (taps.begin < count && start + taps.begin * step < 0) ++taps.begin;
+  while (taps.end > taps.begin && start + (taps.end - 1) * step >= size) --taps.end;
+  return taps;
+}
+
 // The same at the border: a tap outside the image is all 0 bits, +1.
-void GatherBorder(const Window& w, const ConvPlan& plan, const uint32_t* image, Place at, uint8_t* to) {
-  for (int ky = 0; ky < w.filter_height; ++ky) {
-    const int y = at.Top(w) + ky * w.dilation_height;
-    for (int kx = 0; kx < w.filter_width; ++kx, to += plan.tap_bytes) {
-      const int x = at.Left(w) + kx * w.dilation_width;
-      const bool is_inside = y >= 0 && y < w.in_height && x >= 0 && x < w.in_width;
-      const uint32_t* from = image + (static_cast<int64_t>(y) * w.in_width + x) * w.words;
-      is_inside ? CopyRun(reinterpret_cast<const uint8_t*>(from), plan.tap_bytes, to)
-                : static_cast<void>(memset(to, 0, static_cast<size_t>(plan.tap_bytes)));
+FSG_OUTLINE void GatherBorder(const Walk& walk, const uint8_t* image, int top, int left, uint8_t* to) {
+  const Window& w = walk.w;
+  const Taps columns = TapsInside(left, w.dilation_width, w.filter_width, w.in_width);
+  const int64_t row_bytes = walk.row_bytes, pixel_bytes = walk.pixel_bytes, bytes = walk.tap_bytes;
+  const int64_t filter_row = bytes * w.filter_width;
+  memset(to, 0, static_cast<size_t>(filter_row * w.filter_height));
+  for (int ky = 0; ky < w.filter_height; ++ky, to += filter_row) {
+    const int y = top + ky * w.dilation_height;
+    if (y < 0 || y >= w.in_height) continue;
+    for (int kx = columns.begin; kx < columns.end; ++kx) {
+      const uint8_t* from = image + y * row_bytes + (left + kx * w.dilation_width) * pixel_bytes;
+      for (int64_t i = 0; i < bytes; i += 2) __builtin_memcpy(to + kx * bytes + i, from + i, 2);
     }
   }
 }
 
 // Patches [count, patch_bytes] of one group of input channels. The bytes beyond the last tap stay zero.
-void Gather(const Conv& conv, const ConvPlan& plan, const uint32_t* in, int group, Place at, int count,
-            uint8_t* patches) {
-  const Window& w = conv.window;
-  const int64_t image_words = static_cast<int64_t>(w.in_height) * w.in_width * w.words;
-  in += group * (w.words / conv.groups);
-  for (int p = 0; p < count; ++p, at.Advance(w), patches += plan.patch_bytes) {
-    const uint32_t* image = in + at.batch * image_words;
-    at.IsInside(w) ? GatherInside(w, plan, image, at, patches) : GatherBorder(w, plan, image, at, patches);
+// Returns the place after them.
+FSG_OUTLINE Place Gather(const Walk& walk, const uint32_t* group, Place at, int count, uint8_t* patches,
+                         int64_t patch_bytes) {
+  const Window& w = walk.w;
+  const int64_t step = w.stride_width * walk.pixel_bytes;
+  while (count > 0) {
+    const uint8_t* image = reinterpret_cast<const uint8_t*>(group) + at.batch * walk.image_bytes;
+    const int top = at.y * w.stride_height - w.pad_top;
+    const bool is_inside = top >= 0 && top <= walk.last_top;
+    int left = at.x * w.stride_width - w.pad_left;
+    int64_t offset = top * walk.row_bytes + left * walk.pixel_bytes;
+    const int end = count < w.out_width - at.x ? at.x + count : w.out_width;
+    count -= end - at.x;
+    for (; at.x < end; ++at.x, left += w.stride_width, offset += step, patches += patch_bytes) {
+      if (is_inside && left >= 0 && left <= walk.last_left) {
+        GatherInside(walk, image + offset, patches);
+      } else {
+        GatherBorder(walk, image, top, left, patches);
+      }
+    }
+    if (at.x == w.out_width) at = NextRow(w, at);
   }
+  return at;
 }
 
-// A tap outside the image was computed against 0 bits, +1; with zero padding its weights must count nothing.
-void RemovePadding(const Window& w, const ConvPlan& plan, Place at, int32_t* dots) {
-  if (at.IsInside(w)) return;
+// Taps outside the image were computed against 0 bits, +1; with zero padding their weights must count
+// nothing.
+void RemovePadding(const Window& w, const ConvPlan& plan, int top, int left, int32_t* dots) {
+  const Taps rows = TapsInside(top, w.dilation_height, w.filter_height, w.in_height);
+  const Taps columns = TapsInside(left, w.dilation_width, w.filter_width, w.in_width);
+  const int32_t* sums = plan.tap_sums;
   for (int ky = 0; ky < w.filter_height; ++ky) {
-    const int y = at.Top(w) + ky * w.dilation_height;
-    for (int kx = 0; kx < w.filter_width; ++kx) {
-      const int x = at.Left(w) + kx * w.dilation_width;
-      if (y >= 0 && y < w.in_height && x >= 0 && x < w.in_width) continue;
-      const int32_t* sums = plan.tap_sums + static_cast<int64_t>(ky * w.filter_width + kx) * plan.lanes;
+    for (int kx = 0; kx < w.filter_width; ++kx, sums += plan.lanes) {
+      if (ky >= rows.begin && ky < rows.end && kx >= columns.begin && kx < columns.end) continue;
       for (int c = 0; c < plan.lanes; ++c) dots[c] += sums[c];
     }
   }
 }
 
-inline Floats Transform(const Conv& conv, int32_t full, const int32_t* dots, const float* multiplier,
-                        const float* bias) {
+// The same for the dot products [count, lanes] of the pixels at a place and after it.
+FSG_OUTLINE void RemovePadding(const Walk& walk, const ConvPlan& plan, Place at, int count, int32_t* dots) {
+  const Window& w = walk.w;
+  for (; count > 0; --count, dots += plan.lanes) {
+    const int top = at.y * w.stride_height - w.pad_top, left = at.x * w.stride_width - w.pad_left;
+    if (top < 0 || top > walk.last_top || left < 0 || left > walk.last_left) {
+      RemovePadding(w, plan, top, left, dots);
+    }
+    if (++at.x == w.out_width) at = NextRow(w, at);
+  }
+}
+
+inline Floats Transform(Ints dot, Floats multiplier, Floats bias) {
 #pragma clang fp contract(off)  // as in reference.h
-  Ints dot;
-  Floats scale, shift;
-  memcpy(&dot, dots, sizeof(dot));
-  memcpy(&scale, multiplier, sizeof(scale));
-  memcpy(&shift, bias, sizeof(shift));
-  dot = full - dot;
-  dot = __builtin_elementwise_min(__builtin_elementwise_max(dot, Ints{} + conv.clamp_min),
-                                  Ints{} + conv.clamp_max);
-  return shift + scale * __builtin_convertvector(dot, Floats);
+  return bias + multiplier * __builtin_convertvector(dot, Floats);
+}
+
+inline Ints Clamp(Ints dot, int32_t low, int32_t high) {
+  return __builtin_elementwise_min(__builtin_elementwise_max(dot, Ints{} + low), Ints{} + high);
 }
 
 inline SmallInts RoundToInt8(Floats value) {
@@ -140,72 +197,104 @@ inline SmallInts RoundToInt8(Floats value) {
   return __builtin_convertvector(whole, SmallInts);
 }
 
-// Turns one pixel's doubled popcounts into its output values.
-void Store(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t pixel, void* out) {
-  const Window& w = conv.window;
-  if (conv.output == Output::kPacked) {
-    const int out_words = PackedWords(conv.channels_out);
-    uint32_t* words = static_cast<uint32_t*>(out) + pixel * out_words;
-    words[out_words - 1] = 0;
-    for (int g = 0; g < (conv.channels_out + kLanes - 1) / kLanes; ++g) {
-      Ints twice, thresholds;
-      memcpy(&twice, dots + g * kLanes, sizeof(twice));
-      memcpy(&thresholds, plan.thresholds + g * kLanes, sizeof(thresholds));
-      const uint16_t bits = ToBits(twice > thresholds);
-      memcpy(reinterpret_cast<uint16_t*>(words) + g, &bits, sizeof(bits));
-    }
-    return;
+inline void StoreValues(Floats values, float* out) { memcpy(out, &values, sizeof(values)); }
+
+inline void StoreValues(Floats values, int8_t* out) {
+  const SmallInts rounded = RoundToInt8(values);
+  memcpy(out, &rounded, sizeof(rounded));
+}
+
+// A block of 16 channels of `count` pixels, of which `used` exist. Its constants are loaded once for all
+// pixels.
+template <bool clamps, bool is_whole, typename T>
+FSG_OUTLINE void FinishBlock(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t block,
+                             int count, int used, T* out) {
+  const int32_t full = conv.window.filter_height * conv.window.filter_width * conv.channels_in;
+  const int64_t lanes = plan.lanes, channels = conv.channels_out;
+  const int32_t low = conv.clamp_min, high = conv.clamp_max;
+  Floats multiplier, bias;
+  memcpy(&multiplier, plan.multiplier + block, sizeof(multiplier));
+  memcpy(&bias, plan.bias + block, sizeof(bias));
+  for (dots += block, out += block; count > 0; --count, dots += lanes, out += channels) {
+    Ints dot;
+    memcpy(&dot, dots, sizeof(dot));
+    dot = full - dot;
+    if (clamps) dot = Clamp(dot, low, high);
+    T part[kLanes];
+    StoreValues(Transform(dot, multiplier, bias), is_whole ? out : part);
+    if (!is_whole) memcpy(out, part, sizeof(T) * static_cast<size_t>(used));
   }
-  const int32_t full = w.filter_height * w.filter_width * conv.channels_in;
+}
+
+template <bool clamps, typename T>
+void FinishValues(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int count, T* out) {
+  const int rest = conv.channels_out % kLanes, whole = conv.channels_out - rest;
+  for (int c = 0; c < whole; c += kLanes) {
+    FinishBlock<clamps, true>(conv, plan, dots, c, count, kLanes, out);
+  }
+  if (rest > 0) FinishBlock<clamps, false>(conv, plan, dots, whole, count, rest, out);
+}
+
+FSG_OUTLINE void FinishBits(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int count,
+                            uint32_t* out) {
+  const int64_t lanes = plan.lanes, words = PackedWords(conv.channels_out);
+  for (; count > 0; --count, dots += lanes, out += words) {
+    for (int64_t i = 0; i < words; ++i) out[i] = BitsAbove(dots + i * 32, plan.thresholds + i * 32);
+  }
+}
+
+// Turns the doubled popcounts of `count` pixels into their output values.
+void Finish(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t pixel, int count,
+            void* out) {
   const int64_t first = pixel * conv.channels_out;
-  for (int c = 0; c < conv.channels_out; c += kLanes) {
-    const int count = conv.channels_out - c < kLanes ? conv.channels_out - c : kLanes;
-    float multiplier[kLanes] = {}, bias[kLanes] = {};
-    const bool whole = count == kLanes;
-    if (!whole) memcpy(multiplier, conv.multiplier + c, sizeof(float) * count);
-    if (!whole) memcpy(bias, conv.bias + c, sizeof(float) * count);
-    const Floats values = Transform(conv, full, dots + c, whole ? conv.multiplier + c : multiplier,
-                                    whole ? conv.bias + c : bias);
-    if (conv.output == Output::kFloat) {
-      float* to = static_cast<float*>(out) + first + c;
-      whole ? memcpy(to, &values, sizeof(values)) : memcpy(to, &values, sizeof(float) * count);
-    } else {
-      const SmallInts rounded = RoundToInt8(values);
-      memcpy(static_cast<int8_t*>(out) + first + c, &rounded, count);
-    }
+  const bool clamps = conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX;
+  if (conv.output == Output::kPacked) {
+    uint32_t* to = static_cast<uint32_t*>(out) + pixel * PackedWords(conv.channels_out);
+    FinishBits(conv, plan, dots, count, to);
+  } else if (conv.output == Output::kFloat) {
+    (clamps ? FinishValues<true, float> : FinishValues<false, float>)(conv, plan, dots, count,
+                                                                      static_cast<float*>(out) + first);
+  } else {
+    (clamps ? FinishValues<true, int8_t> : FinishValues<false, int8_t>)(conv, plan, dots, count,
+                                                                        static_cast<int8_t*>(out) + first);
   }
 }
 
 // The dot products of a tile's patches with all output channels. Blocks are whole: what one writes beyond the
-// last channel of its group is overwritten by the next group.
-void TileDots(const Conv& conv, const ConvPlan& plan, const uint32_t* in, int64_t pixel, Place at, int count,
-              int32_t* dots, uint8_t* patches) {
-  const int64_t block_bytes = int64_t{kChannels} * plan.patch_bytes;
+// last channel of its group is overwritten by the next group. Returns the place after the tile.
+Place TileDots(const Walk& walk, const Conv& conv, const ConvPlan& plan, const uint32_t* in, int64_t pixel,
+               Place at, int count, int32_t* dots, uint8_t* patches) {
+  const int64_t patch_bytes = plan.patch_bytes, lanes = plan.lanes, block_bytes = kChannels * patch_bytes;
+  const int words = walk.w.words / conv.groups, channels = conv.channels_out / conv.groups;
+  const auto multiply = kDots[count - 1];
   const uint8_t* filter = plan.filter;
-  if (plan.is_direct) patches = (uint8_t*)(in + pixel * conv.window.words);
-  for (int group = 0; group < conv.groups; ++group) {
-    int32_t* to = dots + group * (conv.channels_out / conv.groups);
-    if (!plan.is_direct) Gather(conv, plan, in, group, at, count, patches);
-    for (int b = 0; b < plan.blocks; ++b, filter += block_bytes, to += kChannels) {
-      kDots[count - 1](patches, plan.patch_bytes, filter, to, plan.lanes);
+  Place next = at;
+  for (int group = 0; group < conv.groups; ++group, dots += channels) {
+    const uint8_t* rows = reinterpret_cast<const uint8_t*>(in + pixel * words);
+    if (!plan.is_direct) {
+      next = Gather(walk, in + group * words, at, count, patches, patch_bytes);
+      rows = patches;
+    }
+    for (int b = 0; b < plan.blocks; ++b, filter += block_bytes) {
+      multiply(rows, patch_bytes, filter, dots + b * kChannels, lanes);
     }
   }
+  return next;
 }
 
 void ConvolvePixels(const Conv& conv, const ConvPlan& plan, const uint32_t* in, int64_t begin, int64_t end,
                     int thread, void* out) {
-  const Window& w = conv.window;
+  const Walk walk = WalkOver(conv, plan);
   uint8_t* scratch = plan.scratch + thread * plan.scratch_bytes;
   auto* dots = reinterpret_cast<int32_t*>(scratch);
   uint8_t* patches = scratch + sizeof(int32_t) * kTile * static_cast<size_t>(plan.lanes);
-  Place at = PlaceOf(w, begin);
+  Place at = PlaceOf(walk.w, begin);
   for (int64_t pixel = begin; pixel < end; pixel += kTile) {
     const int count = end - pixel < kTile ? static_cast<int>(end - pixel) : kTile;
-    TileDots(conv, plan, in, pixel, at, count, dots, patches);
-    for (int p = 0; p < count; ++p, at.Advance(w)) {
-      if (plan.tap_sums != nullptr) RemovePadding(w, plan, at, dots + p * plan.lanes);
-      Store(conv, plan, dots + p * plan.lanes, pixel + p, out);
-    }
+    const Place next = TileDots(walk, conv, plan, in, pixel, at, count, dots, patches);
+    if (plan.tap_sums != nullptr) RemovePadding(walk, plan, at, count, dots);
+    Finish(conv, plan, dots, pixel, count, out);
+    at = next;
   }
 }
 
@@ -219,42 +308,41 @@ void Convolve(ThreadPool* pool, const Conv& conv, const ConvPlan& plan, const ui
               });
 }
 
-template <typename T, typename Vector>
+// One row of `count` values; the bits beyond it are 0.
+template <typename T>
 void PackRow(const T* in, int64_t count, T zero_point, uint32_t* out) {
-  using Mask = decltype(Vector{} < Vector{});
-  const Vector zero = Vector{} + zero_point;
-  out[(count - 1) / 32] = 0;
-  for (int64_t c = 0; c < count; c += kLanes) {
-    Vector values = zero;
-    memcpy(&values, in + c, count - c >= kLanes ? sizeof(values) : sizeof(T) * (count - c));
-    const Mask negative = values < zero;
-    const uint16_t bits = __builtin_bit_cast(uint16_t, __builtin_convertvector(negative, Bits));
-    memcpy(reinterpret_cast<uint16_t*>(out) + c / kLanes, &bits, sizeof(bits));
+  for (; count >= 32; count -= 32, in += 32) *out++ = BitsBelow(in, zero_point);
+  if (count == 0) return;
+  T last[32];
+  for (T& value : last) value = zero_point;
+  if (count == 16) {
+    memcpy(last, in, sizeof(T) * 16);
+  } else {
+    memcpy(last, in, sizeof(T) * static_cast<size_t>(count));
   }
+  *out = BitsBelow(last, zero_point);
 }
 
 constexpr int64_t kPackGrain = 1 << 15;  // values
 
-template <typename T, typename Vector>
+template <typename T>
 void Pack(ThreadPool* pool, const T* in, int64_t rows, int channels, T zero_point, uint32_t* out) {
   if (channels % 32 == 0) rows *= channels / 32, channels = 32;
   const int64_t words = PackedWords(channels);
   ParallelFor(pool, rows, kPackGrain / channels + 1, [=](int64_t begin, int64_t end, int) {
-    if (channels == 32) {
-      return PackRow<T, Vector>(in + begin * 32, (end - begin) * 32, zero_point, out + begin);
-    }
+    if (channels == 32) return PackRow<T>(in + begin * 32, (end - begin) * 32, zero_point, out + begin);
     for (int64_t row = begin; row < end; ++row) {
-      PackRow<T, Vector>(in + row * channels, channels, zero_point, out + row * words);
+      PackRow<T>(in + row * channels, channels, zero_point, out + row * words);
     }
   });
 }
 
 void PackFloat(ThreadPool* pool, const float* in, int64_t rows, int channels, uint32_t* out) {
-  Pack<float, Floats>(pool, in, rows, channels, 0.0f, out);
+  Pack<float>(pool, in, rows, channels, 0.0f, out);
 }
 
 void PackInt8(ThreadPool* pool, const int8_t* in, int64_t rows, int channels, int zero_point, uint32_t* out) {
-  Pack<int8_t, SmallInts>(pool, in, rows, channels, static_cast<int8_t>(zero_point), out);
+  Pack<int8_t>(pool, in, rows, channels, static_cast<int8_t>(zero_point), out);
 }
 
 // One row of output pixels.

@@ -9,8 +9,12 @@
 namespace fsg::neon_a72 {
 namespace {
 #pragma clang attribute push(__attribute__((target("tune=cortex-a72"))), apply_to = function)
-constexpr int kTile = 4;
+#include "bits_neon.h"
 #include "dots_neon.h"
+
+constexpr int kTile = 6;
+constexpr decltype(&Dots<1>) kDots[kTile] = {Dots<1>, Dots<2>, Dots<3>, Dots<4>, Dots<5>, Dots<6>};
+
 #include "kernels_body.h"
 #pragma clang attribute pop
 }  // namespace

@@ -7,6 +7,7 @@
 
 namespace fsg::sse2 {
 namespace {
+#include "bits_portable.h"
 #include "dots_portable.h"
 #include "kernels_body.h"
 }  // namespace
