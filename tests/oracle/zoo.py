@@ -1,8 +1,8 @@
 """Run as a program in the oracle's environment: Larq Zoo networks with random weights as .tflite files.
 
 python zoo.py FOLDER [--twins] [NAME[-SIZE] ...] writes FOLDER/NAME.tflite, with LCE's converter, for images of
-SIZE x SIZE (224), named NAME-SIZE.tflite if SIZE is given. With --twins also NAME.float.tflite and NAME.int8.tflite: the same architecture without its
-quantisers, in float32 and in int8. Files that exist are left alone.
+224 x 224, or NAME-SIZE.tflite for images of SIZE x SIZE. With --twins also NAME.float.tflite and NAME.int8.tflite: the
+same architecture without its quantisers, in float32 and in int8. Files that exist are left alone.
 """
 
 import os
@@ -29,7 +29,6 @@ NAMES = (
     "MeliusNet22",
     "BinaryAlexNet",
     "XNORNet",
-    "DoReFaNet",
 )
 QUANTIZERS = ("input_quantizer", "kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
 

@@ -4,7 +4,9 @@ import os
 import subprocess
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "oracle"
@@ -48,3 +50,16 @@ def zoo(*names: str) -> dict[str, bytes]:
     if missing:
         program("zoo.py", folder, *missing)
     return {name: (folder / f"{name}.tflite").read_bytes() for name in names}
+
+
+def exposed(model: bytes) -> bytes:
+    """The model with every float activation that becomes a sign as a further output."""
+    content = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model))
+    (graph,) = content.subgraphs
+    quantizers = [i for i, code in enumerate(content.operatorCodes) if code.customCode == b"LceQuantize"]
+    sources = [operator.inputs[0] for operator in graph.operators if operator.opcodeIndex in quantizers]
+    graph.outputs = [*graph.outputs, *(s for s in dict.fromkeys(sources) if s not in graph.inputs)]
+    content.signatureDefs = []  # they name the outputs that there were
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(content.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
