@@ -11,15 +11,6 @@ constexpr int kChannels = 8, kStep = 16;
 constexpr int64_t kGrain = 1 << 19;
 constexpr int64_t kSumBytes = 511 * 16;  // of a patch: a 16-bit sum grows by up to 128 in 16 bytes
 
-// For llvm-mca, in builds that define it: what stands between the two is a loop body.
-#ifdef FSG_MCA
-#define FSG_MCA_BEGIN(name) __asm__ volatile("# LLVM-MCA-BEGIN " name)
-#define FSG_MCA_END() __asm__ volatile("# LLVM-MCA-END")
-#else
-#define FSG_MCA_BEGIN(name)
-#define FSG_MCA_END()
-#endif
-
 // Adds up the counts of `registers` registers of the filter, 2 bytes for each of the 8 channels.
 template <int registers>
 uint8x16_t Tree(const uint8x16_t* weights, uint8x16_t bits) {
@@ -42,34 +33,39 @@ uint8x16_t LoadBits(const uint8_t* patch) {
 
 // The next `bytes` bytes of the patches.
 template <int pixels, int bytes>
-inline void Step(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, uint16x8_t* sums) {
+FSG_INLINE void Step(const uint8_t** patches, const uint8_t* filter, uint16x8_t* sums) {
   constexpr int kRegisters = bytes / 2;
   uint8x16_t weights[kRegisters];
   for (int i = 0; i < kRegisters; ++i) weights[i] = vld1q_u8(filter + 16 * i);
 #pragma clang loop unroll(full)
   for (int p = 0; p < pixels; ++p) {
-    const uint8x16_t bits = LoadBits<bytes>(patches + p * patch_bytes);
+    const uint8x16_t bits = LoadBits<bytes>(patches[p]);
+    patches[p] += bytes;
     sums[p] = vpadalq_u8(sums[p], Tree<kRegisters>(weights, bits));
   }
 }
 
 // Twice the sums over `bytes` bytes of the patches, at most kSumBytes.
 template <int pixels>
-__attribute__((always_inline)) inline void SegmentDots(const uint8_t* patches, int64_t patch_bytes,
-                                                       int64_t bytes, const uint8_t* filter, int32_t* dots,
-                                                       int64_t lanes) {
-  uint16x8_t sums[pixels] = {};
-  const uint8_t* end = patches + (bytes & ~int64_t{15});
-  for (; patches != end; patches += 16, filter += 16 * kChannels) {
-    FSG_MCA_BEGIN("dots");
-    Step<pixels, 16>(patches, patch_bytes, filter, sums);
-    FSG_MCA_END();
+FSG_INLINE void SegmentDots(const uint8_t* first, int64_t patch_bytes, int64_t bytes, const uint8_t* filter,
+                            int32_t* dots, int64_t lanes) {
+  const uint8_t* patches[pixels];
+  uint16x8_t sums[pixels];
+#pragma clang loop unroll(full)
+  for (int p = 0; p < pixels; ++p, first += patch_bytes) {
+    patches[p] = first;
+    // Hides that the patches are evenly spaced, or the compiler finds every address by an addition.
+    __asm__("" : "+r"(patches[p]));
+    sums[p] = vdupq_n_u16(0);
+  }
+  for (int64_t steps = bytes / 16; steps > 0; --steps, filter += 16 * kChannels) {
+    Step<pixels, 16>(patches, filter, sums);
   }
   if (bytes & 8) {
-    Step<pixels, 8>(patches, patch_bytes, filter, sums);
-    patches += 8, filter += 8 * kChannels;
+    Step<pixels, 8>(patches, filter, sums);
+    filter += 8 * kChannels;
   }
-  if (bytes & 4) Step<pixels, 4>(patches, patch_bytes, filter, sums);
+  if (bytes & 4) Step<pixels, 4>(patches, filter, sums);
 #pragma clang loop unroll(full)
   for (int p = 0; p < pixels; ++p, dots += lanes) {
     vst1q_s32(dots, vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sums[p]), 1)));
@@ -78,8 +74,8 @@ __attribute__((always_inline)) inline void SegmentDots(const uint8_t* patches, i
 }
 
 template <int pixels>
-__attribute__((noinline)) void LongDots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter,
-                                        int32_t* dots, int64_t lanes) {
+FSG_OUTLINE void LongDots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, int32_t* dots,
+                          int64_t lanes) {
   for (int p = 0; p < pixels; ++p) memset(dots + p * lanes, 0, sizeof(int32_t) * kChannels);
   for (int64_t begin = 0; begin < patch_bytes; begin += kSumBytes) {
     const int64_t bytes = patch_bytes - begin < kSumBytes ? patch_bytes - begin : kSumBytes;

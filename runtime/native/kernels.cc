@@ -122,6 +122,14 @@ bool HasBorder(const Window& w) {
          reaches(w.in_width, w.out_width, w.filter_width, w.stride_width, w.dilation_width, w.pad_left);
 }
 
+// Whether patches leave out the unused half of each tap's last word. It makes gathering dearer, and pays only
+// where several filter blocks are multiplied with what was gathered.
+bool SkipsHalfWords(const Kernels& kernels, const Conv& conv) {
+  const bool has_unused_half = (conv.channels_in - 1) % 32 < 16;
+  const int taps = conv.window.filter_height * conv.window.filter_width;
+  return has_unused_half && taps > 1 && conv.channels_out > 2 * kernels.channels;
+}
+
 bool AllocateScratch(const Kernels& kernels, int threads, ConvPlan* plan) {
   const int64_t pixel_bytes = int64_t{4} * plan->lanes + (plan->is_direct ? 0 : plan->patch_bytes);
   plan->scratch_bytes = RoundUp(kernels.tile * pixel_bytes, kLine);
@@ -160,11 +168,11 @@ bool PlanConv(const Kernels& kernels, const Conv& conv, int threads, ConvPlan* p
   if (kernels.channels == 0) return true;
   const Window& w = conv.window;
   const int taps = w.filter_height * w.filter_width, words = w.words / conv.groups;
-  const int per_group = conv.channels_out / conv.groups, used = (conv.channels_in - 1) % 32 + 1;
+  const int per_group = conv.channels_out / conv.groups;
   const bool has_border = HasBorder(w);
   plan->is_direct =
       taps == 1 && conv.groups == 1 && !has_border && w.stride_height == 1 && w.stride_width == 1;
-  plan->tap_bytes = 4 * words - (used <= 16 && taps > 1 ? 2 : 0);
+  plan->tap_bytes = 4 * words - (SkipsHalfWords(kernels, conv) ? 2 : 0);
   plan->patch_bytes = static_cast<int>(RoundUp(int64_t{taps} * plan->tap_bytes, 4));
   plan->blocks = (per_group + kernels.channels - 1) / kernels.channels;
   const int64_t end = conv.channels_out - per_group + int64_t{plan->blocks} * kernels.channels;

@@ -14,6 +14,10 @@
 
 // For functions whose loops would take each other's registers in one.
 #define FSG_OUTLINE __attribute__((noinline))
+#define FSG_INLINE __attribute__((always_inline)) inline
+
+// For loops of so few rounds that preparing for more of them costs more than they do.
+#define FSG_SHORT_LOOP _Pragma("clang loop unroll(disable) vectorize(disable)")
 
 namespace fsg {
 

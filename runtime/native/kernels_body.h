@@ -26,7 +26,8 @@ struct Place {
 struct Walk {
   Window w;
   int64_t pixel_bytes, row_bytes, image_bytes;
-  int last_top, last_left;  // where a filter still lies inside
+  int last_top;                  // where a filter still lies inside, as it does from column
+  int begin_inside, end_inside;  // begin_inside up to end_inside of the output
   // A filter lies over `rows` rows of `runs` runs each: taps side by side make one run.
   int64_t tap_bytes, run_bytes, runs, run_step, rows, row_step;
 };
@@ -38,7 +39,9 @@ inline Walk WalkOver(const Conv& conv, const ConvPlan& plan) {
   walk.row_bytes = w.in_width * walk.pixel_bytes;
   walk.image_bytes = w.in_height * walk.row_bytes;
   walk.last_top = w.in_height - 1 - (w.filter_height - 1) * w.dilation_height;
-  walk.last_left = w.in_width - 1 - (w.filter_width - 1) * w.dilation_width;
+  const int last_left = w.in_width - 1 - (w.filter_width - 1) * w.dilation_width;
+  walk.begin_inside = (w.pad_left + w.stride_width - 1) / w.stride_width;
+  walk.end_inside = last_left + w.pad_left < 0 ? 0 : (last_left + w.pad_left) / w.stride_width + 1;
   walk.tap_bytes = walk.run_bytes = plan.tap_bytes;
   walk.runs = w.filter_width, walk.run_step = w.dilation_width * walk.pixel_bytes;
   walk.rows = w.filter_height, walk.row_step = w.dilation_height * walk.row_bytes;
@@ -73,28 +76,45 @@ inline void CopyRun(const uint8_t* from, int64_t bytes, uint8_t* to) {
 }
 
 template <int piece, bool is_long = false>
-inline void CopyRuns(const Walk& walk, const uint8_t* from, uint8_t* to) {
+inline void CopyPatches(const Walk& walk, const uint8_t* from, int count, uint8_t* to, int64_t patch_bytes) {
   // In registers: for all the compiler knows, a byte written to a patch might change the walk.
-  const int64_t bytes = walk.run_bytes, runs = walk.runs, run_step = walk.run_step, row_step = walk.row_step;
-  for (int64_t rows = walk.rows; rows > 0; --rows, from += row_step) {
-    const uint8_t* run = from;
-    for (int64_t i = runs; i > 0; --i, run += run_step, to += bytes) CopyRun<piece, is_long>(run, bytes, to);
+  const int64_t bytes = walk.run_bytes, runs = walk.runs, run_step = walk.run_step;
+  const int64_t rows = walk.rows, row_step = walk.row_step, step = walk.w.stride_width * walk.pixel_bytes;
+  for (; count > 0; --count, from += step, to += patch_bytes) {
+    const uint8_t* row = from;
+    uint8_t* at = to;
+    for (int64_t r = rows; r > 0; --r, row += row_step) {
+      const uint8_t* run = row;
+      FSG_SHORT_LOOP
+      for (int64_t i = runs; i > 0; --i, run += run_step, at += bytes)
+        CopyRun<piece, is_long>(run, bytes, at);
+    }
   }
 }
 
-// The bits under the taps of one output pixel that lies inside, in the filter's order.
-FSG_OUTLINE void GatherInside(const Walk& walk, const uint8_t* from, uint8_t* to) {
+// The patches of `count` output pixels side by side whose filters lie inside; `from` is the first one's
+// corner.
+FSG_OUTLINE void GatherInside(const Walk& walk, const uint8_t* from, int count, uint8_t* to,
+                              int64_t patch_bytes) {
   if (walk.run_bytes > 32) {
-    CopyRuns<16, true>(walk, from, to);
+    CopyPatches<16, true>(walk, from, count, to, patch_bytes);
   } else if (walk.run_bytes >= 16) {
-    CopyRuns<16>(walk, from, to);
+    CopyPatches<16>(walk, from, count, to, patch_bytes);
   } else if (walk.run_bytes >= 8) {
-    CopyRuns<8>(walk, from, to);
+    CopyPatches<8>(walk, from, count, to, patch_bytes);
   } else if (walk.run_bytes >= 4) {
-    CopyRuns<4>(walk, from, to);
+    CopyPatches<4>(walk, from, count, to, patch_bytes);
   } else {
-    CopyRuns<2>(walk, from, to);
+    CopyPatches<2>(walk, from, count, to, patch_bytes);
   }
+}
+
+inline void CopyTap(const uint8_t* from, int64_t bytes, uint8_t* to) {
+  int64_t i = 0;
+  FSG_SHORT_LOOP
+  for (; i + 8 <= bytes; i += 8) __builtin_memcpy(to + i, from + i, 8);
+  FSG_SHORT_LOOP
+  for (; i < bytes; i += 2) __builtin_memcpy(to + i, from + i, 2);
 }
 
 // The first tap of `count`, and the one after the last, that lie in [0, size).
@@ -121,32 +141,44 @@ FSG_OUTLINE void GatherBorder(const Walk& walk, const uint8_t* image, int top, i
     if (y < 0 || y >= w.in_height) continue;
     for (int kx = columns.begin; kx < columns.end; ++kx) {
       const uint8_t* from = image + y * row_bytes + (left + kx * w.dilation_width) * pixel_bytes;
-      for (int64_t i = 0; i < bytes; i += 2) __builtin_memcpy(to + kx * bytes + i, from + i, 2);
+      CopyTap(from, bytes, to + kx * bytes);
     }
+  }
+}
+
+// The part of one output row from column x up to `end`.
+FSG_OUTLINE void GatherRow(const Walk& walk, const uint8_t* image, int top, int x, int end, uint8_t* to,
+                           int64_t patch_bytes) {
+  const Window& w = walk.w;
+  const bool is_inside = top >= 0 && top <= walk.last_top;
+  while (x < end) {
+    const int left = x * w.stride_width - w.pad_left;
+    const int stop = is_inside && walk.end_inside < end ? walk.end_inside : end;
+    int count = 1;
+    if (is_inside && x >= walk.begin_inside && x < stop) {
+      count = stop - x;
+      GatherInside(walk, image + top * walk.row_bytes + left * walk.pixel_bytes, count, to, patch_bytes);
+    } else {
+      GatherBorder(walk, image, top, left, to);
+    }
+    x += count;
+    to += count * patch_bytes;
   }
 }
 
 // Patches [count, patch_bytes] of one group of input channels. The bytes beyond the last tap stay zero.
 // Returns the place after them.
-FSG_OUTLINE Place Gather(const Walk& walk, const uint32_t* group, Place at, int count, uint8_t* patches,
-                         int64_t patch_bytes) {
+Place Gather(const Walk& walk, const uint32_t* group, Place at, int count, uint8_t* patches,
+             int64_t patch_bytes) {
   const Window& w = walk.w;
-  const int64_t step = w.stride_width * walk.pixel_bytes;
   while (count > 0) {
-    const uint8_t* image = reinterpret_cast<const uint8_t*>(group) + at.batch * walk.image_bytes;
+    const auto* image = reinterpret_cast<const uint8_t*>(group) + at.batch * walk.image_bytes;
+    const int columns = count < w.out_width - at.x ? count : w.out_width - at.x;
     const int top = at.y * w.stride_height - w.pad_top;
-    const bool is_inside = top >= 0 && top <= walk.last_top;
-    int left = at.x * w.stride_width - w.pad_left;
-    int64_t offset = top * walk.row_bytes + left * walk.pixel_bytes;
-    const int end = count < w.out_width - at.x ? at.x + count : w.out_width;
-    count -= end - at.x;
-    for (; at.x < end; ++at.x, left += w.stride_width, offset += step, patches += patch_bytes) {
-      if (is_inside && left >= 0 && left <= walk.last_left) {
-        GatherInside(walk, image + offset, patches);
-      } else {
-        GatherBorder(walk, image, top, left, patches);
-      }
-    }
+    GatherRow(walk, image, top, at.x, at.x + columns, patches, patch_bytes);
+    patches += columns * patch_bytes;
+    count -= columns;
+    at.x += columns;
     if (at.x == w.out_width) at = NextRow(w, at);
   }
   return at;
@@ -171,9 +203,8 @@ FSG_OUTLINE void RemovePadding(const Walk& walk, const ConvPlan& plan, Place at,
   const Window& w = walk.w;
   for (; count > 0; --count, dots += plan.lanes) {
     const int top = at.y * w.stride_height - w.pad_top, left = at.x * w.stride_width - w.pad_left;
-    if (top < 0 || top > walk.last_top || left < 0 || left > walk.last_left) {
-      RemovePadding(w, plan, top, left, dots);
-    }
+    const bool is_inside = at.x >= walk.begin_inside && at.x < walk.end_inside;
+    if (top < 0 || top > walk.last_top || !is_inside) RemovePadding(w, plan, top, left, dots);
     if (++at.x == w.out_width) at = NextRow(w, at);
   }
 }
@@ -315,25 +346,36 @@ void PackRow(const T* in, int64_t count, T zero_point, uint32_t* out) {
   if (count == 0) return;
   T last[32];
   for (T& value : last) value = zero_point;
-  if (count == 16) {
-    memcpy(last, in, sizeof(T) * 16);
-  } else {
-    memcpy(last, in, sizeof(T) * static_cast<size_t>(count));
-  }
+  memcpy(last, in, sizeof(T) * static_cast<size_t>(count));
   *out = BitsBelow(last, zero_point);
+}
+
+// Rows of 16 values: a word of bits makes two.
+template <typename T>
+void PackHalfWords(const T* in, int64_t rows, T zero_point, uint32_t* out) {
+  for (; rows >= 2; rows -= 2, in += 32, out += 2) {
+    const uint32_t bits = BitsBelow(in, zero_point);
+    out[0] = bits & 0xffff;
+    out[1] = bits >> 16;
+  }
+  if (rows > 0) PackRow<T>(in, 16, zero_point, out);
+}
+
+template <typename T>
+void PackRows(const T* in, int64_t rows, int64_t channels, T zero_point, uint32_t* out) {
+  if (channels == 16) return PackHalfWords(in, rows, zero_point, out);
+  if (channels % 32 == 0) rows *= channels, channels = rows, rows = rows > 0;
+  for (; rows > 0; --rows, in += channels, out += (channels + 31) / 32) {
+    PackRow<T>(in, channels, zero_point, out);
+  }
 }
 
 constexpr int64_t kPackGrain = 1 << 15;  // values
 
 template <typename T>
 void Pack(ThreadPool* pool, const T* in, int64_t rows, int channels, T zero_point, uint32_t* out) {
-  if (channels % 32 == 0) rows *= channels / 32, channels = 32;
-  const int64_t words = PackedWords(channels);
   ParallelFor(pool, rows, kPackGrain / channels + 1, [=](int64_t begin, int64_t end, int) {
-    if (channels == 32) return PackRow<T>(in + begin * 32, (end - begin) * 32, zero_point, out + begin);
-    for (int64_t row = begin; row < end; ++row) {
-      PackRow<T>(in + row * channels, channels, zero_point, out + row * words);
-    }
+    PackRows(in + begin * channels, end - begin, channels, zero_point, out + begin * PackedWords(channels));
   });
 }
 

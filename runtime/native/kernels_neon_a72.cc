@@ -12,8 +12,9 @@ namespace {
 #include "bits_neon.h"
 #include "dots_neon.h"
 
-constexpr int kTile = 6;
-constexpr decltype(&Dots<1>) kDots[kTile] = {Dots<1>, Dots<2>, Dots<3>, Dots<4>, Dots<5>, Dots<6>};
+constexpr int kTile = 8;
+constexpr decltype(&Dots<1>) kDots[kTile] = {Dots<1>, Dots<2>, Dots<3>, Dots<4>,
+                                             Dots<5>, Dots<6>, Dots<7>, Dots<8>};
 
 #include "kernels_body.h"
 #pragma clang attribute pop
