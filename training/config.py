@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from fsg import FsgError, replacing
 
-FORMAT = 2
+FORMAT = 3
 """Version of the run folder's files; raised when older runs can no longer be read."""
 
 METHODS = ("fsg", "ste", "sign-ste", "metaquant", "irnet")
@@ -81,6 +81,7 @@ class Config:
     optimizer: str = _setting("adam", "For all parameters; FSG starts as its momentum.", choices=("adam", "sgd"))
     lr: float = _setting(4e-3, "Initial learning rate.", above=0)  # the best of 2e-3, 4e-3, 8e-3 for Adam on CIFAR-10
     beta1: float = _setting(0.9, "Decay of the momentum.", low=0, below=1)
+    beta2: float = _setting(0.0, "Adam: decay of the mean squared gradients; 0 takes the method's own.", low=0, below=1)
     weight_decay: float = _setting(0.0, "L2 penalty of the float weights; binary ones get none.", low=0)
     schedule: str = _setting(
         "cosine",

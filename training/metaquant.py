@@ -129,6 +129,7 @@ class MetaQuant(LookaheadRule):
         lr: float,
         optimizer: str = "adam",
         beta1: float = 0.9,
+        beta2: float = BETA2,
         weight_decay: float = 0.0,
         metanet: str = "multi-fc",
         fast_lr: float = 1e-3,
@@ -137,7 +138,7 @@ class MetaQuant(LookaheadRule):
     ) -> None:
         net = METANETS[check_name(metanet, METANETS, "meta network")]
         check_name(nonlinearity, NONLINEARITIES, "nonlinearity")
-        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, weight_decay=weight_decay)
+        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
         self.require_quantizer("dorefa")
         like = self.layers[0].weight
         self.beta1 = beta1
@@ -159,8 +160,8 @@ class MetaQuant(LookaheadRule):
             mean = self.beta1 * state.mean + gradient
             return mean, replace(state, mean=mean)
         mean = state.mean.lerp(gradient, 1 - self.beta1)
-        square = state.square.lerp(gradient.square(), 1 - BETA2)
-        root = (square / (1 - BETA2**self.count)).sqrt_().add_(EPS)
+        square = state.square.lerp(gradient.square(), 1 - self.beta2)
+        root = (square / (1 - self.beta2**self.count)).sqrt_().add_(EPS)
         return mean / (1 - self.beta1**self.count) / root, replace(state, mean=mean, square=square)
 
     @contextmanager

@@ -42,6 +42,7 @@ def make_rule(config: Config, model: nn.Module) -> GradientRule:
     "ste" (DoReFa's weights), "sign-ste" (XNOR-Net's) and "irnet" (IR-Net's) differ in those alone.
     """
     common = {name: getattr(config, name) for name in ("lr", "optimizer", "beta1", "weight_decay")}
+    common |= given(config, ("beta2",))
     if config.method == "fsg":
         settings = {name: getattr(config, name) for name in ("variant", "history", "slow", "embedding")}
         if config.alpha != -1:

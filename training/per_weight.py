@@ -11,7 +11,7 @@ from fsg import FsgError
 from fsg.training.config import check_name
 from fsg.training.history import GradientHistory
 from fsg.training.hypernet import NONLINEARITIES, FastNet, SlowNet
-from fsg.training.rules import BETA2, LookaheadRule
+from fsg.training.rules import LookaheadRule
 
 EPS = 1e-8  # beside the root of the squared gradients, as everywhere in Adam
 GATE = 0.54  # a gate stays within 1 - GATE and 1 + GATE, so that one weight gets at most 3.3 times another's share
@@ -24,7 +24,7 @@ class PerWeightFSG(LookaheadRule):
     """Fast and slow gradient generation (Chen et al., AAAI 2025, arXiv 2412.11777), with time as the sequence axis.
 
     For every weight, with g its straight-through gradient of the previous minibatch, r the root mean square of its
-    gradients so far (decay 0.999) and M their mean (decay beta1), both corrected for their start as Adam does:
+    gradients so far (decay beta2) and M their mean (decay beta1), both corrected for their start as Adam does:
 
         slow = M (1 + GATE tanh(SlowNet(layer embedding, last gradients / r, seen along M)))
         fast = g (1 + GATE tanh(FastNet(g / r, seen along M)))
@@ -53,8 +53,9 @@ class PerWeightFSG(LookaheadRule):
         lr: float,
         optimizer: str = "adam",
         beta1: float = 0.9,
+        beta2: float = 0.9,
         weight_decay: float = 0.0,
-        alpha: float = 0.75,
+        alpha: float = 0.5,
         history: int = 5,
         slow: bool = True,
         embedding: bool = True,
@@ -66,7 +67,7 @@ class PerWeightFSG(LookaheadRule):
         d_state: int = 4,
         d_conv: int = 4,
     ) -> None:
-        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, weight_decay=weight_decay)
+        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
         if not 0 <= alpha <= 1:
             raise FsgError(f"alpha is {alpha:g}: it must be from 0 to 1")
         if history < 0:
@@ -132,7 +133,7 @@ class PerWeightFSG(LookaheadRule):
         lookahead = self.latent()
         count = int(self.history.count)
         if count:  # the first step only produces gradients
-            self.rms = (self.square / (1 - BETA2**count)).sqrt_().add_(EPS)
+            self.rms = (self.square / (1 - self.beta2**count)).sqrt_().add_(EPS)
             with torch.no_grad():
                 lookahead -= self.lr * self._direction(None)
         with self.lend(lookahead):
@@ -144,7 +145,7 @@ class PerWeightFSG(LookaheadRule):
             self._learn(gradient)
         with torch.no_grad():
             self.mean.lerp_(gradient, 1 - self.decay)
-            self.square.lerp_(gradient.square(), 1 - BETA2)
+            self.square.lerp_(gradient.square(), 1 - self.beta2)
             self.history.push(gradient)
         self.move_to(lookahead)
         super().step()

@@ -50,8 +50,8 @@ class ReferenceFSG(LookaheadRule):
 
     `history` counts the gradients that the slow net sees, the newest included; 0 means the same as 1. Without `slow`
     the slow gradient is zero, without `embedding` its sequence starts with the gradients. Tensors stay in the type of
-    the model's weights. Errors: FsgError for settings out of range, another optimizer than "adam", a model without
-    binary layers or with another quantiser than "dorefa".
+    the model's weights. Errors: FsgError for settings out of range, another optimizer than "adam", another `beta2` than
+    0.999, a model without binary layers or with another quantiser than "dorefa".
     """
 
     lends = "binary"
@@ -63,6 +63,7 @@ class ReferenceFSG(LookaheadRule):
         lr: float,
         optimizer: str = "adam",
         beta1: float = 0.9,
+        beta2: float = BETA2,
         weight_decay: float = 0.0,
         alpha: float = 0.9,
         history: int = 5,
@@ -78,6 +79,8 @@ class ReferenceFSG(LookaheadRule):
     ) -> None:
         if optimizer != "adam":
             raise FsgError(f"the reference variant of FSG is defined with Adam, not {optimizer}: use optimizer adam")
+        if beta2 != BETA2:
+            raise FsgError(f"the reference variant of FSG is defined with beta2 {BETA2}, not {beta2:g}: leave it away")
         if not 0 <= alpha <= 1:
             raise FsgError(f"alpha is {alpha:g}: it must be from 0 to 1")
         if history < 0:

@@ -19,19 +19,26 @@ from fsg.training.config import check_name
 from fsg.training.layers import binary_layers, sharpened
 from fsg.training.quantizers import ede_sharpness
 
-BETA2 = 0.999  # decay of the squared gradients, as everywhere in Adam
+BETA2 = 0.999  # decay of the mean squared gradients, as everywhere in Adam
 
 
 class GradientRule:
     """Updates all parameters of a model; `lr` and `progress` may be assigned between steps.
 
-    `optimizer` is "adam" (betas `beta1` and 0.999) or "sgd" (momentum `beta1`). `weight_decay` is the L2 penalty of all
-    parameters but the latent weights of binary layers. `progress` is the share of the training that has passed; the
+    `optimizer` is "adam" (betas `beta1` and `beta2`) or "sgd" (momentum `beta1`). `weight_decay` is the L2 penalty of
+    all parameters but the latent weights of binary layers. `progress` is the share of the training that has passed; the
     gradients of IR-Net's quantisers change with it.
     """
 
     def __init__(
-        self, model: nn.Module, *, lr: float, optimizer: str = "adam", beta1: float = 0.9, weight_decay: float = 0.0
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        optimizer: str = "adam",
+        beta1: float = 0.9,
+        beta2: float = BETA2,
+        weight_decay: float = 0.0,
     ) -> None:
         check_name(optimizer, ("adam", "sgd"), "optimizer")
         binary = {id(layer.weight) for layer in binary_layers(model).values()}
@@ -42,7 +49,7 @@ class GradientRule:
             groups.append({"params": latent, "weight_decay": 0.0})
         self.optimizer: torch.optim.Optimizer
         if optimizer == "adam":
-            self.optimizer = torch.optim.Adam(groups, lr=lr, betas=(beta1, BETA2))
+            self.optimizer = torch.optim.Adam(groups, lr=lr, betas=(beta1, beta2))
         else:
             self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=beta1)
         self.adaptive = optimizer == "adam"
@@ -114,12 +121,20 @@ class LookaheadRule(GradientRule):
     lends = "lookahead"  # the attribute of BinaryLayer that takes them
 
     def __init__(
-        self, model: nn.Module, *, lr: float, optimizer: str = "adam", beta1: float = 0.9, weight_decay: float = 0.0
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        optimizer: str = "adam",
+        beta1: float = 0.9,
+        beta2: float = BETA2,
+        weight_decay: float = 0.0,
     ) -> None:
         self.layers = list(binary_layers(model).values())
         if not self.layers:
             raise FsgError("the model has no binary layer, so there is no gradient to learn")
-        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, weight_decay=weight_decay)
+        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
+        self.beta2 = beta2
         self.sizes = [layer.weight.numel() for layer in self.layers]
         self.leaf: Tensor | None = None  # the lent weights [N], between lookahead() and step()
 

@@ -489,6 +489,7 @@ def test_layers_get_their_own_weights_and_biases_back_after_an_error():
 def test_settings_that_make_no_sense_are_refused():
     for settings, message in (
         ({"optimizer": "sgd"}, "Adam, not sgd: use optimizer adam"),
+        ({"beta2": 0.9}, "beta2 0.999, not 0.9"),
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"history": -1}, "history length is -1"),
         ({"nonlinearity": "selu"}, "unknown nonlinearity 'selu'"),

@@ -51,7 +51,7 @@ def latent(model):
 def test_with_hypernetworks_at_their_start_fsg_is_adam_with_nesterovs_momentum():
     """Written down once more, in float64."""
     model = network().double()
-    rule = FSG(model, lr=1e-2, alpha=0.8, beta1=0.7, fast_lr=0.0, slow_lr=0.0)
+    rule = FSG(model, lr=1e-2, alpha=0.8, beta1=0.7, beta2=0.95, fast_lr=0.0, slow_lr=0.0)
     means, squares = {3: 0.0, 7: 0.0}, {3: 0.0, 7: 0.0}
     expected = {index: model[index].weight.detach().clone() for index in means}
     for step in range(1, 6):
@@ -67,8 +67,8 @@ def test_with_hypernetworks_at_their_start_fsg_is_adam_with_nesterovs_momentum()
         for index, tensor in lent.items():
             gradient = tensor.grad
             means[index] = 0.7 * means[index] + 0.3 * gradient
-            squares[index] = 0.999 * squares[index] + 0.001 * gradient.square()
-            momentum, size = means[index] / (1 - 0.7**step), (squares[index] / (1 - 0.999**step)).sqrt() + 1e-8
+            squares[index] = 0.95 * squares[index] + 0.05 * gradient.square()
+            momentum, size = means[index] / (1 - 0.7**step), (squares[index] / (1 - 0.95**step)).sqrt() + 1e-8
             expected[index] = expected[index] - 1e-2 * (0.8 * momentum + 0.2 * gradient) / size
         rule.step()
 
