@@ -31,3 +31,16 @@ inline uint32_t BitsAbove(const int32_t* values, const int32_t* bounds) {
   for (int i = 0; i < 8; ++i) masks[i] = vcgtq_s32(vld1q_s32(values + 4 * i), vld1q_s32(bounds + 4 * i));
   return ToWord(masks);
 }
+
+// Bit i is values[i] < 0, of 16 values. As ToWord, for half a word.
+template <typename Vector>
+uint32_t SignBits(const Vector& values) {
+  float32x4_t parts[4];
+  memcpy(parts, &values, sizeof(parts));
+  uint32x4_t masks[4];
+  for (int i = 0; i < 4; ++i) masks[i] = vcltzq_f32(parts[i]);
+  constexpr uint32x4_t kBits = {0x1111, 0x2222, 0x4444, 0x8888};
+  const uint32x4_t nibbles =
+      vsliq_n_u32(vsliq_n_u32(masks[0], masks[1], 4), vsliq_n_u32(masks[2], masks[3], 4), 8);
+  return vaddvq_u32(vandq_u32(nibbles, kBits));
+}

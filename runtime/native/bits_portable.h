@@ -32,3 +32,10 @@ inline uint32_t BitsAbove(const int32_t* values, const int32_t* bounds) {
   const Vector masks[] = {left[0] > right[0], left[1] > right[1]};
   return ToWord(masks);
 }
+
+// Bit i is values[i] < 0, of 16 values.
+template <typename Vector>
+uint32_t SignBits(Vector values) {
+  using Bits = bool __attribute__((ext_vector_type(16)));
+  return __builtin_bit_cast(uint16_t, __builtin_convertvector(values < 0.0f, Bits));
+}

@@ -6,10 +6,11 @@
 //   kTile      pixels of a tile
 //   kChannels  output channels of a filter block
 //   kStep      bytes of one channel that stand together in a filter block
+//   kSweepTile pixels whose 16 channels a program keeps in registers
 //   kGrain     binary multiply-accumulates worth a thread's attention
 //   kDots      [kTile] functions: the dot products of one filter block with 1, 2, ... kTile patches, as
 //              twice the popcounts, into rows of `lanes` int32
-//   BitsBelow, BitsAbove, as in bits_portable.h
+//   BitsBelow, BitsAbove, SignBits, as in bits_portable.h
 
 constexpr int kLanes = 16;  // of the vectors below
 
@@ -228,18 +229,12 @@ inline SmallInts RoundToInt8(Floats value) {
   return __builtin_convertvector(whole, SmallInts);
 }
 
-inline void StoreValues(Floats values, float* out) { memcpy(out, &values, sizeof(values)); }
-
-inline void StoreValues(Floats values, int8_t* out) {
-  const SmallInts rounded = RoundToInt8(values);
-  memcpy(out, &rounded, sizeof(rounded));
-}
+#include "sweep_body.h"
 
 // A block of 16 channels of `count` pixels, of which `used` exist. Its constants are loaded once for all
 // pixels.
-template <bool clamps, bool is_whole, typename T>
 FSG_OUTLINE void FinishBlock(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t block,
-                             int count, int used, T* out) {
+                             int count, int used, int8_t* out) {
   const int32_t full = conv.window.filter_height * conv.window.filter_width * conv.channels_in;
   const int64_t lanes = plan.lanes, channels = conv.channels_out;
   const int32_t low = conv.clamp_min, high = conv.clamp_max;
@@ -250,20 +245,18 @@ FSG_OUTLINE void FinishBlock(const Conv& conv, const ConvPlan& plan, const int32
     Ints dot;
     memcpy(&dot, dots, sizeof(dot));
     dot = full - dot;
-    if (clamps) dot = Clamp(dot, low, high);
-    T part[kLanes];
-    StoreValues(Transform(dot, multiplier, bias), is_whole ? out : part);
-    if (!is_whole) memcpy(out, part, sizeof(T) * static_cast<size_t>(used));
+    const SmallInts values = RoundToInt8(Transform(Clamp(dot, low, high), multiplier, bias));
+    int8_t part[kLanes];
+    memcpy(part, &values, sizeof(values));
+    used == kLanes ? memcpy(out, part, kLanes) : memcpy(out, part, static_cast<size_t>(used));
   }
 }
 
-template <bool clamps, typename T>
-void FinishValues(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int count, T* out) {
-  const int rest = conv.channels_out % kLanes, whole = conv.channels_out - rest;
-  for (int c = 0; c < whole; c += kLanes) {
-    FinishBlock<clamps, true>(conv, plan, dots, c, count, kLanes, out);
+void FinishInt8(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int count, int8_t* out) {
+  for (int c = 0; c < conv.channels_out; c += kLanes) {
+    const int used = conv.channels_out - c < kLanes ? conv.channels_out - c : kLanes;
+    FinishBlock(conv, plan, dots, c, count, used, out);
   }
-  if (rest > 0) FinishBlock<clamps, false>(conv, plan, dots, whole, count, rest, out);
 }
 
 FSG_OUTLINE void FinishBits(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int count,
@@ -277,17 +270,13 @@ FSG_OUTLINE void FinishBits(const Conv& conv, const ConvPlan& plan, const int32_
 // Turns the doubled popcounts of `count` pixels into their output values.
 void Finish(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t pixel, int count,
             void* out) {
-  const int64_t first = pixel * conv.channels_out;
-  const bool clamps = conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX;
   if (conv.output == Output::kPacked) {
     uint32_t* to = static_cast<uint32_t*>(out) + pixel * PackedWords(conv.channels_out);
     FinishBits(conv, plan, dots, count, to);
   } else if (conv.output == Output::kFloat) {
-    (clamps ? FinishValues<true, float> : FinishValues<false, float>)(conv, plan, dots, count,
-                                                                      static_cast<float*>(out) + first);
+    RunProgram({*static_cast<const Program*>(out), pixel, &conv, &plan, dots}, count);
   } else {
-    (clamps ? FinishValues<true, int8_t> : FinishValues<false, int8_t>)(conv, plan, dots, count,
-                                                                        static_cast<int8_t*>(out) + first);
+    FinishInt8(conv, plan, dots, count, static_cast<int8_t*>(out) + pixel * conv.channels_out);
   }
 }
 
@@ -420,5 +409,5 @@ void MaxPool(ThreadPool* pool, const Window& w, const uint32_t* in, uint32_t* ou
               });
 }
 
-constexpr Kernels kKernels = {FSG_KERNELS_NAME, kTile,    kChannels, kStep,
-                              PackFloat,        PackInt8, Convolve,  MaxPool};
+constexpr Kernels kKernels = {FSG_KERNELS_NAME, kTile,    kChannels, kStep, PackFloat,
+                              PackInt8,         Convolve, MaxPool,   Sweep};

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "options.h"
+#include "program.h"
 #include "reference.h"
 
 namespace fsg {
@@ -198,18 +199,22 @@ TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* 
                "LceBconv2d: output of type %d; only float32, int8 and packed int32", output->type);
     if (PrepareTransform(context, values, *output, op) != kTfLiteOk) return kTfLiteError;
     conv->output = output->type == kTfLiteInt8 ? Output::kInt8 : Output::kFloat;
+    FSG_ENSURE(context, conv->output == Output::kInt8 || op->steps != nullptr,
+               "LceBconv2d: the type of its output has changed");
   }
   FSG_ENSURE(context, PlanConv(*runtime.kernels, *conv, ThreadCount(runtime.pool), &op->plan),
              "LceBconv2d: out of memory");
-  SetShape(output, w->batch, w->out_height, w->out_width, channels);
-  return kTfLiteOk;
+  if (conv->output != Output::kFloat) {
+    SetShape(output, w->batch, w->out_height, w->out_width, channels);
+    return kTfLiteOk;
+  }
+  const int dims[] = {w->batch, w->out_height, w->out_width, channels};
+  return PrepareProgram(context, values, dims, op);
 }
 
-TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
-  const Value& input = values[op->inputs[0]];
+// The window of a pooling over an image whose pixels are `words` words or values.
+TfLiteStatus PlacePool(TfLiteContext* context, const Value& input, Op* op) {
   const Options& options = op->options;
-  FSG_ENSURE(context, IsPackedImage(input) && values[op->output].type == kTfLiteInt32,
-             "LceBMaxPool2d: input and output must be packed int32 [N,H,W,C]");
   Window* w = &op->pool;
   *w = Window{};
   w->batch = input.dims[0], w->in_height = input.dims[1], w->in_width = input.dims[2],
@@ -217,9 +222,67 @@ TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
   w->filter_height = options.filter_height, w->filter_width = options.filter_width;
   w->stride_height = options.stride_height, w->stride_width = options.stride_width;
   w->dilation_height = w->dilation_width = 1;
-  FSG_ENSURE(context, PlaceWindow(options, w), "LceBMaxPool2d: a %dx%d window does not fit a %dx%d image",
+  FSG_ENSURE(context, PlaceWindow(options, w), "a pooling window of %dx%d does not fit a %dx%d image",
              w->filter_height, w->filter_width, w->in_height, w->in_width);
-  SetShape(&values[op->output], w->batch, w->out_height, w->out_width, w->words);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  FSG_ENSURE(context, IsPackedImage(input) && values[op->output].type == kTfLiteInt32,
+             "LceBMaxPool2d: input and output must be packed int32 [N,H,W,C]");
+  if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
+  const Window& w = op->pool;
+  SetShape(&values[op->output], w.batch, w.out_height, w.out_width, w.words);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareSweep(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->steps[0].value];
+  FSG_ENSURE(context, input.type == kTfLiteFloat32 && input.rank == 4 && input.constant == nullptr,
+             "tensor %d is no float32 image [N,H,W,C]", input.tensor);
+  int dims[4];
+  memcpy(dims, input.dims, sizeof(dims));
+  if (op->steps[0].fused.kind == StepKind::kPool) {
+    if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
+    dims[1] = op->pool.out_height, dims[2] = op->pool.out_width;
+  }
+  op->rows = static_cast<int64_t>(dims[0]) * dims[1] * dims[2];
+  return PrepareProgram(context, values, dims, op);
+}
+
+TfLiteStatus PrepareConcatenate(TfLiteContext* context, Value* values, Op* op) {
+  Value* output = &values[op->output];
+  int64_t channels = 0;
+  for (int i = 0; i < op->input_count; ++i) {
+    const Value& input = values[op->inputs[i]];
+    FSG_ENSURE(context, input.type == kTfLiteFloat32 && input.rank == 4 && input.constant == nullptr,
+               "CONCATENATION: tensor %d is no float32 image [N,H,W,C]", input.tensor);
+    FSG_ENSURE(context, memcmp(input.dims, values[op->inputs[0]].dims, 3 * sizeof(int)) == 0,
+               "CONCATENATION: images of different sizes");
+    channels += input.dims[3];
+  }
+  FSG_ENSURE(context, output->type == kTfLiteFloat32 && channels == output->declared_channels,
+             "CONCATENATION: %d channels for an output of %d", static_cast<int>(channels),
+             output->declared_channels);
+  const int* dims = values[op->inputs[0]].dims;
+  SetShape(output, dims[0], dims[1], dims[2], output->declared_channels);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PreparePad(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  FSG_ENSURE(context,
+             input.rank == 4 && input.type == output->type &&
+                 (input.type == kTfLiteInt32 || input.type == kTfLiteFloat32),
+             "PAD: no image [N,H,W,C] of 32-bit values");
+  int dims[4];
+  for (int i = 0; i < 4; ++i) {
+    FSG_ENSURE(context, input.dims[i] <= kMaxExtent, "PAD: an image of %d", input.dims[i]);
+    dims[i] = input.dims[i] + op->padding.before[i] + op->padding.after[i];
+  }
+  SetShape(output, dims[0], dims[1], dims[2], dims[3]);
   return kTfLiteOk;
 }
 
@@ -268,6 +331,34 @@ void RunQuantize(const Runtime& runtime, const Value& input, int64_t rows, const
   runtime.kernels->pack_int8(runtime.pool, static_cast<const int8_t*>(in), rows, channels, zero_point, out);
 }
 
+// Values beside the image: of float images the constant, of packed ones its sign in all bits in use.
+void RunPad(const Value& input, const Value& output, const Border& padding, const uint32_t* in,
+            uint32_t* out) {
+  const int words = output.dims[3];
+  uint32_t fill, last;
+  memcpy(&fill, &padding.value, sizeof(fill));
+  last = fill;
+  if (input.type == kTfLiteInt32) {
+    const int used = (input.declared_channels - 1) % 32 + 1;
+    fill = padding.value < 0 ? ~uint32_t{0} : 0;
+    last = fill >> (32 - used);
+  }
+  const int64_t pixels = output.bytes / 4 / words;
+  for (int64_t i = 0; i < pixels; ++i) {
+    for (int c = 0; c < words; ++c) out[i * words + c] = c == words - 1 ? last : fill;
+  }
+  const int* dims = input.dims;
+  for (int64_t n = 0; n < dims[0]; ++n) {
+    for (int64_t y = 0; y < dims[1]; ++y) {
+      const int64_t row = (n + padding.before[0]) * output.dims[1] + y + padding.before[1];
+      for (int64_t x = 0; x < dims[2]; ++x, in += dims[3]) {
+        const int64_t pixel = row * output.dims[2] + x + padding.before[2];
+        memcpy(out + pixel * words + padding.before[3], in, 4 * static_cast<size_t>(dims[3]));
+      }
+    }
+  }
+}
+
 void RunDequantize(const Value& output, int64_t rows, const uint32_t* in, void* out) {
   const int channels = output.dims[output.rank - 1];
   if (output.type == kTfLiteFloat32) {
@@ -310,6 +401,26 @@ TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op) {
   return kTfLiteOk;
 }
 
+TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* options) {
+  const auto* params = static_cast<const TfLitePoolParams*>(node.builtin_data);
+  FSG_ENSURE(context, params != nullptr, "MAX_POOL_2D: its parameters are missing");
+  FSG_ENSURE(context, params->padding == kTfLitePaddingSame || params->padding == kTfLitePaddingValid,
+             "MAX_POOL_2D: unknown padding %d", params->padding);
+  FSG_ENSURE(context,
+             params->stride_height >= 1 && params->stride_width >= 1 && params->filter_height >= 1 &&
+                 params->filter_width >= 1,
+             "MAX_POOL_2D: stride or filter below 1");
+  options->stride_height = params->stride_height, options->stride_width = params->stride_width;
+  options->filter_height = params->filter_height, options->filter_width = params->filter_width;
+  options->padding = params->padding == kTfLitePaddingSame ? kSame : kValid;
+  return kTfLiteOk;
+}
+
+int PixelStep(const Value* values, int value) {
+  while (values[value].parent >= 0) value = values[value].parent;
+  return values[value].declared_channels;
+}
+
 bool Measure(Value* value) {
   if (value->rank < 1 || value->rank > kMaxRank) return false;
   int64_t count = 1;
@@ -322,8 +433,9 @@ bool Measure(Value* value) {
 }
 
 TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
-  const char* name = kOps[static_cast<int>(op->kind)].name;
-  FSG_ENSURE(context, op->inputs[0] >= 0, "%s: its input tensor is missing", name);
+  const bool is_lce = op->kind < OpKind::kNone;
+  const char* name = is_lce ? kOps[static_cast<int>(op->kind)].name : "a fused operator";
+  FSG_ENSURE(context, !is_lce || op->inputs[0] >= 0, "%s: its input tensor is missing", name);
   TfLiteStatus status = kTfLiteError;
   switch (op->kind) {
     case OpKind::kQuantize:
@@ -338,10 +450,19 @@ TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* va
     case OpKind::kMaxPool:
       status = PreparePool(context, values, op);
       break;
+    case OpKind::kSweep:
+      status = PrepareSweep(context, values, op);
+      break;
+    case OpKind::kConcatenate:
+      status = PrepareConcatenate(context, values, op);
+      break;
+    case OpKind::kPad:
+      status = PreparePad(context, values, op);
+      break;
     case OpKind::kNone:
       break;
   }
-  if (status != kTfLiteOk) return status;
+  if (status != kTfLiteOk || op->steps != nullptr) return status;
   FSG_ENSURE(context, Measure(&values[op->output]), "%s: its output would have more than 2^31 elements",
              name);
   return kTfLiteOk;
@@ -356,8 +477,13 @@ void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void
       return RunDequantize(values[op.output], op.rows, packed, out);
     case OpKind::kConv:
       return runtime.kernels->convolve(runtime.pool, op.conv, op.plan, packed, out);
+    case OpKind::kSweep:
+      return runtime.kernels->sweep(runtime.pool, op.program, op.rows);
+    case OpKind::kPad:
+      return RunPad(values[op.inputs[0]], values[op.output], op.padding, packed, static_cast<uint32_t*>(out));
     case OpKind::kMaxPool:
       return runtime.kernels->max_pool(runtime.pool, op.pool, packed, static_cast<uint32_t*>(out));
+    case OpKind::kConcatenate:  // the partition's, which knows what is in place already
     case OpKind::kNone:
       return;
   }
@@ -366,6 +492,9 @@ void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void
 void FreeOp(Op* op) {
   FreePlan(&op->plan);
   free(op->scaled);
+  free(op->steps);
+  free(op->program_steps);
+  free(op->constants);
 }
 
 }  // namespace fsg

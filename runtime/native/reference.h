@@ -73,6 +73,107 @@ inline int8_t RoundToInt8(float value) {
   return static_cast<int8_t>(whole + (rest >= 0.5f) - (rest <= -0.5f));
 }
 
+// What a step reads at a channel of a pixel.
+inline float Operand(const Program& program, const Step& step, int64_t pixel, int channel, float kept) {
+  if (step.is_kept) return kept;
+  const int at = channel - step.first_channel;
+  if (at < 0 || at >= step.channels) return 0;
+  const float* image = static_cast<const float*>(step.data) + pixel / program.image_pixels * step.image_step;
+  return image[pixel * step.pixel_step + at];
+}
+
+inline float PoolOperand(const Step& step, int64_t pixel, int channel) {
+  const Window& w = *step.window;
+  const int64_t row = pixel / w.out_width, batch = row / w.out_height;
+  const int64_t top = row % w.out_height * w.stride_height - w.pad_top;
+  const int64_t left = pixel % w.out_width * w.stride_width - w.pad_left;
+  float best = -__builtin_huge_valf();
+  for (int64_t y = top; y < top + w.filter_height; ++y) {
+    for (int64_t x = left; x < left + w.filter_width; ++x) {
+      if (y < 0 || y >= w.in_height || x < 0 || x >= w.in_width) continue;
+      const int64_t at = ((batch * w.in_height + y) * w.in_width + x) * step.pixel_step + channel;
+      const float value = static_cast<const float*>(step.data)[at];
+      if (value > best) best = value;
+    }
+  }
+  return best;
+}
+
+// Runs a program at one channel of a pixel; `dots` is what a convolution computed there.
+inline void RunProgram(const Program& program, float dots, int64_t pixel, int channel) {
+  float v = 0, kept = 0;
+  for (const Step* step = program.steps; step != program.steps + program.step_count; ++step) {
+    const auto operand = [&] { return Operand(program, *step, pixel, channel, kept); };
+    const auto place = [&](int at) { return pixel * step->pixel_step + at; };
+    switch (step->kind) {
+      case StepKind::kDots:
+        v = dots;
+        break;
+      case StepKind::kLoad:
+        v = operand();
+        break;
+      case StepKind::kPool:
+        v = PoolOperand(*step, pixel, channel);
+        break;
+      case StepKind::kAdd:
+        v = v + operand();
+        break;
+      case StepKind::kSubtract:
+        v = v - operand();
+        break;
+      case StepKind::kSubtractFrom:
+        v = operand() - v;
+        break;
+      case StepKind::kMultiply:
+        v = v * operand();
+        break;
+      case StepKind::kMaximum:
+        v = v < operand() ? operand() : v;
+        break;
+      case StepKind::kMinimum:
+        v = operand() < v ? operand() : v;
+        break;
+      case StepKind::kPrelu:
+        v = v < 0 ? v * operand() : v;
+        break;
+      case StepKind::kClamp:
+        v = v < step->low ? step->low : v;
+        v = v > step->high ? step->high : v;
+        break;
+      case StepKind::kNegate:
+        v = -v;
+        break;
+      case StepKind::kAbsolute:
+        v = __builtin_fabsf(v);
+        break;
+      case StepKind::kSwap: {
+        const float other = kept;
+        kept = v;
+        v = other;
+        break;
+      }
+      case StepKind::kKeep:
+        kept = v;
+        break;
+      case StepKind::kStore:
+        static_cast<float*>(step->data)[place(channel)] = v;
+        break;
+      case StepKind::kPack: {
+        uint32_t* word = static_cast<uint32_t*>(step->data) + place(channel / 32);
+        if (channel % 32 == 0) *word = 0;
+        *word |= uint32_t{v < 0} << (channel % 32);
+        break;
+      }
+    }
+  }
+}
+
+inline void Sweep(ThreadPool*, const Program& program, int64_t pixels) {
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    for (int c = 0; c < program.channels; ++c) RunProgram(program, 0, pixel, c);
+  }
+}
+
 inline void Convolve(ThreadPool*, const Conv& conv, const ConvPlan&, const uint32_t* in, void* out) {
   const Window& w = conv.window;
   const int out_words = PackedWords(conv.channels_out);
@@ -86,7 +187,7 @@ inline void Convolve(ThreadPool*, const Conv& conv, const ConvPlan&, const uint3
           const int32_t twice = TwicePopcount(conv, in, y, x, c);
           const int64_t at = pixel * conv.channels_out + c;
           if (conv.output == Output::kFloat) {
-            static_cast<float*>(out)[at] = Transform(conv, twice, c);
+            RunProgram(*static_cast<const Program*>(out), Transform(conv, twice, c), pixel, c);
           } else if (conv.output == Output::kInt8) {
             static_cast<int8_t*>(out)[at] = RoundToInt8(Transform(conv, twice, c));
           } else if (twice > 2 * static_cast<int64_t>(conv.thresholds[c])) {
@@ -124,7 +225,7 @@ inline void PackInt8(ThreadPool*, const int8_t* in, int64_t rows, int channels, 
   Pack<int8_t>(in, rows, channels, static_cast<int8_t>(zero_point), out);
 }
 
-constexpr Kernels kKernels = {"scalar", 0, 0, 0, PackFloat, PackInt8, Convolve, MaxPool};
+constexpr Kernels kKernels = {"scalar", 0, 0, 0, PackFloat, PackInt8, Convolve, MaxPool, Sweep};
 
 }  // namespace fsg::reference
 

@@ -1,0 +1,217 @@
+// Runs programs on 16 channels of a tile of pixels at a time, so that the choice of what to do next is made
+// once for all of them. Included by kernels_body.h.
+
+inline Floats LoadFloats(const float* from) {
+  Floats values;
+  memcpy(&values, from, sizeof(values));
+  return values;
+}
+
+// Where the operand's 16 channels of a tile's first pixel are, and how far those of the next.
+struct Lane16 {
+  const float* at;
+  int64_t step;
+};
+
+// What a program works on: the pixels of a tile, and the convolution whose dot products [pixels, lanes] they
+// are (none for a sweep over a tensor).
+struct Tile {
+  const Program& program;
+  int64_t pixel;
+  const Conv* conv;
+  const ConvPlan* plan;
+  const int32_t* dots;
+};
+
+// Copies the 16 channels from `c` of `count` pixels to [count, 16] where they cannot be read in place.
+FSG_OUTLINE void GatherOperand(const Program& program, const Step& step, int64_t pixel, int count, int c,
+                               float* to) {
+  for (int p = 0; p < count; ++p, ++pixel) {
+    const float* from = static_cast<const float*>(step.data) + pixel * step.pixel_step;
+    if (step.image_step != 0) from += pixel / program.image_pixels * step.image_step;
+    for (int i = 0; i < kLanes; ++i) {
+      const int at = c + i - step.first_channel;
+      *to++ = at >= 0 && at < step.channels ? from[at] : 0.0f;
+    }
+  }
+}
+
+// The maximum under the window, [count, 16].
+FSG_OUTLINE void PoolOperand(const Step& step, int64_t pixel, int count, int c, float* to) {
+  const Window& w = *step.window;
+  const int used = w.words - c < kLanes ? w.words - c : kLanes;
+  Place at = PlaceOf(w, pixel);
+  for (; count > 0; --count, to += kLanes) {
+    const int top = at.y * w.stride_height - w.pad_top, left = at.x * w.stride_width - w.pad_left;
+    const Taps rows = TapsInside(top, 1, w.filter_height, w.in_height);
+    const Taps columns = TapsInside(left, 1, w.filter_width, w.in_width);
+    Floats best = Floats{} - __builtin_huge_valf();
+    for (int ky = rows.begin; ky < rows.end; ++ky) {
+      const int64_t row = (static_cast<int64_t>(at.batch) * w.in_height + top + ky) * w.in_width + left;
+      for (int kx = columns.begin; kx < columns.end; ++kx) {
+        const float* from = static_cast<const float*>(step.data) + (row + kx) * step.pixel_step + c;
+        Floats values = {};
+        used == kLanes ? memcpy(&values, from, sizeof(values))
+                       : memcpy(&values, from, sizeof(float) * static_cast<size_t>(used));
+        best = best < values ? values : best;
+      }
+    }
+    memcpy(to, &best, sizeof(best));
+    if (++at.x == w.out_width) at = NextRow(w, at);
+  }
+}
+
+template <int pixels>
+inline Lane16 Operand(const Tile& tile, const Step& step, int c, const float* kept, float* gathered) {
+  if (step.is_kept) return {kept, kLanes};
+  const int first = c - step.first_channel;
+  if (first >= 0 && first + kLanes <= step.channels && step.image_step == 0) {
+    return {static_cast<const float*>(step.data) + tile.pixel * step.pixel_step + first, step.pixel_step};
+  }
+  GatherOperand(tile.program, step, tile.pixel, pixels, c, gathered);
+  return {gathered, kLanes};
+}
+
+template <int pixels>
+inline void LoadDots(const Tile& tile, int c, Floats* v) {
+  const Conv& conv = *tile.conv;
+  const int32_t full = conv.window.filter_height * conv.window.filter_width * conv.channels_in;
+  const Floats multiplier = LoadFloats(tile.plan->multiplier + c), bias = LoadFloats(tile.plan->bias + c);
+  const bool clamps = conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX;
+  for (int p = 0; p < pixels; ++p) {
+    Ints dot;
+    memcpy(&dot, tile.dots + p * int64_t{tile.plan->lanes} + c, sizeof(dot));
+    dot = full - dot;
+    if (clamps) dot = Clamp(dot, conv.clamp_min, conv.clamp_max);
+    v[p] = Transform(dot, multiplier, bias);
+  }
+}
+
+template <int pixels>
+inline void StoreLanes(const Tile& tile, const Step& step, int c, int used, const Floats* v) {
+  float* to = static_cast<float*>(step.data) + tile.pixel * step.pixel_step + c;
+  if (used == kLanes) {
+    for (int p = 0; p < pixels; ++p) memcpy(to + p * step.pixel_step, &v[p], sizeof(v[p]));
+  } else {
+    for (int p = 0; p < pixels; ++p) {
+      float part[kLanes];
+      memcpy(part, &v[p], sizeof(part));
+      memcpy(to + p * step.pixel_step, part, sizeof(float) * static_cast<size_t>(used));
+    }
+  }
+}
+
+// Half a word a pixel; the second half of the last word is zeroed if it has no channels.
+template <int pixels>
+inline void PackLanes(const Tile& tile, const Step& step, int c, int used, const Floats* v) {
+  auto* words = static_cast<uint32_t*>(step.data) + tile.pixel * step.pixel_step;
+  const uint32_t mask = (1u << used) - 1;
+  const bool ends_word = c % 32 == 0 && c + kLanes >= tile.program.channels;
+  for (int p = 0; p < pixels; ++p, words += step.pixel_step) {
+    const uint32_t word = SignBits(v[p]) & mask;
+    const auto half = static_cast<uint16_t>(word);
+    ends_word ? memcpy(words + c / 32, &word, sizeof(word))
+              : memcpy(reinterpret_cast<uint16_t*>(words) + c / kLanes, &half, sizeof(half));
+  }
+}
+
+template <int pixels>
+FSG_OUTLINE void RunBlock(const Tile& tile, int c) {
+  const Program& program = tile.program;
+  const int used = program.channels - c < kLanes ? program.channels - c : kLanes;
+  float kept[pixels * kLanes], gathered[pixels * kLanes];
+  Floats v[pixels] = {};
+  const Step* const end = program.steps + program.step_count;
+  for (const Step* step = program.steps; step != end; ++step) {
+    const auto combine = [&](auto operation) {
+      const Lane16 lanes = Operand<pixels>(tile, *step, c, kept, gathered);
+      for (int p = 0; p < pixels; ++p) v[p] = operation(v[p], LoadFloats(lanes.at + p * lanes.step));
+    };
+    switch (step->kind) {
+      case StepKind::kDots:
+        LoadDots<pixels>(tile, c, v);
+        break;
+      case StepKind::kLoad:
+        combine([](Floats, Floats b) { return b; });
+        break;
+      case StepKind::kPool:
+        PoolOperand(*step, tile.pixel, pixels, c, gathered);
+        for (int p = 0; p < pixels; ++p) v[p] = LoadFloats(gathered + p * kLanes);
+        break;
+      case StepKind::kAdd:
+        combine([](Floats a, Floats b) { return a + b; });
+        break;
+      case StepKind::kSubtract:
+        combine([](Floats a, Floats b) { return a - b; });
+        break;
+      case StepKind::kSubtractFrom:
+        combine([](Floats a, Floats b) { return b - a; });
+        break;
+      case StepKind::kMultiply:
+        combine([](Floats a, Floats b) { return a * b; });
+        break;
+      case StepKind::kMaximum:
+        combine([](Floats a, Floats b) { return a < b ? b : a; });
+        break;
+      case StepKind::kMinimum:
+        combine([](Floats a, Floats b) { return b < a ? b : a; });
+        break;
+      case StepKind::kPrelu:
+        combine([](Floats a, Floats b) { return a < 0.0f ? a * b : a; });
+        break;
+      case StepKind::kClamp:
+        for (int p = 0; p < pixels; ++p) {
+          v[p] = v[p] < step->low ? Floats{} + step->low : v[p];
+          v[p] = v[p] > step->high ? Floats{} + step->high : v[p];
+        }
+        break;
+      case StepKind::kNegate:
+        for (int p = 0; p < pixels; ++p) v[p] = -v[p];
+        break;
+      case StepKind::kAbsolute:
+        for (int p = 0; p < pixels; ++p) v[p] = __builtin_elementwise_abs(v[p]);
+        break;
+      case StepKind::kSwap:
+        for (int p = 0; p < pixels; ++p) {
+          const Floats other = LoadFloats(kept + p * kLanes);
+          memcpy(kept + p * kLanes, &v[p], sizeof(v[p]));
+          v[p] = other;
+        }
+        break;
+      case StepKind::kKeep:
+        for (int p = 0; p < pixels; ++p) memcpy(kept + p * kLanes, &v[p], sizeof(v[p]));
+        break;
+      case StepKind::kStore:
+        StoreLanes<pixels>(tile, *step, c, used, v);
+        break;
+      case StepKind::kPack:
+        PackLanes<pixels>(tile, *step, c, used, v);
+        break;
+    }
+  }
+}
+
+template <int pixels>
+void RunPixels(Tile* tile, int* count) {
+  for (; *count >= pixels; *count -= pixels, tile->pixel += pixels) {
+    for (int c = 0; c < tile->program.channels; c += kLanes) RunBlock<pixels>(*tile, c);
+    if (tile->dots != nullptr) tile->dots += pixels * int64_t{tile->plan->lanes};
+  }
+}
+
+inline void RunProgram(Tile tile, int count) {
+  RunPixels<kSweepTile>(&tile, &count);
+  RunPixels<1>(&tile, &count);
+}
+
+constexpr int64_t kSweepGrain = 1 << 15;  // values
+
+void Sweep(ThreadPool* pool, const Program& program, int64_t pixels) {
+  const int64_t tiles = kSweepGrain / (int64_t{program.channels} * kSweepTile) + 1;
+  ParallelFor(pool, pixels, tiles * kSweepTile, [&](int64_t begin, int64_t end, int) {
+    for (int64_t at = begin; at < end; at += kSweepTile) {
+      const int count = end - at < kSweepTile ? static_cast<int>(end - at) : kSweepTile;
+      RunProgram({program, at, nullptr, nullptr, nullptr}, count);
+    }
+  });
+}
