@@ -440,7 +440,6 @@ struct Delegates {
     for (int fuse = 0; fuse < 2; ++fuse) {
       for (const char* kernels : {"scalar", "auto", "avx2", "sse2"}) {
         TfLiteDelegate* delegate = MakeDelegate(kernels, fuse == 0 ? "0" : "1");
-        if (delegate == nullptr) delegate = MakeDelegate(kernels, nullptr);
         if (delegate != nullptr) sets[fuse].push_back(delegate);
       }
     }

@@ -50,16 +50,8 @@ def model() -> bytes:
     return graph.build([source], [conv(packed, 32, 16), graph.dequantize(packed, 32)])
 
 
-def options() -> list[str]:
-    try:
-        lce.delegate(fuse="0")
-    except ValueError:
-        return ["kernels=auto"]
-    return ["fuse=0", "fuse=1"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("option", options())
+@pytest.mark.parametrize("option", ["fuse=0", "fuse=1"])
 @pytest.mark.parametrize("name", interpreters.ENVIRONMENTS)
 def test_interpreter(name, option, tmp_path):
     if not (interpreters.FOLDER / name / "installed").exists():
