@@ -146,7 +146,8 @@ int FindPredecessor(const Partition& partition, const Op& op, int output) {
     if (v < 0 || IsDestination(op.steps[i].fused.kind) || op.steps[i].fused.kind == StepKind::kPool) continue;
     const Value& from = partition.values[v];
     const bool is_last = &partition.ops[from.last_use] == &op && LastRead(op, v) == i;
-    const bool is_alike = from.parent < 0 && from.rank == 4 && memcmp(from.dims, to.dims, sizeof(int) * 4) == 0;
+    const bool is_alike =
+        from.parent < 0 && from.rank == 4 && memcmp(from.dims, to.dims, sizeof(int) * 4) == 0;
     if (is_last && is_alike && from.slot >= 0 && partition.slots[from.slot].owner == v) return v;
   }
   return -1;
