@@ -3,7 +3,7 @@
 import lce
 import numpy as np
 import pytest
-from ai_edge_litert import interpreter as litert
+from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +62,7 @@ class Network:
 
     def operand(self, x):
         """Something to combine with x: constant or not, per value, channel, image or whole."""
-        batch, height, width, channels = x[1].shape
+        batch, *_, channels = x[1].shape
         constants = [(channels,), (1, 1, 1, channels), (1,), ()]
         tensors = [(batch, 1, 1, channels), x[1].shape, x[1].shape, (1, channels), (1, 1, 1, channels)]
         if self.rng.random() < 0.5:
@@ -225,3 +225,78 @@ def test_random_networks(seed, batch, blocks, kernels):
     for left, right, value in zip(fused, unfused, expected, strict=True):
         np.testing.assert_array_equal(left, right)
         np.testing.assert_array_equal(left, value)
+
+
+def claimed(network, output):
+    """How many partitions the delegate runs, and the tensors that come out of them."""
+    model = network.graph.build(network.inputs, [output[0]])
+    interpreter = Interpreter(
+        model_content=model,
+        experimental_delegates=[load_delegate(delegate_path())],
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    nodes = [node for node in interpreter._get_ops_details() if node["op_name"] == "DELEGATE"]
+    return len(nodes), {int(t) for node in nodes for t in node["outputs"]}
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        lambda n, x: n.arithmetic("ADD", n.arithmetic("MUL", x, n.constant(n.normals(32))), n.constant(n.normals(32))),
+        lambda n, x: n.arithmetic("MUL", x, n.input(1, 32), activation=3),
+        lambda n, x: n.leaky(n.prelu(x)),
+        lambda n, x: n.unary("RELU6", n.written_prelu(x)),
+        lambda n, x: n.arithmetic("ADD", n.input(1, 7, 7, 40), n.pad(x, (0, 0, 0, 8), (0, 0, 0, 0))),
+        lambda n, x: n.concatenate([n.input(1, 7, 7, 8), x]),
+        lambda n, x: n.spatial_pad(x),
+        lambda n, x: n.max_pool(x),
+    ],
+    ids=[
+        "affine",
+        "scale of the image",
+        "activations",
+        "written PReLU",
+        "channel padding",
+        "concatenation",
+        "pad",
+        "pool",
+    ],
+)
+def test_what_stands_between_two_convolutions_is_one_partition(tail):
+    for seed in range(4):
+        network = Network(seed, 1)
+        x = network.unary("FLOOR", network.input(1, 7, 7, 32))
+        conv = lce.Conv(network.rng.choice([-1, 1], (32, 3, 3, 32)), padding=0, pad_values=1)
+        signs = np.where(x[1] < 0, -1, 1)
+        multiplier, bias = network.normals(2, 32)
+        first = network.graph.conv(network.graph.quantize(x[0]), conv, multiplier, bias)
+        y = tail(network, network.arithmetic("ADD", (first, conv.outputs(signs, multiplier, bias)), x))
+        last = network.convolve((network.graph.quantize(y[0]), np.where(y[1] < 0, -1, 1)))
+        assert claimed(network, last) == (1, {last[0]})
+        model = network.graph.build(network.inputs, [last[0]])
+        np.testing.assert_array_equal(lce.run(model, *network.values)[0], last[1])
+
+
+def test_a_float_stretch_stays_with_the_interpreter():
+    network = Network(0, 1)
+    x = network.input(1, 6, 6, 32)
+    for _ in range(3):
+        x = network.arithmetic("ADD", network.unary("RELU", x), network.constant(network.normals(32)))
+    quantized = network.unary("FLOOR", x)
+    y = network.convolve((network.graph.quantize(quantized[0]), np.where(quantized[1] < 0, -1, 1)))
+    assert claimed(network, y) == (1, {y[0]})
+    with_output = network.graph.build(network.inputs, [y[0], x[0]])
+    np.testing.assert_array_equal(lce.run(with_output, *network.values)[1], x[1])
+
+
+def test_batches_may_change():
+    """The shortcut, the concatenation and the scale of each image follow the batch."""
+    network = random_network(11, 1, 4)
+    model, expected = network.build()
+    alone = lce.run(model, *network.values)
+    for value, right in zip(alone, expected, strict=True):
+        np.testing.assert_array_equal(value, right)
+    batch = [np.concatenate([v, v, v]) if v.ndim == 4 else v for v in network.values]
+    for value, right in zip(lce.run(model, *batch), expected, strict=True):
+        np.testing.assert_array_equal(value, np.concatenate([right] * 3))
