@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LIBRARIES := runtime/libfsg_delegate.so training/libfsg_training.so
-CPP := $(wildcard runtime/native/*.cc runtime/native/*.h training/native/*.cc training/native/*.h)
+CPP := $(wildcard runtime/native/*.cc runtime/native/*.h training/native/*.cc training/native/*.h tests/benchmarks/*.c*)
 
 .PHONY: setup demo test lint format clean
 
