@@ -34,8 +34,8 @@ struct Window {
 
 enum class Output { kFloat, kInt8, kPacked };
 
-// float: bias + multiplier * clamp(dot), into a program; int8: the same, rounded half away from zero and
-// saturated; packed: bit = popcount > threshold.
+// float: bias + multiplier * clamp(2 * popcount), into a program; int8: the same, rounded half away from zero
+// and saturated; packed: bit = popcount > threshold.
 struct Conv {
   Window window;
   int groups;         // each output channel sees 1 / groups of the input's words

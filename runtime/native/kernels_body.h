@@ -210,13 +210,13 @@ FSG_OUTLINE void RemovePadding(const Walk& walk, const ConvPlan& plan, Place at,
   }
 }
 
-inline Floats Transform(Ints dot, Floats multiplier, Floats bias) {
+inline Floats Transform(Ints twice, Floats multiplier, Floats bias) {
 #pragma clang fp contract(off)  // as in reference.h
-  return bias + multiplier * __builtin_convertvector(dot, Floats);
+  return bias + multiplier * __builtin_convertvector(twice, Floats);
 }
 
-inline Ints Clamp(Ints dot, int32_t low, int32_t high) {
-  return __builtin_elementwise_min(__builtin_elementwise_max(dot, Ints{} + low), Ints{} + high);
+inline Ints Clamp(Ints twice, int32_t low, int32_t high) {
+  return __builtin_elementwise_min(__builtin_elementwise_max(twice, Ints{} + low), Ints{} + high);
 }
 
 inline SmallInts RoundToInt8(Floats value) {
@@ -235,17 +235,15 @@ inline SmallInts RoundToInt8(Floats value) {
 // pixels.
 FSG_OUTLINE void FinishBlock(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t block,
                              int count, int used, int8_t* out) {
-  const int32_t full = conv.window.filter_height * conv.window.filter_width * conv.channels_in;
   const int64_t lanes = plan.lanes, channels = conv.channels_out;
   const int32_t low = conv.clamp_min, high = conv.clamp_max;
   Floats multiplier, bias;
   memcpy(&multiplier, plan.multiplier + block, sizeof(multiplier));
   memcpy(&bias, plan.bias + block, sizeof(bias));
   for (dots += block, out += block; count > 0; --count, dots += lanes, out += channels) {
-    Ints dot;
-    memcpy(&dot, dots, sizeof(dot));
-    dot = full - dot;
-    const SmallInts values = RoundToInt8(Transform(Clamp(dot, low, high), multiplier, bias));
+    Ints twice;
+    memcpy(&twice, dots, sizeof(twice));
+    const SmallInts values = RoundToInt8(Transform(Clamp(twice, low, high), multiplier, bias));
     int8_t part[kLanes];
     memcpy(part, &values, sizeof(values));
     used == kLanes ? memcpy(out, part, kLanes) : memcpy(out, part, static_cast<size_t>(used));

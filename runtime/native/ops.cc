@@ -109,7 +109,12 @@ TfLiteStatus ChannelConstant(TfLiteContext* context, const Value* values, const 
   return kTfLiteOk;
 }
 
-// Multiplier and bias, for int8 in units of the output's scale.
+int FilterLength(const Conv& conv) {
+  return conv.window.filter_height * conv.window.filter_width * conv.channels_in;
+}
+
+// Multiplier and bias of a doubled popcount instead of a dot product, for int8 in units of the output's
+// scale; computed and rounded as LCE does, so that the outputs have the same bits.
 TfLiteStatus PrepareTransform(TfLiteContext* context, const Value* values, const Value& output, Op* op) {
 #pragma clang fp contract(off)
   const int count = op->conv.channels_out;
@@ -119,18 +124,19 @@ TfLiteStatus PrepareTransform(TfLiteContext* context, const Value* values, const
       ChannelConstant(context, values, *op, 3, kTfLiteFloat32, count, "bias", &bias) != kTfLiteOk) {
     return kTfLiteError;
   }
-  op->conv.multiplier = static_cast<const float*>(multiplier);
-  op->conv.bias = static_cast<const float*>(bias);
-  if (output.type == kTfLiteFloat32) return kTfLiteOk;
-
-  const float scale = output.quantization.scale;
-  FSG_ENSURE(context, scale > 0, "LceBconv2d: int8 output without a scale");
+  const bool is_int8 = output.type == kTfLiteInt8;
+  FSG_ENSURE(context, !is_int8 || output.quantization.scale > 0, "LceBconv2d: int8 output without a scale");
+  const double scale = is_int8 ? static_cast<double>(output.quantization.scale) : 1.0;
+  const double zero_point = is_int8 ? output.quantization.zero_point : 0;
+  const double length = FilterLength(op->conv);
   free(op->scaled);
   op->scaled = static_cast<float*>(malloc(sizeof(float) * 2 * static_cast<size_t>(count)));
   FSG_ENSURE(context, op->scaled != nullptr, "LceBconv2d: out of memory");
   for (int i = 0; i < count; ++i) {
-    op->scaled[i] = op->conv.multiplier[i] / scale;
-    op->scaled[count + i] = op->conv.bias[i] / scale + static_cast<float>(output.quantization.zero_point);
+    const double m = static_cast<double>(static_cast<const float*>(multiplier)[i]);
+    const double b = static_cast<double>(static_cast<const float*>(bias)[i]);
+    op->scaled[i] = static_cast<float>(-m / scale);
+    op->scaled[count + i] = static_cast<float>((b + m * length) / scale + zero_point);
   }
   op->conv.multiplier = op->scaled;
   op->conv.bias = op->scaled + count;
@@ -165,6 +171,13 @@ TfLiteStatus PrepareFilter(TfLiteContext* context, const Value* values, const Va
   return kTfLiteOk;
 }
 
+// The bounds of an activation for the doubled popcount, which falls as the dot product rises.
+void PlaceClamp(int activation, Conv* conv) {
+  const int length = FilterLength(*conv);
+  conv->clamp_min = activation == kReluN1To1 ? length - 1 : activation == kRelu6 ? length - 6 : INT32_MIN;
+  conv->clamp_max = activation == kNone ? INT32_MAX : activation == kReluN1To1 ? length + 1 : length;
+}
+
 TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
   const Value& input = values[op->inputs[0]];
   Value* output = &values[op->output];
@@ -181,8 +194,7 @@ TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* 
   FSG_ENSURE(context, PlaceWindow(options, w), "LceBconv2d: a %dx%d filter does not fit a %dx%d image",
              w->filter_height, w->filter_width, w->in_height, w->in_width);
   conv->zero_padding = options.padding == kSame && options.pad_values == 0;
-  conv->clamp_min = options.activation == kNone ? INT32_MIN : options.activation == kReluN1To1 ? -1 : 0;
-  conv->clamp_max = options.activation == kReluN1To1 ? 1 : options.activation == kRelu6 ? 6 : INT32_MAX;
+  PlaceClamp(options.activation, conv);
 
   int channels = conv->channels_out;
   if (output->type == kTfLiteInt32) {

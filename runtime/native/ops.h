@@ -69,7 +69,7 @@ struct Op {
   Window pool;
   Conv conv;
   ConvPlan plan;
-  float* scaled;  // int8 output: multipliers, then biases, in units of the output's scale
+  float* scaled;  // multipliers, then biases, of doubled popcounts and in units of the output's scale
   Border padding;
   // What happens to the values on the way to memory.
   OpStep* steps;

@@ -163,7 +163,9 @@ void TakeMemory(Partition* partition, const Op& op, int index, bool is_stored) {
 
 TfLiteStatus PlaceOutput(TfLiteContext* context, Partition* partition, const Op& op, int index) {
   Value* value = &partition->values[index];
-  FSG_ENSURE(context, !value->is_defined, "tensor %d is written twice", value->tensor);
+  FSG_ENSURE(context, !value->is_defined, "tensor %d is written twice, or after it is read", value->tensor);
+  FSG_ENSURE(context, value->constant == nullptr, "tensor %d is a constant and cannot be written",
+             value->tensor);
   value->is_defined = true;
   if (CheckPart(context, partition, index) != kTfLiteOk) return kTfLiteError;
   const int whole = Whole(*partition, index);
@@ -175,7 +177,6 @@ TfLiteStatus PlaceOutput(TfLiteContext* context, Partition* partition, const Op&
     return kTfLiteOk;
   }
   TfLiteTensor* tensor = &context->tensors[value->tensor];
-  FSG_ENSURE(context, !IsConstant(*tensor), "tensor %d is a constant and cannot be written", value->tensor);
   auto* shape = static_cast<TfLiteIntArray*>(malloc(sizeof(int) * static_cast<size_t>(value->rank + 1)));
   FSG_ENSURE(context, shape != nullptr, "out of memory");
   shape->size = value->rank;
@@ -208,6 +209,7 @@ TfLiteStatus CheckInput(TfLiteContext* context, Value* value, bool needs_shape) 
   const bool is_measured = Measure(value);
   FSG_ENSURE(context, is_measured || !needs_shape, "tensor %d has an empty, huge or unknown shape",
              value->tensor);
+  value->is_defined = true;  // a later writer could give it another shape than its readers were prepared for
   return kTfLiteOk;
 }
 

@@ -59,10 +59,8 @@ inline int32_t TwicePopcount(const Conv& conv, const uint32_t* image, int out_y,
 
 inline float Transform(const Conv& conv, int32_t twice, int channel) {
 #pragma clang fp contract(off)  // the same bits on every processor, with or without fused multiply-add
-  const Window& w = conv.window;
-  int32_t dot = w.filter_height * w.filter_width * conv.channels_in - twice;
-  dot = dot < conv.clamp_min ? conv.clamp_min : dot > conv.clamp_max ? conv.clamp_max : dot;
-  return conv.bias[channel] + conv.multiplier[channel] * static_cast<float>(dot);
+  twice = twice < conv.clamp_min ? conv.clamp_min : twice > conv.clamp_max ? conv.clamp_max : twice;
+  return conv.bias[channel] + conv.multiplier[channel] * static_cast<float>(twice);
 }
 
 // Half away from zero, as std::round; spelled out because there is no libm to link.

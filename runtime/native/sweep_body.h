@@ -87,15 +87,13 @@ inline Lane16 Operand(const Tile& tile, const fsg::Step& step, int c, const floa
 template <int pixels>
 inline void LoadDots(const Tile& tile, int c, Floats* v) {
   const Conv& conv = *tile.conv;
-  const int32_t full = conv.window.filter_height * conv.window.filter_width * conv.channels_in;
   const Floats multiplier = LoadFloats(tile.plan->multiplier + c), bias = LoadFloats(tile.plan->bias + c);
   const bool clamps = conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX;
   for (int p = 0; p < pixels; ++p) {
-    Ints dot;
-    memcpy(&dot, tile.dots + p * int64_t{tile.plan->lanes} + c, sizeof(dot));
-    dot = full - dot;
-    if (clamps) dot = Clamp(dot, conv.clamp_min, conv.clamp_max);
-    v[p] = Transform(dot, multiplier, bias);
+    Ints twice;
+    memcpy(&twice, tile.dots + p * int64_t{tile.plan->lanes} + c, sizeof(twice));
+    if (clamps) twice = Clamp(twice, conv.clamp_min, conv.clamp_max);
+    v[p] = Transform(twice, multiplier, bias);
   }
 }
 

@@ -175,7 +175,8 @@ fsg::Conv RandomConv(Random* random) {
   w.words = conv.groups * PackedWords(conv.channels_in);
   conv.zero_padding = random->Between(0, 1);
   const bool clamps = random->Between(0, 1);
-  conv.clamp_min = clamps ? -5 : INT32_MIN, conv.clamp_max = clamps ? 6 : INT32_MAX;
+  const int length = w.filter_height * w.filter_width * conv.channels_in;
+  conv.clamp_min = clamps ? length - 6 : INT32_MIN, conv.clamp_max = clamps ? length + 5 : INT32_MAX;
   constexpr fsg::Output kOutputs[] = {fsg::Output::kFloat, fsg::Output::kInt8, fsg::Output::kPacked};
   conv.output = kOutputs[random->Between(0, 2)];
   return conv;

@@ -429,7 +429,7 @@ Result Run(const Graph& graph, TfLiteDelegate* delegate, int new_batch) {
 TfLiteDelegate* MakeDelegate(const char* kernels, const char* fuse) {
   const char* keys[] = {"kernels", "num_threads", "fuse"};
   const char* values[] = {kernels, "1", fuse};
-  return tflite_plugin_create_delegate(keys, values, fuse == nullptr ? 2 : 3, nullptr);
+  return tflite_plugin_create_delegate(keys, values, 3, nullptr);
 }
 
 // For both values of the option fuse: the plain loops first, then what must agree with them.

@@ -195,12 +195,17 @@ class Conv:
     def popcounts(self, signs) -> np.ndarray:
         return (np.prod(self.weights.shape[1:]) - self.dots(signs)) / 2
 
-    def outputs(self, signs, multiplier, bias) -> np.ndarray:
+    def outputs(self, signs, multiplier, bias, scale=1.0, zero_point=0) -> np.ndarray:
+        """In units of `scale` from `zero_point`, rounded as LCE does: its constants are those of 2 * popcount."""
         low, high = [(None, None), (0, None), (-1, 1), (0, 6)][self.activation]
         dots = self.dots(signs)
         if self.activation:
             dots = np.clip(dots, low, high)
-        return bias + multiplier * dots.astype(np.float32)
+        length = self.weights[0].size
+        exact = np.float64(multiplier)
+        slope = np.float32(-exact / scale)
+        offset = np.float32((bias + exact * length) / scale + zero_point)
+        return offset + slope * (length - dots).astype(np.float32)
 
 
 def axis_window(size, window, stride, dilation, padding) -> tuple[int, int, int]:

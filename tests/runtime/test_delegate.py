@@ -80,7 +80,7 @@ def test_int8_convolution(case, kernels, zero_point):
     multiplier, bias = affine(rng, len(conv.weights))
     scale = np.float32(rng.uniform(0.05, 1))
     got = run_conv(signs, conv, multiplier, bias, dtype=np.int8, scale=scale, zero_point=zero_point, kernels=kernels)
-    exact = conv.outputs(signs, multiplier / scale, bias / scale + np.float32(zero_point))
+    exact = conv.outputs(signs, multiplier, bias, np.float64(scale), zero_point)
     np.testing.assert_array_equal(got, np.clip(lce.round_half_away(exact), -128, 127))
 
 
