@@ -110,7 +110,20 @@ FSG_OUTLINE void FindRows(const Tile& tile, Room<pixels>* room) {
   }
 }
 
-// Gathers the 16 channels from `c` of the steps that do not find them in place.
+// The row of an operand that covers some channels only, if all 16 from `c` lie inside or all outside.
+inline bool FindSlice(const Tile& tile, const fsg::Step& step, int c, Row* row) {
+  alignas(64) static float zeros[kLanes];
+  const int first = c - step.first_channel;
+  if (step.kind == StepKind::kStore || step.kind == StepKind::kPool || step.image_step != 0) return false;
+  if (first >= step.channels || first + kLanes <= 0) {
+    *row = {zeros, 0, 0};
+    return true;
+  }
+  *row = {static_cast<float*>(step.data) + tile.pixel * step.pixel_step + first, step.pixel_step, 0};
+  return first >= 0 && first + kLanes <= step.channels;
+}
+
+// Finds or gathers the 16 channels from `c` of the steps that do not have them where FindRows says.
 template <int pixels>
 FSG_OUTLINE void GatherRows(const Tile& tile, int c, Room<pixels>* room) {
   const Program& program = tile.program;
@@ -118,6 +131,7 @@ FSG_OUTLINE void GatherRows(const Tile& tile, int c, Room<pixels>* room) {
   for (int i = 0; i < program.step_count; ++i) {
     const fsg::Step& step = program.steps[i];
     if (step.is_kept || !UsesMemory(step) || (is_whole && IsInPlace(program, step))) continue;
+    if (FindSlice(tile, step, c, &room->rows[i])) continue;
     room->rows[i] = {room->gathered[i], kLanes, 0};
     if (step.kind == StepKind::kPool) {
       PoolOperand(step, tile.pixel, pixels, c, room->gathered[i]);
