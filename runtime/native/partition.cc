@@ -127,18 +127,53 @@ TfLiteStatus CheckPart(TfLiteContext* context, Partition* partition, int index) 
   return kTfLiteOk;
 }
 
-TfLiteStatus PlaceOutput(TfLiteContext* context, Partition* partition, int index) {
+// The last position in an operator's program that reads a value, or -1.
+int LastRead(const Op& op, int value) {
+  int last = -1;
+  for (int i = 0; i < op.program.step_count; ++i) {
+    if (op.steps[i].value == value && !IsDestination(op.steps[i].fused.kind)) last = i;
+  }
+  return last;
+}
+
+// An operand whose memory `output` can take because each of its values is read for the last time before what
+// replaces it is stored; or -1.
+int FindPredecessor(const Partition& partition, const Op& op, int output) {
+  const Value& to = partition.values[output];
+  for (int i = 0; i < op.program.step_count; ++i) {
+    if (op.steps[i].value == output) return -1;
+    const int v = op.steps[i].value;
+    if (v < 0 || IsDestination(op.steps[i].fused.kind) || op.steps[i].fused.kind == StepKind::kPool) continue;
+    const Value& from = partition.values[v];
+    const bool is_last = &partition.ops[from.last_use] == &op && LastRead(op, v) == i;
+    const bool is_alike =
+        from.parent < 0 && from.rank == 4 && memcmp(from.dims, to.dims, sizeof(int) * 4) == 0;
+    if (is_last && is_alike && from.slot >= 0 && partition.slots[from.slot].owner == v) return v;
+  }
+  return -1;
+}
+
+// Only what a program stores as it is, not a whole that it stores a part of, can replace an operand.
+void TakeMemory(Partition* partition, const Op& op, int index, bool is_stored) {
+  Value* value = &partition->values[index];
+  const int before = is_stored && op.steps != nullptr ? FindPredecessor(*partition, op, index) : -1;
+  value->slot = before >= 0 ? partition->values[before].slot : TakeSlot(partition, value->bytes);
+  partition->slots[value->slot].owner = index;
+}
+
+TfLiteStatus PlaceOutput(TfLiteContext* context, Partition* partition, const Op& op, int index) {
   Value* value = &partition->values[index];
   FSG_ENSURE(context, !value->is_defined, "tensor %d is written twice, or after it is read", value->tensor);
   FSG_ENSURE(context, value->constant == nullptr, "tensor %d is a constant and cannot be written",
              value->tensor);
   value->is_defined = true;
   if (CheckPart(context, partition, index) != kTfLiteOk) return kTfLiteError;
-  value = &partition->values[Whole(*partition, index)];
+  const int whole = Whole(*partition, index);
+  value = &partition->values[whole];
   if (value->is_placed) return kTfLiteOk;
   value->is_placed = true;
   if (value->is_internal) {
-    value->slot = TakeSlot(partition, value->bytes);
+    TakeMemory(partition, op, whole, whole == index);
     return kTfLiteOk;
   }
   TfLiteTensor* tensor = &context->tensors[value->tensor];
@@ -152,15 +187,17 @@ TfLiteStatus PlaceOutput(TfLiteContext* context, Partition* partition, int index
 TfLiteStatus PlaceOutputs(TfLiteContext* context, Partition* partition, const Op& op) {
   TfLiteStatus status = kTfLiteOk;
   ForEachWrite(op, [&](int v) {
-    if (status == kTfLiteOk) status = PlaceOutput(context, partition, v);
+    if (status == kTfLiteOk) status = PlaceOutput(context, partition, op, v);
   });
   return status;
 }
 
 void ReleaseSlots(Partition* partition, const Op& op, int index) {
   const auto release = [&](int v) {
-    const Value& whole = partition->values[Whole(*partition, v)];
-    if (whole.slot >= 0 && whole.last_use <= index) partition->slots[whole.slot].is_taken = false;
+    const int whole = Whole(*partition, v);
+    const Value& value = partition->values[whole];
+    Slot* slot = value.slot < 0 ? nullptr : &partition->slots[value.slot];
+    if (slot != nullptr && slot->owner == whole && value.last_use <= index) slot->is_taken = false;
   };
   ForEachRead(op, release);
   ForEachWrite(op, release);

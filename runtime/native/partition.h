@@ -11,6 +11,7 @@ struct Slot {
   void* data;
   int64_t bytes, capacity;
   bool is_taken;
+  int owner;  // the value that lives there, once others have made way
 };
 
 struct Partition {

@@ -24,7 +24,7 @@ struct Tile {
 };
 
 // Copies the 16 channels from `c` of `count` pixels to [count, 16] where they cannot be read in place.
-FSG_OUTLINE void GatherOperand(const Program& program, const Step& step, int64_t pixel, int count, int c,
+FSG_OUTLINE void GatherOperand(const Program& program, const fsg::Step& step, int64_t pixel, int count, int c,
                                float* to) {
   for (int p = 0; p < count; ++p, ++pixel) {
     const float* from = static_cast<const float*>(step.data) + pixel * step.pixel_step;
@@ -36,33 +36,45 @@ FSG_OUTLINE void GatherOperand(const Program& program, const Step& step, int64_t
   }
 }
 
+// The maximum of rows x columns pixels, of `used` channels from `from`.
+template <bool is_whole>
+FSG_OUTLINE Floats MaximumUnder(const float* from, int64_t row_step, int64_t pixel_step, int rows,
+                                int columns, int used) {
+  Floats best = Floats{} - __builtin_huge_valf();
+  for (; rows > 0; --rows, from += row_step) {
+    const float* at = from;
+    for (int x = columns; x > 0; --x, at += pixel_step) {
+      Floats values = {};
+      memcpy(&values, at, is_whole ? sizeof(values) : sizeof(float) * static_cast<size_t>(used));
+      best = best < values ? values : best;
+    }
+  }
+  return best;
+}
+
 // The maximum under the window, [count, 16].
-FSG_OUTLINE void PoolOperand(const Step& step, int64_t pixel, int count, int c, float* to) {
+FSG_OUTLINE void PoolOperand(const fsg::Step& step, int64_t pixel, int count, int c, float* to) {
   const Window& w = *step.window;
+  const int64_t pixel_step = step.pixel_step, row_step = w.in_width * pixel_step;
+  const auto* data = static_cast<const float*>(step.data) + c;
   const int used = w.words - c < kLanes ? w.words - c : kLanes;
+  const auto maximum = used == kLanes ? MaximumUnder<true> : MaximumUnder<false>;
   Place at = PlaceOf(w, pixel);
   for (; count > 0; --count, to += kLanes) {
     const int top = at.y * w.stride_height - w.pad_top, left = at.x * w.stride_width - w.pad_left;
     const Taps rows = TapsInside(top, 1, w.filter_height, w.in_height);
     const Taps columns = TapsInside(left, 1, w.filter_width, w.in_width);
-    Floats best = Floats{} - __builtin_huge_valf();
-    for (int ky = rows.begin; ky < rows.end; ++ky) {
-      const int64_t row = (static_cast<int64_t>(at.batch) * w.in_height + top + ky) * w.in_width + left;
-      for (int kx = columns.begin; kx < columns.end; ++kx) {
-        const float* from = static_cast<const float*>(step.data) + (row + kx) * step.pixel_step + c;
-        Floats values = {};
-        used == kLanes ? memcpy(&values, from, sizeof(values))
-                       : memcpy(&values, from, sizeof(float) * static_cast<size_t>(used));
-        best = best < values ? values : best;
-      }
-    }
+    const int64_t row = static_cast<int64_t>(at.batch) * w.in_height + top + rows.begin;
+    const float* from = data + row * row_step + (left + columns.begin) * pixel_step;
+    const Floats best =
+        maximum(from, row_step, pixel_step, rows.end - rows.begin, columns.end - columns.begin, used);
     memcpy(to, &best, sizeof(best));
     if (++at.x == w.out_width) at = NextRow(w, at);
   }
 }
 
 template <int pixels>
-inline Lane16 Operand(const Tile& tile, const Step& step, int c, const float* kept, float* gathered) {
+inline Lane16 Operand(const Tile& tile, const fsg::Step& step, int c, const float* kept, float* gathered) {
   if (step.is_kept) return {kept, kLanes};
   const int first = c - step.first_channel;
   if (first >= 0 && first + kLanes <= step.channels && step.image_step == 0) {
@@ -86,7 +98,7 @@ inline void LoadDots(const Tile& tile, int c, Floats* v) {
 }
 
 template <int pixels>
-inline void StoreLanes(const Tile& tile, const Step& step, int c, int used, const Floats* v) {
+inline void StoreLanes(const Tile& tile, const fsg::Step& step, int c, int used, const Floats* v) {
   float* to = static_cast<float*>(step.data) + tile.pixel * step.pixel_step + c;
   if (used == kLanes) {
     for (int p = 0; p < pixels; ++p) memcpy(to + p * step.pixel_step, &v[p], sizeof(v[p]));
@@ -101,7 +113,7 @@ inline void StoreLanes(const Tile& tile, const Step& step, int c, int used, cons
 
 // Half a word a pixel; the second half of the last word is zeroed if it has no channels.
 template <int pixels>
-inline void PackLanes(const Tile& tile, const Step& step, int c, int used, const Floats* v) {
+inline void PackLanes(const Tile& tile, const fsg::Step& step, int c, int used, const Floats* v) {
   auto* words = static_cast<uint32_t*>(step.data) + tile.pixel * step.pixel_step;
   const uint32_t mask = (1u << used) - 1;
   const bool ends_word = c % 32 == 0 && c + kLanes >= tile.program.channels;
@@ -119,8 +131,8 @@ FSG_OUTLINE void RunBlock(const Tile& tile, int c) {
   const int used = program.channels - c < kLanes ? program.channels - c : kLanes;
   float kept[pixels * kLanes], gathered[pixels * kLanes];
   Floats v[pixels] = {};
-  const Step* const end = program.steps + program.step_count;
-  for (const Step* step = program.steps; step != end; ++step) {
+  const fsg::Step* const end = program.steps + program.step_count;
+  for (const fsg::Step* step = program.steps; step != end; ++step) {
     const auto combine = [&](auto operation) {
       const Lane16 lanes = Operand<pixels>(tile, *step, c, kept, gathered);
       for (int p = 0; p < pixels; ++p) v[p] = operation(v[p], LoadFloats(lanes.at + p * lanes.step));

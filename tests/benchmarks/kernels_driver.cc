@@ -8,8 +8,11 @@
 //       packs a float image and convolves it (SAME, +1 padding); OUTPUT is float, int8 or packed
 //   kernels_driver pack KERNELS THREADS REPETITIONS HEIGHT WIDTH CHANNELS
 //   kernels_driver pool KERNELS THREADS REPETITIONS HEIGHT WIDTH CHANNELS FILTER STRIDE
+//   kernels_driver block KERNELS THREADS REPETITIONS HEIGHT WIDTH CHANNELS HOW STEPS
+//       a residual block: packs, convolves 3x3, adds the shortcut and packs; HOW is fused or unfused, STEPS
+//       is add or, with a scale, a PReLU and a normalisation as well, all
 //
-// The last three print the seconds of all repetitions.
+// The last four print the seconds of all repetitions.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,10 +118,43 @@ struct Case {
   }
 };
 
+// A short program over an image of `channels`.
+struct SmallProgram {
+  fsg::Step steps[12] = {};
+  fsg::Program program = {};
+
+  SmallProgram(int channels, int64_t image_pixels) {
+    program.steps = steps;
+    program.channels = channels;
+    program.image_pixels = image_pixels;
+  }
+  SmallProgram(const SmallProgram&) = delete;
+
+  fsg::Step* Add(fsg::StepKind kind, void* data = nullptr, int64_t pixel_step = 0) {
+    fsg::Step* step = &steps[program.step_count++];
+    step->kind = kind;
+    step->data = data;
+    step->pixel_step = pixel_step;
+    step->channels = program.channels;
+    return step;
+  }
+};
+
+// What `convolve` writes to: floats go through a program that stores them.
+void Convolve(const Kernels& kernels, fsg::ThreadPool* pool, const Case& test, const fsg::ConvPlan& plan,
+              void* out) {
+  const int channels = test.conv.channels_out;
+  SmallProgram store(channels, OutPixels(test.conv.window));
+  store.Add(fsg::StepKind::kDots);
+  store.Add(fsg::StepKind::kStore, out, channels);
+  const bool is_float = test.conv.output == fsg::Output::kFloat;
+  kernels.convolve(pool, test.conv, plan, test.in.data, is_float ? &store.program : out);
+}
+
 bool RunConv(const Kernels& kernels, fsg::ThreadPool* pool, const Case& test, void* out) {
   fsg::ConvPlan plan = {};
   const bool is_planned = fsg::PlanConv(kernels, test.conv, fsg::ThreadCount(pool), &plan);
-  if (is_planned) kernels.convolve(pool, test.conv, plan, test.in.data, out);
+  if (is_planned) Convolve(kernels, pool, test, plan, out);
   fsg::FreePlan(&plan);
   return is_planned;
 }
@@ -185,13 +221,123 @@ bool PoolAgrees(Random* random, const Kernels& kernels, const Kernels& scalar, f
   return got == expected;
 }
 
+// Everything a sweep or a convolution's program can read, and what one writes.
+struct SweepCase {
+  fsg::Window pool = {};
+  int channels, images;
+  int64_t pixels;
+  Array<float> image, constants, per_image, pooled, stored;
+  Array<uint32_t> packed;
+
+  SweepCase(Random* random, const fsg::Window& shape, int channels, int64_t pixels)
+      : pool(shape),
+        channels(channels),
+        images(shape.batch),
+        pixels(pixels),
+        image(pixels * (channels + 3)),
+        constants(channels + 16),
+        per_image(int64_t{images} * channels),
+        pooled(InPixels(shape) * channels),
+        stored(pixels * (channels + 5)),
+        packed(pixels * PackedWords(channels)) {
+    pool.words = channels;
+    Array<float>* const all[] = {&image, &constants, &per_image, &pooled};
+    for (Array<float>* values : all) {
+      for (int64_t i = 0; i < values->size; ++i) values->data[i] = random->Unit() * 4;
+    }
+  }
+
+  // Steps of every kind of operand; stores some values on the way.
+  void Fill(Random* random, SmallProgram* program) const {
+    constexpr fsg::StepKind kCombining[] = {fsg::StepKind::kAdd,      fsg::StepKind::kSubtract,
+                                            fsg::StepKind::kMultiply, fsg::StepKind::kSubtractFrom,
+                                            fsg::StepKind::kMaximum,  fsg::StepKind::kMinimum,
+                                            fsg::StepKind::kPrelu};
+    constexpr fsg::StepKind kOthers[] = {fsg::StepKind::kClamp, fsg::StepKind::kNegate,
+                                         fsg::StepKind::kAbsolute, fsg::StepKind::kSwap,
+                                         fsg::StepKind::kKeep};
+    program->Add(fsg::StepKind::kKeep);
+    for (int i = random->Between(0, 6); i > 0; --i) {
+      if (random->Between(0, 2) == 0) {
+        fsg::Step* step = program->Add(kOthers[random->Between(0, 4)]);
+        step->low = -1, step->high = 2;
+      } else {
+        SetOperand(random, program->Add(kCombining[random->Between(0, 6)]));
+      }
+    }
+    program->Add(fsg::StepKind::kStore, stored.data, channels + 5);
+    program->Add(fsg::StepKind::kPack, packed.data, PackedWords(channels));
+  }
+
+  void SetOperand(Random* random, fsg::Step* step) const {
+    const int form = random->Between(0, 4);
+    step->is_kept = form == 0;
+    step->data = form == 1 ? constants.data : form == 2 ? per_image.data : image.data;
+    if (form == 2) step->image_step = channels;
+    if (form > 2) step->pixel_step = channels + 3;
+    if (form == 4) step->first_channel = random->Between(0, channels - 1);
+    step->channels = channels - step->first_channel;
+  }
+};
+
+bool SweepAgrees(Random* random, const Kernels& kernels, const Kernels& scalar, fsg::ThreadPool* pool) {
+  fsg::Window window = RandomConv(random).window;
+  window.dilation_height = window.dilation_width = 1;
+  PlaceSame(&window);
+  const Random start = *random;
+  const auto run = [&](const Kernels& set, fsg::ThreadPool* threads, SweepCase* test) {
+    SmallProgram program(test->channels, OutPixels(window) / window.batch);
+    if (random->Between(0, 1) == 0) {
+      program.Add(fsg::StepKind::kPool, test->pooled.data, test->channels)->window = &test->pool;
+    } else {
+      program.Add(fsg::StepKind::kLoad, test->image.data, test->channels + 3);
+    }
+    test->Fill(random, &program);
+    set.sweep(threads, program.program, OutPixels(window));
+  };
+  const int channels = random->Between(1, 100);
+  SweepCase got(random, window, channels, OutPixels(window));
+  run(kernels, pool, &got);
+  *random = start;
+  SweepCase expected(random, window, random->Between(1, 100), OutPixels(window));
+  run(scalar, nullptr, &expected);
+  return got.stored == expected.stored && got.packed == expected.packed;
+}
+
+bool ProgramAgrees(Random* random, const Kernels& kernels, const Kernels& scalar, fsg::ThreadPool* pool) {
+  const Random start = *random;
+  const auto run = [&](const Kernels& set, fsg::ThreadPool* threads, Case* conv, SweepCase* test) {
+    SmallProgram program(conv->conv.channels_out, OutPixels(conv->conv.window) / conv->conv.window.batch);
+    program.Add(fsg::StepKind::kDots);
+    test->Fill(random, &program);
+    conv->conv.output = fsg::Output::kFloat;
+    fsg::ConvPlan plan = {};
+    if (!fsg::PlanConv(set, conv->conv, fsg::ThreadCount(threads), &plan)) Fail("out of memory");
+    set.convolve(threads, conv->conv, plan, conv->in.data, &program.program);
+    fsg::FreePlan(&plan);
+  };
+  const auto pixels = [](const Case& conv) { return OutPixels(conv.conv.window); };
+  Case conv(random, RandomConv(random));
+  SweepCase got(random, conv.conv.window, conv.conv.channels_out, pixels(conv));
+  run(kernels, pool, &conv, &got);
+  *random = start;
+  Case twin(random, RandomConv(random));
+  SweepCase expected(random, twin.conv.window, twin.conv.channels_out, pixels(twin));
+  run(scalar, nullptr, &twin, &expected);
+  return got.stored == expected.stored && got.packed == expected.packed;
+}
+
 int Check(const Kernels& kernels, uint64_t seed, int count) {
   const Kernels& scalar = *fsg::FindKernels("scalar");
   fsg::ThreadPool* pool = fsg::MakeThreadPool(2);
   constexpr struct {
     const char* name;
     bool (*agrees)(Random*, const Kernels&, const Kernels&, fsg::ThreadPool*);
-  } kChecks[] = {{"convolve", ConvolveAgrees}, {"pack", PackAgrees}, {"max_pool", PoolAgrees}};
+  } kChecks[] = {{"convolve", ConvolveAgrees},
+                 {"pack", PackAgrees},
+                 {"max_pool", PoolAgrees},
+                 {"sweep", SweepAgrees},
+                 {"program", ProgramAgrees}};
   int wrong = 0;
   for (int i = 0; i < count; ++i) {
     for (const auto& check : kChecks) {
@@ -267,7 +413,62 @@ void TimeConv(const Kernels& kernels, fsg::ThreadPool* pool, const Arguments& ar
   if (!fsg::PlanConv(kernels, test.conv, fsg::ThreadCount(pool), &plan)) Fail("out of memory");
   Repeat(arguments.Number(4), [&] {
     kernels.pack_float(pool, image.data, pixels, shape.channels_in, test.in.data);
-    kernels.convolve(pool, test.conv, plan, test.in.data, out.data);
+    Convolve(kernels, pool, test, plan, out.data);
+  });
+  fsg::FreePlan(&plan);
+}
+
+// What follows the convolution of a residual block: every step, in the order of the graph.
+struct BlockStep {
+  fsg::StepKind kind;
+  float* operand;
+  int64_t pixel_step;
+};
+
+void TimeBlock(const Kernels& kernels, fsg::ThreadPool* pool, const Arguments& arguments) {
+  Random random = {1};
+  const int channels = arguments.Number(7);
+  fsg::Conv shape = {};
+  shape.window = ReadWindow(arguments, 3, 1);
+  shape.groups = 1;
+  shape.channels_in = shape.channels_out = channels;
+  shape.clamp_min = INT32_MIN, shape.clamp_max = INT32_MAX;
+  shape.output = fsg::Output::kFloat;
+  Case test(&random, shape);
+  const int64_t pixels = InPixels(shape.window);
+  Array<float> shortcut(pixels * channels), out(pixels * channels), constants(channels + 16);
+  Array<uint32_t> bits(pixels * shape.window.words);
+  for (int64_t i = 0; i < shortcut.size; ++i) shortcut.data[i] = random.Unit();
+  using fsg::StepKind;
+  const BlockStep all[] = {{StepKind::kMultiply, constants.data, 0},
+                           {StepKind::kPrelu, constants.data, 0},
+                           {StepKind::kAdd, shortcut.data, channels},
+                           {StepKind::kMultiply, constants.data, 0},
+                           {StepKind::kAdd, constants.data, 0}};
+  const bool adds_only = strcmp(arguments.Text(9), "add") == 0,
+             fuses = strcmp(arguments.Text(8), "fused") == 0;
+  const BlockStep* const begin = adds_only ? all + 2 : all;
+  const BlockStep* const end = adds_only ? all + 3 : all + 5;
+  fsg::ConvPlan plan = {};
+  if (!fsg::PlanConv(kernels, test.conv, fsg::ThreadCount(pool), &plan)) Fail("out of memory");
+  SmallProgram fused(channels, pixels);
+  fused.Add(StepKind::kDots);
+  for (const BlockStep* step = begin; step != end; ++step)
+    fused.Add(step->kind, step->operand, step->pixel_step);
+  fused.Add(StepKind::kStore, out.data, channels);
+  fused.Add(StepKind::kPack, bits.data, shape.window.words);
+  kernels.pack_float(pool, shortcut.data, pixels, channels, test.in.data);
+  Repeat(arguments.Number(4), [&] {
+    if (fuses) return kernels.convolve(pool, test.conv, plan, test.in.data, &fused.program);
+    Convolve(kernels, pool, test, plan, out.data);
+    for (const BlockStep* step = begin; step != end; ++step) {
+      SmallProgram single(channels, pixels);
+      single.Add(StepKind::kLoad, out.data, channels);
+      single.Add(step->kind, step->operand, step->pixel_step);
+      single.Add(StepKind::kStore, out.data, channels);
+      kernels.sweep(pool, single.program, pixels);
+    }
+    kernels.pack_float(pool, out.data, pixels, channels, bits.data);
   });
   fsg::FreePlan(&plan);
 }
@@ -307,6 +508,8 @@ int main(int count, char** values) {
     TimeConv(*kernels, pool, arguments);
   } else if (strcmp(command, "pack") == 0) {
     TimePack(*kernels, pool, arguments);
+  } else if (strcmp(command, "block") == 0) {
+    TimeBlock(*kernels, pool, arguments);
   } else if (strcmp(command, "pool") == 0) {
     TimePool(*kernels, pool, arguments);
   } else {

@@ -16,6 +16,18 @@ TYPES = {
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.bool_): schema.TensorType.BOOL,
 }
+OPTIONS = {
+    "ADD": "AddOptions",
+    "SUB": "SubOptions",
+    "MUL": "MulOptions",
+    "LEAKY_RELU": "LeakyReluOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "PAD": "PadOptions",
+    "PADV2": "PadV2Options",
+}
 
 
 def flexmap(**options: int) -> bytes:
@@ -72,6 +84,18 @@ class Graph:
     def custom(self, name, inputs, outputs, options=b"") -> None:
         operator = self.operator(name, inputs, outputs)
         operator.customOptions = np.frombuffer(options, np.uint8) if options else None
+
+    def builtin(self, name, inputs, shape, **options) -> int:
+        """A builtin operator with one float output, by its name and the fields of its options."""
+        output = self.tensor(shape)
+        operator = self.operator(getattr(schema.BuiltinOperator, name), inputs, [output])
+        kind = OPTIONS.get(name)
+        if kind is not None:
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+            operator.builtinOptions = getattr(schema, f"{kind}T")()
+            for field, value in options.items():
+                setattr(operator.builtinOptions, field, value)
+        return output
 
     def build(self, inputs, outputs) -> bytes:
         subgraph = schema.SubGraphT()
@@ -246,9 +270,9 @@ def interpret(model, kernels="auto", threads=1, delegate=None, **options) -> Int
     return interpreter
 
 
-def run(model, *inputs, kernels="auto") -> list[np.ndarray]:
+def run(model, *inputs, kernels="auto", **options) -> list[np.ndarray]:
     """The outputs of a stock interpreter with the delegate, its batch resized to that of the inputs."""
-    interpreter = interpret(model, kernels)
+    interpreter = interpret(model, kernels, **options)
     details = interpreter.get_input_details()
     if any(tuple(d["shape"]) != i.shape for d, i in zip(details, inputs, strict=True)):
         for detail, value in zip(details, inputs, strict=True):

@@ -260,7 +260,8 @@ def test_unknown_kernels_and_options_are_refused(monkeypatch):
         ({"kernels": "mmx"}, f'no kernels "mmx"; it has auto, {", ".join(KERNELS)}'),
         ({"num_threads": "0"}, "num_threads must be a number from 1 to 256"),
         ({"num_threads": "two"}, "num_threads must be a number from 1 to 256"),
-        ({"speed": "11"}, "the delegate's options are kernels and num_threads"),
+        ({"fuse": "yes"}, "fuse must be 0 or 1"),
+        ({"speed": "11"}, "the delegate's options are kernels, num_threads and fuse"),
     ]:
         with pytest.raises(ValueError, match=message):
             lce.load_delegate(lce.delegate_path(), options)
