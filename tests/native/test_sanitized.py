@@ -1,4 +1,4 @@
-"""The native code under sanitizers of memory, undefined behaviour and threads, and a bounded run of the fuzz targets."""
+"""The native code under sanitizers of memory, undefined behaviour and threads; a bounded run of the fuzz targets."""
 
 import os
 import subprocess

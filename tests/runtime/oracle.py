@@ -43,9 +43,14 @@ def result(path: Path) -> list[np.ndarray] | str:
         return [outputs[f"output{i}"] for i in range(len(outputs))]
 
 
+def zoo_folder() -> Path:
+    """Of converted networks: build/zoo, or where FSG_ZOO points."""
+    return Path(os.environ.get("FSG_ZOO") or ROOT / "build" / "zoo")
+
+
 def zoo(*names: str) -> dict[str, bytes]:
-    """Larq Zoo networks by name, converted when they are first asked for: build/zoo, or where FSG_ZOO points."""
-    folder = Path(os.environ.get("FSG_ZOO") or ROOT / "build" / "zoo")
+    """Larq Zoo networks by name, converted when they are first asked for."""
+    folder = zoo_folder()
     missing = [name for name in names if not (folder / f"{name}.tflite").exists()]
     if missing:
         program("zoo.py", folder, *missing)
