@@ -13,7 +13,7 @@ from fsg.runtime import possible_kernels
 pytestmark = pytest.mark.skipif(oracle.python() is None, reason="LCE's interpreter is not installed: run `make oracle`")
 
 TOLERANCE = 1e-5
-SMALL = ("QuickNetSmall-64", "BiRealNet-64")
+SMALL = ("QuickNetSmall-96", "BiRealNet-96")  # where an image is smaller than its filter, LCE pads with zeros wrongly
 ZOO = (
     "QuickNetSmall",
     "QuickNet",
