@@ -9,7 +9,6 @@ namespace fsg {
 namespace {
 
 constexpr int kMaxNodes = 4096;  // keeps planning, which is quadratic, below a moment
-constexpr int kMaxUnitSteps = 64;
 constexpr int kMaxBranch = 8;
 constexpr int kStepsPerNode = 4;  // at most: kKeep or kSwap, the operation, its activation, kStore
 constexpr int64_t kMaxPad = 1 << 20;
@@ -432,7 +431,7 @@ class Planner {
     }
   }
 
-  bool HasRoom(int nodes) { return Current()->step_count + nodes * kStepsPerNode <= kMaxUnitSteps; }
+  bool HasRoom(int nodes) { return Current()->step_count + nodes * kStepsPerNode <= kMaxSteps; }
 
   // Bits for every LceQuantize of a tensor, also those behind a padding or pooling, which is done on bits.
   void PackForReaders(int image) {

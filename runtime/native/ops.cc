@@ -429,6 +429,7 @@ TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* o
 }
 
 int PixelStep(const Value* values, int value) {
+  if (values[value].parent < 0) return values[value].dims[values[value].rank - 1];
   while (values[value].parent >= 0) value = values[value].parent;
   return values[value].declared_channels;
 }

@@ -13,9 +13,11 @@ struct Window;
 // Steps change one value v per channel and pixel. Each is a single IEEE operation on floats, so that a
 // program gives the bits that its steps give one by one.
 enum class StepKind {
-  kDots,          // v = the convolution's output
-  kLoad,          // v = operand
-  kPool,          // v = the operand's maximum under the step's window
+  // A program begins with one of these, and has no more of them.
+  kDots,  // v = the convolution's output
+  kLoad,  // v = operand
+  kPool,  // v = the operand's maximum under the step's window
+
   kAdd,           // v + operand
   kSubtract,      // v - operand
   kSubtractFrom,  // operand - v
@@ -42,9 +44,11 @@ struct Step {
   const Window* window;            // of kPool; its words are channels
 };
 
+constexpr int kMaxSteps = 64;
+
 struct Program {
   const Step* steps;
-  int step_count;
+  int step_count;  // at most kMaxSteps
   int channels;
   int64_t image_pixels;  // of what the program computes
 };

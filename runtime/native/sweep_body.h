@@ -7,10 +7,11 @@ inline Floats LoadFloats(const float* from) {
   return values;
 }
 
-// Where the operand's 16 channels of a tile's first pixel are, and how far those of the next.
-struct Lane16 {
-  const float* at;
+// Where a step finds or leaves the channels of a tile's first pixel, and how far those of the next are.
+struct Row {
+  float* at;
   int64_t step;
+  int64_t channel_mask;  // 0 if the row holds 16 channels only, those of the moment
 };
 
 // What a program works on: the pixels of a tile, and the convolution whose dot products [pixels, lanes] they
@@ -73,15 +74,85 @@ FSG_OUTLINE void PoolOperand(const fsg::Step& step, int64_t pixel, int count, in
   }
 }
 
+// What running a tile needs besides registers.
 template <int pixels>
-inline Lane16 Operand(const Tile& tile, const fsg::Step& step, int c, const float* kept, float* gathered) {
-  if (step.is_kept) return {kept, kLanes};
-  const int first = c - step.first_channel;
-  if (first >= 0 && first + kLanes <= step.channels && step.image_step == 0) {
-    return {static_cast<const float*>(step.data) + tile.pixel * step.pixel_step + first, step.pixel_step};
+struct Room {
+  Row rows[kMaxSteps];
+  bool gathers;  // for all channels, not only for the last few
+  float kept[pixels * kLanes];
+  float gathered[kMaxSteps][pixels * kLanes];  // what cannot be read or written in place
+};
+
+inline bool UsesMemory(const fsg::Step& step) { return step.data != nullptr && step.kind != StepKind::kPack; }
+
+// Whether a step finds the tile's channels one beside the other, as far as there are whole vectors of them.
+inline bool IsInPlace(const Program& program, const fsg::Step& step) {
+  return step.kind != StepKind::kPool && step.first_channel == 0 && step.image_step == 0 &&
+         (step.kind == StepKind::kStore || step.channels >= program.channels);
+}
+
+// Finds the rows of every step once for all channels. Within the steps it would cost the values their
+// registers.
+template <int pixels>
+FSG_OUTLINE void FindRows(const Tile& tile, Room<pixels>* room) {
+  const Program& program = tile.program;
+  room->gathers = false;
+  for (int i = 0; i < program.step_count; ++i) {
+    const fsg::Step& step = program.steps[i];
+    room->rows[i] = {room->kept, kLanes, 0};
+    if (step.is_kept || !UsesMemory(step)) continue;
+    if (IsInPlace(program, step)) {
+      room->rows[i] = {static_cast<float*>(step.data) + tile.pixel * step.pixel_step, step.pixel_step, -1};
+    } else {
+      room->rows[i] = {room->gathered[i], kLanes, 0};
+      room->gathers = true;
+    }
   }
-  GatherOperand(tile.program, step, tile.pixel, pixels, c, gathered);
-  return {gathered, kLanes};
+}
+
+// The row of an operand that covers some channels only, if all 16 from `c` lie inside or all outside.
+inline bool FindSlice(const Tile& tile, const fsg::Step& step, int c, Row* row) {
+  alignas(64) static float zeros[kLanes];
+  const int first = c - step.first_channel;
+  if (step.kind == StepKind::kStore || step.kind == StepKind::kPool || step.image_step != 0) return false;
+  if (first >= step.channels || first + kLanes <= 0) {
+    *row = {zeros, 0, 0};
+    return true;
+  }
+  *row = {static_cast<float*>(step.data) + tile.pixel * step.pixel_step + first, step.pixel_step, 0};
+  return first >= 0 && first + kLanes <= step.channels;
+}
+
+// Finds or gathers the 16 channels from `c` of the steps that do not have them where FindRows says.
+template <int pixels>
+FSG_OUTLINE void GatherRows(const Tile& tile, int c, Room<pixels>* room) {
+  const Program& program = tile.program;
+  const bool is_whole = c + kLanes <= program.channels;
+  for (int i = 0; i < program.step_count; ++i) {
+    const fsg::Step& step = program.steps[i];
+    if (step.is_kept || !UsesMemory(step) || (is_whole && IsInPlace(program, step))) continue;
+    if (FindSlice(tile, step, c, &room->rows[i])) continue;
+    room->rows[i] = {room->gathered[i], kLanes, 0};
+    if (step.kind == StepKind::kPool) {
+      PoolOperand(step, tile.pixel, pixels, c, room->gathered[i]);
+    } else if (step.kind != StepKind::kStore) {
+      GatherOperand(program, step, tile.pixel, pixels, c, room->gathered[i]);
+    }
+  }
+}
+
+// Stores what remains of a program's channels after the last 16.
+template <int pixels>
+FSG_OUTLINE void StoreRest(const Tile& tile, int c, const Room<pixels>& room) {
+  const Program& program = tile.program;
+  for (int i = 0; i < program.step_count; ++i) {
+    const fsg::Step& step = program.steps[i];
+    if (step.kind != StepKind::kStore) continue;
+    float* to = static_cast<float*>(step.data) + tile.pixel * step.pixel_step + c;
+    for (int p = 0; p < pixels; ++p, to += step.pixel_step) {
+      memcpy(to, room.gathered[i] + p * kLanes, sizeof(float) * static_cast<size_t>(program.channels - c));
+    }
+  }
 }
 
 template <int pixels>
@@ -94,20 +165,6 @@ inline void LoadDots(const Tile& tile, int c, Floats* v) {
     memcpy(&twice, tile.dots + p * int64_t{tile.plan->lanes} + c, sizeof(twice));
     if (clamps) twice = Clamp(twice, conv.clamp_min, conv.clamp_max);
     v[p] = Transform(twice, multiplier, bias);
-  }
-}
-
-template <int pixels>
-inline void StoreLanes(const Tile& tile, const fsg::Step& step, int c, int used, const Floats* v) {
-  float* to = static_cast<float*>(step.data) + tile.pixel * step.pixel_step + c;
-  if (used == kLanes) {
-    for (int p = 0; p < pixels; ++p) memcpy(to + p * step.pixel_step, &v[p], sizeof(v[p]));
-  } else {
-    for (int p = 0; p < pixels; ++p) {
-      float part[kLanes];
-      memcpy(part, &v[p], sizeof(part));
-      memcpy(to + p * step.pixel_step, part, sizeof(float) * static_cast<size_t>(used));
-    }
   }
 }
 
@@ -125,28 +182,31 @@ inline void PackLanes(const Tile& tile, const fsg::Step& step, int c, int used, 
   }
 }
 
+// The 16 channels from `c` of a tile.
 template <int pixels>
-FSG_OUTLINE void RunBlock(const Tile& tile, int c) {
+FSG_OUTLINE void RunBlock(const Tile& tile, int c, Room<pixels>* room) {
   const Program& program = tile.program;
   const int used = program.channels - c < kLanes ? program.channels - c : kLanes;
-  float kept[pixels * kLanes], gathered[pixels * kLanes];
-  Floats v[pixels] = {};
-  const fsg::Step* const end = program.steps + program.step_count;
-  for (const fsg::Step* step = program.steps; step != end; ++step) {
+  const fsg::Step* step = program.steps;
+  const fsg::Step* const end = step + program.step_count;
+  const Row* row = room->rows;
+  Floats v[pixels];
+  if (step->kind == StepKind::kDots) {
+    LoadDots<pixels>(tile, c, v);
+  } else {
+    const float* const at = row->at + (c & row->channel_mask);
+    for (int p = 0; p < pixels; ++p) v[p] = LoadFloats(at + p * row->step);
+  }
+  while (++step != end) {
+    ++row;
+    float* const at = row->at + (c & row->channel_mask);
     const auto combine = [&](auto operation) {
-      const Lane16 lanes = Operand<pixels>(tile, *step, c, kept, gathered);
-      for (int p = 0; p < pixels; ++p) v[p] = operation(v[p], LoadFloats(lanes.at + p * lanes.step));
+      for (int p = 0; p < pixels; ++p) v[p] = operation(v[p], LoadFloats(at + p * row->step));
     };
     switch (step->kind) {
       case StepKind::kDots:
-        LoadDots<pixels>(tile, c, v);
-        break;
       case StepKind::kLoad:
-        combine([](Floats, Floats b) { return b; });
-        break;
       case StepKind::kPool:
-        PoolOperand(*step, tile.pixel, pixels, c, gathered);
-        for (int p = 0; p < pixels; ++p) v[p] = LoadFloats(gathered + p * kLanes);
         break;
       case StepKind::kAdd:
         combine([](Floats a, Floats b) { return a + b; });
@@ -183,16 +243,16 @@ FSG_OUTLINE void RunBlock(const Tile& tile, int c) {
         break;
       case StepKind::kSwap:
         for (int p = 0; p < pixels; ++p) {
-          const Floats other = LoadFloats(kept + p * kLanes);
-          memcpy(kept + p * kLanes, &v[p], sizeof(v[p]));
+          const Floats other = LoadFloats(room->kept + p * kLanes);
+          memcpy(room->kept + p * kLanes, &v[p], sizeof(v[p]));
           v[p] = other;
         }
         break;
       case StepKind::kKeep:
-        for (int p = 0; p < pixels; ++p) memcpy(kept + p * kLanes, &v[p], sizeof(v[p]));
+        for (int p = 0; p < pixels; ++p) memcpy(room->kept + p * kLanes, &v[p], sizeof(v[p]));
         break;
       case StepKind::kStore:
-        StoreLanes<pixels>(tile, *step, c, used, v);
+        for (int p = 0; p < pixels; ++p) memcpy(at + p * row->step, &v[p], sizeof(v[p]));
         break;
       case StepKind::kPack:
         PackLanes<pixels>(tile, *step, c, used, v);
@@ -202,16 +262,26 @@ FSG_OUTLINE void RunBlock(const Tile& tile, int c) {
 }
 
 template <int pixels>
-void RunPixels(Tile* tile, int* count) {
+void RunPixels(Tile* tile, int* count, Room<pixels>* room) {
+  const int channels = tile->program.channels;
   for (; *count >= pixels; *count -= pixels, tile->pixel += pixels) {
-    for (int c = 0; c < tile->program.channels; c += kLanes) RunBlock<pixels>(*tile, c);
+    FindRows(*tile, room);
+    for (int c = 0; c < channels; c += kLanes) {
+      const bool is_whole = c + kLanes <= channels;
+      if (room->gathers || !is_whole) GatherRows(*tile, c, room);
+      RunBlock<pixels>(*tile, c, room);
+      if (!is_whole) StoreRest(*tile, c, *room);
+    }
     if (tile->dots != nullptr) tile->dots += pixels * int64_t{tile->plan->lanes};
   }
 }
 
 inline void RunProgram(Tile tile, int count) {
-  RunPixels<kSweepTile>(&tile, &count);
-  RunPixels<1>(&tile, &count);
+  Room<kSweepTile> room;
+  RunPixels(&tile, &count, &room);
+  if (count == 0) return;
+  Room<1> small_room;
+  RunPixels(&tile, &count, &small_room);
 }
 
 constexpr int64_t kSweepGrain = 1 << 15;  // values

@@ -282,7 +282,7 @@ class GraphMaker {
       for (int tensor : activations_) {
         const std::vector<int>& other = At(tensor).dims;
         if (At(tensor).type == kTfLiteFloat32 && other.size() == 4 && other[0] == dims[0] &&
-            other[1] == dims[1] && other[2] == dims[2] && !in_.OneIn(3)) {
+            other[1] == dims[1] && other[2] == dims[2] && dims[3] + other[3] <= 512 && !in_.OneIn(3)) {
           inputs.push_back(tensor);
           dims[3] += other[3];
           break;
