@@ -110,12 +110,6 @@ class Interpreter {
 
   bool Apply(TfLiteDelegate* delegate) { return delegate->Prepare(&context_, delegate) == kTfLiteOk; }
 
-  int DelegatedNodes() const {
-    int count = 0;
-    for (int index : plan_) count += steps_[index].is_delegated;
-    return count;
-  }
-
   // Prepares the nodes and gives memory to the tensors between them. False if either fails.
   bool Allocate() {
     for (int index : plan_) {
@@ -167,7 +161,9 @@ class Interpreter {
     const auto* data = static_cast<const uint8_t*>(tensor.data);
     return std::vector<uint8_t>(data, data + tensor.bytes);
   }
-  int TypeOf(int index) const { return tensors_[index].type; }
+
+  // Whether it was this interpreter, not the delegate, that refused a shape.
+  bool HasRefused() const { return has_refused_; }
 
  private:
   struct Step {
@@ -216,6 +212,7 @@ class Interpreter {
     TfLiteTensor& tensor = tensors_[index];
     if (tensor.allocation_type == kTfLiteMmapRo) return true;
     const int64_t bytes = tensor.dims == nullptr ? -1 : BytesOf(tensor.type, tensor.dims);
+    if (bytes < 0) has_refused_ = true;
     if (bytes < 0) return false;
     free(tensor.data);
     tensor.data = malloc(static_cast<size_t>(bytes));
@@ -265,11 +262,12 @@ class Interpreter {
 
   static TfLiteStatus ResizeTensor(TfLiteContext* context, TfLiteTensor* tensor, TfLiteIntArray* shape) {
     const int64_t bytes = BytesOf(tensor->type, shape);
-    const Interpreter* self = Self(context);
+    Interpreter* self = Self(context);
     if (tensor < self->tensors_.data() || tensor >= self->tensors_.data() + self->tensors_.size()) abort();
     free(tensor->dims);
     tensor->dims = shape;
     tensor->bytes = bytes < 0 ? 0 : static_cast<size_t>(bytes);
+    if (bytes < 0) self->has_refused_ = true;
     return bytes < 0 ? kTfLiteError : kTfLiteOk;
   }
 
@@ -379,6 +377,7 @@ class Interpreter {
   std::vector<Step> steps_;
   std::vector<int> plan_;
   TfLiteIntArray* handed_out_plan_ = nullptr;
+  bool has_refused_ = false;
 };
 
 }  // namespace fake

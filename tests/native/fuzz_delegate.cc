@@ -392,7 +392,7 @@ class GraphMaker {
 };
 
 struct Result {
-  bool ran = false;
+  bool ran = false, is_too_large = false;
   std::vector<std::vector<uint8_t>> outputs;
 };
 
@@ -415,12 +415,13 @@ bool Agree(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b, bool is
 Result Run(const Graph& graph, TfLiteDelegate* delegate, int new_batch) {
   Result result;
   fake::Interpreter interpreter(graph);
-  if (!interpreter.Apply(delegate) || !interpreter.Allocate() || !interpreter.Invoke()) return result;
-  if (new_batch > 0 && !graph.tensors[graph.inputs[0]].dims.empty()) {
+  result.ran = interpreter.Apply(delegate) && interpreter.Allocate() && interpreter.Invoke();
+  if (result.ran && new_batch > 0 && !graph.tensors[graph.inputs[0]].dims.empty()) {
     interpreter.ResizeBatch(graph.tensors[graph.inputs[0]].dims[0], new_batch);
-    if (!interpreter.Allocate() || !interpreter.Invoke()) return result;
+    result.ran = interpreter.Allocate() && interpreter.Invoke();
   }
-  result.ran = true;
+  result.is_too_large = interpreter.HasRefused();
+  if (!result.ran) return result;
   for (int output : graph.outputs) result.outputs.push_back(interpreter.Read(output));
   return result;
 }
@@ -465,7 +466,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Result expected = Run(graph, set[0], new_batch);
   const size_t other = 1 + static_cast<size_t>(choices >> 4) % (set.size() - 1);
   const Result got = Run(graph, set[other], new_batch);
-  if (maker.IsDamaged()) return 0;
+  if (maker.IsDamaged() || got.is_too_large || expected.is_too_large) return 0;
   if (!got.ran || !expected.ran) abort();
   for (size_t i = 0; i < expected.outputs.size(); ++i) {
     const bool is_float = graph.tensors[graph.outputs[i]].type == kTfLiteFloat32;
