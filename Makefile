@@ -2,9 +2,10 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LIBRARIES := runtime/libfsg_delegate.so training/libfsg_training.so
-CPP := $(wildcard runtime/native/*.cc runtime/native/*.h training/native/*.cc training/native/*.h)
+CPP := $(wildcard $(addsuffix /*.[ch]*,runtime/native training/native)) \
+       $(wildcard tests/benchmarks/*.c* tests/native/*.cc tests/native/*.h)
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test oracle interpreters fuzz wheels lint format clean
 
 setup: $(VENV)/installed $(LIBRARIES)
 
@@ -27,6 +28,28 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# LCE's own interpreter, which the tests compare with if it is here: 1.5 GB.
+oracle: build/oracle/installed
+
+build/oracle/installed: tests/oracle/requirements.txt
+	$(PYTHON) -m venv build/oracle
+	build/oracle/bin/pip install --quiet -r $<
+	build/oracle/bin/pip install --quiet --no-deps tf_keras==2.16.0
+	touch $@
+
+# The interpreters that the native library is tested in, if they are here: 2 GB.
+interpreters:
+	$(PYTHON) tests/runtime/interpreters.py
+
+# A million inputs for the whole delegate, ten for the reader of options; needs clang-19 and libclang-rt-19-dev.
+fuzz: setup
+	$(BIN)/python tests/native/fuzz.py fuzz_options 10000000
+	$(BIN)/python tests/native/fuzz.py fuzz_delegate 1000000
+
+wheels: | $(VENV)/installed
+	for machine in x86_64 aarch64; do FSG_TARGET=$$machine $(BIN)/python setup.py --quiet \
+	  build --build-base build/wheel-$$machine bdist_wheel --dist-dir dist || exit 1; done
 
 # mypy and the package layout: the folder this file is in is the package fsg, whatever the checkout is called.
 lint: setup

@@ -1,4 +1,7 @@
-"""Compiles the folders native/ into shared libraries with ziglang's compiler; the rest is pyproject.toml."""
+"""Compiles the folders native/ into shared libraries with ziglang's compiler; the rest is pyproject.toml.
+
+The environment variable FSG_TARGET, x86_64 or aarch64, builds for that processor on any host, and wheels that say so.
+"""
 
 import os
 import platform
@@ -15,26 +18,28 @@ LIBRARIES = {
     "fsg.runtime.libfsg_delegate": Path("runtime/native"),
     "fsg.training.libfsg_training": Path("training/native"),
 }
-TARGETS = {  # glibc 2.17 is that of manylinux2014; baseline instruction sets, faster code is chosen at run time
-    ("Linux", "x86_64"): "x86_64-linux-gnu.2.17",
-    ("Linux", "aarch64"): "aarch64-linux-gnu.2.17",
-}
+MACHINES = ("x86_64", "aarch64")  # baseline instruction sets, faster code is chosen at run time
+GLIBC = "2.17"  # that of manylinux2014
 FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-DNDEBUG", "-g0", "-Wall", "-Wextra"),
-    *("-fno-exceptions", "-fno-rtti", "-nostdlib++"),  # no C++ runtime to carry along, and a faster build
+    *("-fno-exceptions", "-fno-rtti", "-pthread", "-nostdlib++"),  # no C++ runtime to carry along, and a faster build
 ]
+
+
+def target_machine() -> str:
+    machine = os.environ.get("FSG_TARGET") or (platform.machine() if platform.system() == "Linux" else "")
+    if machine not in MACHINES:
+        where = f"FSG_TARGET {machine}" if os.environ.get("FSG_TARGET") else f"{platform.system()} {platform.machine()}"
+        raise SystemExit(f"fsg: no native library for {where}; it builds for Linux on {', '.join(MACHINES)}")
+    return machine
 
 
 class BuildNative(build_ext):
     def build_extension(self, ext: Extension) -> None:
-        machine = (platform.system(), platform.machine())
-        if machine not in TARGETS:
-            supported = ", ".join(" ".join(pair) for pair in TARGETS)
-            raise SystemExit(f"fsg: no native library for {' '.join(machine)} yet; it builds on {supported}")
         output = Path(self.get_ext_fullpath(ext.name))
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
-        compiler = [sys.executable, "-m", "ziglang", "c++", "-target", TARGETS[machine]]
+        compiler = [sys.executable, "-m", "ziglang", "c++", "-target", f"{target_machine()}-linux-gnu.{GLIBC}"]
         subprocess.run([*compiler, *FLAGS, "-o", str(temporary), *ext.sources], check=True)
         temporary.replace(output)
 
@@ -53,6 +58,8 @@ class PlatformWheel(bdist_wheel):
     """The libraries have a C interface: one wheel serves every Python 3 of the platform."""
 
     def get_tag(self) -> tuple[str, str, str]:
+        if os.environ.get("FSG_TARGET"):
+            return "py3", "none", f"manylinux_{GLIBC.replace('.', '_')}_{target_machine()}"
         return "py3", "none", super().get_tag()[2]
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import platform
 from pathlib import Path
+from typing import Any
 
 from fsg import FsgError
 
@@ -21,11 +22,29 @@ def delegate_path() -> str:
 
 
 def active_kernels() -> str:
-    """Name of the kernels the native library picks on this processor, such as "avx2" or "neon"."""
+    """Name of the kernels the native library runs: FSG_KERNELS or the best of `possible_kernels`.
+
+    Raises:
+        FsgError: the library does not load, or this processor cannot run what FSG_KERNELS names.
+    """
+    find, message = _function("fsg_kernels"), ctypes.create_string_buffer(256)
+    find.restype = ctypes.c_char_p
+    name = find(message, ctypes.c_size_t(len(message)))
+    if name is None:
+        raise FsgError(message.value.decode().removeprefix("fsg: "))
+    return name.decode()
+
+
+def possible_kernels() -> list[str]:
+    """Names of the kernels this processor can run, best first; the last is "scalar", the plain reference."""
+    names = ctypes.create_string_buffer(128)
+    _function("fsg_kernel_names")(names)
+    return names.value.decode().split(", ")
+
+
+def _function(name: str) -> Any:
     path = delegate_path()
     try:
-        name = ctypes.CDLL(path).fsg_kernels
+        return ctypes.CDLL(path)[name]
     except (OSError, AttributeError) as error:
         raise FsgError(f"{path} does not load ({error}): run `make setup` or reinstall fsg") from error
-    name.restype = ctypes.c_char_p
-    return name().decode()

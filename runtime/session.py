@@ -165,10 +165,10 @@ def open_model(path: str | Path, *, num_threads: int = 1, delegate: bool = True,
 
     Args:
         path: the model file.
-        num_threads: threads for the operators that are not binary (and for all of an ONNX model).
+        num_threads: threads of the interpreter and of the binary kernels.
         delegate: False leaves the binary operators of a .tflite file to LiteRT, which does not know them.
-        kernels: which binary kernels a .tflite file runs on: "auto", the plain "reference" loops to find
-            out whether a kernel is to blame, or an instruction set as `active_kernels` names it.
+        kernels: which binary kernels a .tflite file runs on: "auto", or one of `possible_kernels`. "auto"
+            heeds the environment variable FSG_KERNELS. The plain "scalar" loops tell whether a kernel is to blame.
 
     Raises:
         FsgError: a missing, truncated or unsupported file, or a runtime that is not installed.

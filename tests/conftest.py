@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,3 +66,15 @@ def refused(fsg):
         return err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def clean_source(tmp_path_factory):
+    """A copy of what is tracked, free of anything built."""
+    root, source = Path(__file__).parents[1], tmp_path_factory.mktemp("source")
+    tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    for name in tracked:
+        if (root / name).exists():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((root / name).read_bytes())
+    return source

@@ -4,12 +4,10 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
 BLOCK = """
 import sys
 for name in ("torch", "torchvision", "tensorflow", "larq_compute_engine", "onnx", "onnxruntime", "sklearn", "PIL",
@@ -26,14 +24,8 @@ def base_install(*arguments):
 
 
 @pytest.mark.slow
-def test_wheel_holds_one_package_and_the_native_libraries(tmp_path):
-    source = tmp_path / "source"
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    for name in tracked:
-        if (ROOT / name).exists():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
+def test_wheel_holds_one_package_and_the_native_libraries(clean_source, tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, clean_source]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.startswith("fsg-0.") and "-py3-none-linux_" in wheel.name

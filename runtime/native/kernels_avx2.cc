@@ -8,12 +8,14 @@
 namespace fsg::avx2 {
 namespace {
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#include "bits_portable.h"
+#include "dots_portable.h"
 #include "kernels_body.h"
 #pragma clang attribute pop
 }  // namespace
 
-extern const Kernels* const kExported;
-const Kernels* const kExported = &kKernels;
+extern const Kernels kExported;
+constexpr Kernels kExported = kKernels;
 
 }  // namespace fsg::avx2
 #endif

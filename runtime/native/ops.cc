@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "options.h"
+#include "program.h"
 #include "reference.h"
 
 namespace fsg {
@@ -108,7 +109,12 @@ TfLiteStatus ChannelConstant(TfLiteContext* context, const Value* values, const 
   return kTfLiteOk;
 }
 
-// Multiplier and bias, for int8 in units of the output's scale.
+int FilterLength(const Conv& conv) {
+  return conv.window.filter_height * conv.window.filter_width * conv.channels_in;
+}
+
+// Multiplier and bias of a doubled popcount instead of a dot product, for int8 in units of the output's
+// scale; computed and rounded as LCE does, so that the outputs have the same bits.
 TfLiteStatus PrepareTransform(TfLiteContext* context, const Value* values, const Value& output, Op* op) {
 #pragma clang fp contract(off)
   const int count = op->conv.channels_out;
@@ -118,18 +124,19 @@ TfLiteStatus PrepareTransform(TfLiteContext* context, const Value* values, const
       ChannelConstant(context, values, *op, 3, kTfLiteFloat32, count, "bias", &bias) != kTfLiteOk) {
     return kTfLiteError;
   }
-  op->conv.multiplier = static_cast<const float*>(multiplier);
-  op->conv.bias = static_cast<const float*>(bias);
-  if (output.type == kTfLiteFloat32) return kTfLiteOk;
-
-  const float scale = output.quantization.scale;
-  FSG_ENSURE(context, scale > 0, "LceBconv2d: int8 output without a scale");
+  const bool is_int8 = output.type == kTfLiteInt8;
+  FSG_ENSURE(context, !is_int8 || output.quantization.scale > 0, "LceBconv2d: int8 output without a scale");
+  const double scale = is_int8 ? static_cast<double>(output.quantization.scale) : 1.0;
+  const double zero_point = is_int8 ? output.quantization.zero_point : 0;
+  const double length = FilterLength(op->conv);
   free(op->scaled);
   op->scaled = static_cast<float*>(malloc(sizeof(float) * 2 * static_cast<size_t>(count)));
   FSG_ENSURE(context, op->scaled != nullptr, "LceBconv2d: out of memory");
   for (int i = 0; i < count; ++i) {
-    op->scaled[i] = op->conv.multiplier[i] / scale;
-    op->scaled[count + i] = op->conv.bias[i] / scale + static_cast<float>(output.quantization.zero_point);
+    const double m = static_cast<double>(static_cast<const float*>(multiplier)[i]);
+    const double b = static_cast<double>(static_cast<const float*>(bias)[i]);
+    op->scaled[i] = static_cast<float>(-m / scale);
+    op->scaled[count + i] = static_cast<float>((b + m * length) / scale + zero_point);
   }
   op->conv.multiplier = op->scaled;
   op->conv.bias = op->scaled + count;
@@ -145,20 +152,33 @@ TfLiteStatus PrepareFilter(TfLiteContext* context, const Value* values, const Va
   const int words = PackedWords(op->options.channels_in);
   FSG_ENSURE(context, input.dims[3] == words, "LceBconv2d: input of %d words a pixel for %d channels",
              input.dims[3], op->options.channels_in);
-  FSG_ENSURE(context, filter.dims[3] == words,
-             "LceBconv2d: filter of %d words for an input of %d: grouped convolutions are not supported",
+  FSG_ENSURE(context, words % filter.dims[3] == 0, "LceBconv2d: filter of %d words for an input of %d",
              filter.dims[3], words);
+  const int groups = words / filter.dims[3];
+  FSG_ENSURE(context, groups == 1 || op->options.channels_in % (32 * groups) == 0,
+             "LceBconv2d: %d groups of %d channels; only groups of a multiple of 32", groups,
+             op->options.channels_in);
+  FSG_ENSURE(context, filter.dims[0] % groups == 0, "LceBconv2d: %d output channels in %d groups",
+             filter.dims[0], groups);
   FSG_ENSURE(context, filter.bytes / 4 / filter.dims[0] * 32 <= kMaxDot,
              "LceBconv2d: the filter is too large");
   op->conv.filter = static_cast<const uint32_t*>(filter.constant);
-  op->conv.channels_in = op->options.channels_in;
+  op->conv.groups = groups;
+  op->conv.channels_in = op->options.channels_in / groups;
   op->conv.channels_out = filter.dims[0];
   op->conv.window.filter_height = filter.dims[1];
   op->conv.window.filter_width = filter.dims[2];
   return kTfLiteOk;
 }
 
-TfLiteStatus PrepareConv(TfLiteContext* context, Value* values, Op* op) {
+// The bounds of an activation for the doubled popcount, which falls as the dot product rises.
+void PlaceClamp(int activation, Conv* conv) {
+  const int length = FilterLength(*conv);
+  conv->clamp_min = activation == kReluN1To1 ? length - 1 : activation == kRelu6 ? length - 6 : INT32_MIN;
+  conv->clamp_max = activation == kNone ? INT32_MAX : activation == kReluN1To1 ? length + 1 : length;
+}
+
+TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
   const Value& input = values[op->inputs[0]];
   Value* output = &values[op->output];
   const Options& options = op->options;
@@ -174,8 +194,7 @@ TfLiteStatus PrepareConv(TfLiteContext* context, Value* values, Op* op) {
   FSG_ENSURE(context, PlaceWindow(options, w), "LceBconv2d: a %dx%d filter does not fit a %dx%d image",
              w->filter_height, w->filter_width, w->in_height, w->in_width);
   conv->zero_padding = options.padding == kSame && options.pad_values == 0;
-  conv->clamp_min = options.activation == kNone ? INT32_MIN : options.activation == kReluN1To1 ? -1 : 0;
-  conv->clamp_max = options.activation == kReluN1To1 ? 1 : options.activation == kRelu6 ? 6 : INT32_MAX;
+  PlaceClamp(options.activation, conv);
 
   int channels = conv->channels_out;
   if (output->type == kTfLiteInt32) {
@@ -192,18 +211,22 @@ TfLiteStatus PrepareConv(TfLiteContext* context, Value* values, Op* op) {
                "LceBconv2d: output of type %d; only float32, int8 and packed int32", output->type);
     if (PrepareTransform(context, values, *output, op) != kTfLiteOk) return kTfLiteError;
     conv->output = output->type == kTfLiteInt8 ? Output::kInt8 : Output::kFloat;
+    FSG_ENSURE(context, conv->output == Output::kInt8 || op->steps != nullptr,
+               "LceBconv2d: the type of its output has changed");
   }
-  FSG_ENSURE(context, PlanConv(*conv, &op->plan), "LceBconv2d: out of memory for a %dx%d image", w->in_height,
-             w->in_width);
-  SetShape(output, w->batch, w->out_height, w->out_width, channels);
-  return kTfLiteOk;
+  FSG_ENSURE(context, PlanConv(*runtime.kernels, *conv, ThreadCount(runtime.pool), &op->plan),
+             "LceBconv2d: out of memory");
+  if (conv->output != Output::kFloat) {
+    SetShape(output, w->batch, w->out_height, w->out_width, channels);
+    return kTfLiteOk;
+  }
+  const int dims[] = {w->batch, w->out_height, w->out_width, channels};
+  return PrepareProgram(context, values, dims, op);
 }
 
-TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
-  const Value& input = values[op->inputs[0]];
+// The window of a pooling over an image whose pixels are `words` words or values.
+TfLiteStatus PlacePool(TfLiteContext* context, const Value& input, Op* op) {
   const Options& options = op->options;
-  FSG_ENSURE(context, IsPackedImage(input) && values[op->output].type == kTfLiteInt32,
-             "LceBMaxPool2d: input and output must be packed int32 [N,H,W,C]");
   Window* w = &op->pool;
   *w = Window{};
   w->batch = input.dims[0], w->in_height = input.dims[1], w->in_width = input.dims[2],
@@ -211,9 +234,67 @@ TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
   w->filter_height = options.filter_height, w->filter_width = options.filter_width;
   w->stride_height = options.stride_height, w->stride_width = options.stride_width;
   w->dilation_height = w->dilation_width = 1;
-  FSG_ENSURE(context, PlaceWindow(options, w), "LceBMaxPool2d: a %dx%d window does not fit a %dx%d image",
+  FSG_ENSURE(context, PlaceWindow(options, w), "a pooling window of %dx%d does not fit a %dx%d image",
              w->filter_height, w->filter_width, w->in_height, w->in_width);
-  SetShape(&values[op->output], w->batch, w->out_height, w->out_width, w->words);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  FSG_ENSURE(context, IsPackedImage(input) && values[op->output].type == kTfLiteInt32,
+             "LceBMaxPool2d: input and output must be packed int32 [N,H,W,C]");
+  if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
+  const Window& w = op->pool;
+  SetShape(&values[op->output], w.batch, w.out_height, w.out_width, w.words);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareSweep(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->steps[0].value];
+  FSG_ENSURE(context, input.type == kTfLiteFloat32 && input.rank == 4 && input.constant == nullptr,
+             "tensor %d is no float32 image [N,H,W,C]", input.tensor);
+  int dims[4];
+  memcpy(dims, input.dims, sizeof(dims));
+  if (op->steps[0].fused.kind == StepKind::kPool) {
+    if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
+    dims[1] = op->pool.out_height, dims[2] = op->pool.out_width;
+  }
+  op->rows = static_cast<int64_t>(dims[0]) * dims[1] * dims[2];
+  return PrepareProgram(context, values, dims, op);
+}
+
+TfLiteStatus PrepareConcatenate(TfLiteContext* context, Value* values, Op* op) {
+  Value* output = &values[op->output];
+  int64_t channels = 0;
+  for (int i = 0; i < op->input_count; ++i) {
+    const Value& input = values[op->inputs[i]];
+    FSG_ENSURE(context, input.type == kTfLiteFloat32 && input.rank == 4 && input.constant == nullptr,
+               "CONCATENATION: tensor %d is no float32 image [N,H,W,C]", input.tensor);
+    FSG_ENSURE(context, memcmp(input.dims, values[op->inputs[0]].dims, 3 * sizeof(int)) == 0,
+               "CONCATENATION: images of different sizes");
+    channels += input.dims[3];
+  }
+  FSG_ENSURE(context, output->type == kTfLiteFloat32 && channels == output->declared_channels,
+             "CONCATENATION: %d channels for an output of %d", static_cast<int>(channels),
+             output->declared_channels);
+  const int* dims = values[op->inputs[0]].dims;
+  SetShape(output, dims[0], dims[1], dims[2], output->declared_channels);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PreparePad(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  FSG_ENSURE(context,
+             input.rank == 4 && input.type == output->type &&
+                 (input.type == kTfLiteInt32 || input.type == kTfLiteFloat32),
+             "PAD: no image [N,H,W,C] of 32-bit values");
+  int dims[4];
+  for (int i = 0; i < 4; ++i) {
+    FSG_ENSURE(context, input.dims[i] <= kMaxExtent, "PAD: an image of %d", input.dims[i]);
+    dims[i] = input.dims[i] + op->padding.before[i] + op->padding.after[i];
+  }
+  SetShape(output, dims[0], dims[1], dims[2], dims[3]);
   return kTfLiteOk;
 }
 
@@ -251,15 +332,43 @@ TfLiteStatus PrepareDequantize(TfLiteContext* context, Value* values, Op* op) {
   return kTfLiteOk;
 }
 
-void RunQuantize(const Kernels& kernels, const Value& input, int64_t rows, const void* in, uint32_t* out) {
+void RunQuantize(const Runtime& runtime, const Value& input, int64_t rows, const void* in, uint32_t* out) {
   const int channels = input.dims[input.rank - 1];
   if (input.type == kTfLiteFloat32) {
-    kernels.pack_float(static_cast<const float*>(in), rows, channels, out);
+    runtime.kernels->pack_float(runtime.pool, static_cast<const float*>(in), rows, channels, out);
     return;
   }
   // A bool is +1 where true, -1 where false: an int8 below one.
   const int zero_point = input.type == kTfLiteBool ? 1 : input.quantization.zero_point;
-  kernels.pack_int8(static_cast<const int8_t*>(in), rows, channels, zero_point, out);
+  runtime.kernels->pack_int8(runtime.pool, static_cast<const int8_t*>(in), rows, channels, zero_point, out);
+}
+
+// Values beside the image: of float images the constant, of packed ones its sign in all bits in use.
+void RunPad(const Value& input, const Value& output, const Border& padding, const uint32_t* in,
+            uint32_t* out) {
+  const int words = output.dims[3];
+  uint32_t fill, last;
+  memcpy(&fill, &padding.value, sizeof(fill));
+  last = fill;
+  if (input.type == kTfLiteInt32) {
+    const int used = (input.declared_channels - 1) % 32 + 1;
+    fill = padding.value < 0 ? ~uint32_t{0} : 0;
+    last = fill >> (32 - used);
+  }
+  const int64_t pixels = output.bytes / 4 / words;
+  for (int64_t i = 0; i < pixels; ++i) {
+    for (int c = 0; c < words; ++c) out[i * words + c] = c == words - 1 ? last : fill;
+  }
+  const int* dims = input.dims;
+  for (int64_t n = 0; n < dims[0]; ++n) {
+    for (int64_t y = 0; y < dims[1]; ++y) {
+      const int64_t row = (n + padding.before[0]) * output.dims[1] + y + padding.before[1];
+      for (int64_t x = 0; x < dims[2]; ++x, in += dims[3]) {
+        const int64_t pixel = row * output.dims[2] + x + padding.before[2];
+        memcpy(out + pixel * words + padding.before[3], in, 4 * static_cast<size_t>(dims[3]));
+      }
+    }
+  }
 }
 
 void RunDequantize(const Value& output, int64_t rows, const uint32_t* in, void* out) {
@@ -304,6 +413,27 @@ TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op) {
   return kTfLiteOk;
 }
 
+TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* options) {
+  const auto* params = static_cast<const TfLitePoolParams*>(node.builtin_data);
+  FSG_ENSURE(context, params != nullptr, "MAX_POOL_2D: its parameters are missing");
+  FSG_ENSURE(context, params->padding == kTfLitePaddingSame || params->padding == kTfLitePaddingValid,
+             "MAX_POOL_2D: unknown padding %d", params->padding);
+  FSG_ENSURE(context,
+             params->stride_height >= 1 && params->stride_width >= 1 && params->filter_height >= 1 &&
+                 params->filter_width >= 1,
+             "MAX_POOL_2D: stride or filter below 1");
+  options->stride_height = params->stride_height, options->stride_width = params->stride_width;
+  options->filter_height = params->filter_height, options->filter_width = params->filter_width;
+  options->padding = params->padding == kTfLitePaddingSame ? kSame : kValid;
+  return kTfLiteOk;
+}
+
+int PixelStep(const Value* values, int value) {
+  if (values[value].parent < 0) return values[value].dims[values[value].rank - 1];
+  while (values[value].parent >= 0) value = values[value].parent;
+  return values[value].declared_channels;
+}
+
 bool Measure(Value* value) {
   if (value->rank < 1 || value->rank > kMaxRank) return false;
   int64_t count = 1;
@@ -315,9 +445,10 @@ bool Measure(Value* value) {
   return true;
 }
 
-TfLiteStatus PrepareOp(TfLiteContext* context, Value* values, Op* op) {
-  const char* name = kOps[static_cast<int>(op->kind)].name;
-  FSG_ENSURE(context, op->inputs[0] >= 0, "%s: its input tensor is missing", name);
+TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
+  const bool is_lce = op->kind < OpKind::kNone;
+  const char* name = is_lce ? kOps[static_cast<int>(op->kind)].name : "a fused operator";
+  FSG_ENSURE(context, !is_lce || op->inputs[0] >= 0, "%s: its input tensor is missing", name);
   TfLiteStatus status = kTfLiteError;
   switch (op->kind) {
     case OpKind::kQuantize:
@@ -327,31 +458,45 @@ TfLiteStatus PrepareOp(TfLiteContext* context, Value* values, Op* op) {
       status = PrepareDequantize(context, values, op);
       break;
     case OpKind::kConv:
-      status = PrepareConv(context, values, op);
+      status = PrepareConv(context, runtime, values, op);
       break;
     case OpKind::kMaxPool:
       status = PreparePool(context, values, op);
       break;
+    case OpKind::kSweep:
+      status = PrepareSweep(context, values, op);
+      break;
+    case OpKind::kConcatenate:
+      status = PrepareConcatenate(context, values, op);
+      break;
+    case OpKind::kPad:
+      status = PreparePad(context, values, op);
+      break;
     case OpKind::kNone:
       break;
   }
-  if (status != kTfLiteOk) return status;
+  if (status != kTfLiteOk || op->steps != nullptr) return status;
   FSG_ENSURE(context, Measure(&values[op->output]), "%s: its output would have more than 2^31 elements",
              name);
   return kTfLiteOk;
 }
 
-void RunOp(const Kernels& kernels, const Value* values, const Op& op, const void* in, void* out) {
+void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out) {
   const uint32_t* packed = static_cast<const uint32_t*>(in);
   switch (op.kind) {
     case OpKind::kQuantize:
-      return RunQuantize(kernels, values[op.inputs[0]], op.rows, in, static_cast<uint32_t*>(out));
+      return RunQuantize(runtime, values[op.inputs[0]], op.rows, in, static_cast<uint32_t*>(out));
     case OpKind::kDequantize:
       return RunDequantize(values[op.output], op.rows, packed, out);
     case OpKind::kConv:
-      return kernels.convolve(op.conv, op.plan, packed, out);
+      return runtime.kernels->convolve(runtime.pool, op.conv, op.plan, packed, out);
+    case OpKind::kSweep:
+      return runtime.kernels->sweep(runtime.pool, op.program, op.rows);
+    case OpKind::kPad:
+      return RunPad(values[op.inputs[0]], values[op.output], op.padding, packed, static_cast<uint32_t*>(out));
     case OpKind::kMaxPool:
-      return kernels.max_pool(op.pool, packed, static_cast<uint32_t*>(out));
+      return runtime.kernels->max_pool(runtime.pool, op.pool, packed, static_cast<uint32_t*>(out));
+    case OpKind::kConcatenate:  // the partition's, which knows what is in place already
     case OpKind::kNone:
       return;
   }
@@ -360,6 +505,9 @@ void RunOp(const Kernels& kernels, const Value* values, const Op& op, const void
 void FreeOp(Op* op) {
   FreePlan(&op->plan);
   free(op->scaled);
+  free(op->steps);
+  free(op->program_steps);
+  free(op->constants);
 }
 
 }  // namespace fsg

@@ -1,7 +1,8 @@
-// The four LCE operators between the interpreter's tensors and the kernels: validation, shapes, execution.
+// Operators between the interpreter's tensors and the kernels: validation, shapes, execution.
 #ifndef FSG_NATIVE_OPS_H_
 #define FSG_NATIVE_OPS_H_
 
+#include "fuse.h"
 #include "kernels.h"
 #include "tflite_abi.h"
 
@@ -22,47 +23,79 @@ constexpr int kMaxInputs = 5;
 // A tensor as the operators see it. Tensors that live and die inside a partition have no memory in the
 // interpreter and keep the shapes the file declares, so their shapes and bytes are the partition's.
 struct Value {
-  int tensor;  // index in the interpreter
+  int tensor;  // index in the interpreter; -1 for packed bits that are to be padded or pooled
   TfLiteType type;
   TfLiteQuantizationParams quantization;
   int rank, dims[kMaxRank];
   int declared_channels;  // last dimension in the file
+  int parent;             // the concatenation that this is a part of, in place; or -1
+  int parent_channel;     // where it begins there
   int64_t bytes;
   const void* constant;  // the data, if known before execution
   int64_t constant_bytes;
-  bool is_internal, is_defined;
-  int last_use, slot;
+  bool is_internal, is_defined, is_placed;
+  bool is_whole;       // some operator reads or writes it as rows without gaps
+  int last_use, slot;  // -1 if nothing reads it; -1 if its memory is the interpreter's
 };
 
-enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone };
+// What all of a delegate's partitions compute with.
+struct Runtime {
+  const Kernels* kernels;
+  ThreadPool* pool;
+  const FusionPlan* plan;  // of the graph that is being partitioned, or nullptr
+  int partition;           // of the plan
+};
+
+// The LCE operators come first.
+enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone, kSweep, kConcatenate, kPad };
 
 struct Options {
   int channels_in, stride_height, stride_width, dilation_height, dilation_width, filter_height, filter_width;
   int padding, pad_values, activation;
 };
 
+// A step, and the value that is its operand or destination; -1 without one.
+struct OpStep {
+  FusedStep fused;
+  int value;
+};
+
 struct Op {
   OpKind kind;
   Options options;
-  int input_count, inputs[kMaxInputs], output;  // indices of values; -1 where an optional input is left out
-  int64_t rows;                                 // of the quantising operators
+  int input_count, inputs[kMaxInputs];  // indices of values; -1 where an optional input is left out
+  int output;                           // an operator with steps writes what they store instead
+  int64_t rows;                         // of the quantising operators
   Window pool;
   Conv conv;
   ConvPlan plan;
-  float* scaled;  // int8 output: multipliers, then biases, in units of the output's scale
+  float* scaled;  // multipliers, then biases, of doubled popcounts and in units of the output's scale
+  Border padding;
+  // What happens to the values on the way to memory.
+  OpStep* steps;
+  Step* program_steps;
+  float* constants;
+  Program program;
 };
 
+// The LCE operator of that name, or kNone.
 OpKind FindOp(const char* custom_name);
 
 // Checks a node's options and arity and fills everything of `op` but the value indices.
 TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op);
 
 // Infers the output's shape from the inputs' and makes the kernels ready. May be called again after a resize.
-TfLiteStatus PrepareOp(TfLiteContext* context, Value* values, Op* op);
+TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op);
 
-void RunOp(const Kernels& kernels, const Value* values, const Op& op, const void* in, void* out);
+void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out);
+
+// Reads the parameters of a MAX_POOL_2D.
+TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* options);
 
 void FreeOp(Op* op);
+
+// The channels from one pixel of a value to the next: its own, or those of what it is a part of.
+int PixelStep(const Value* values, int value);
 
 // Sets `bytes` from the shape. False for a rank, dimension or size that no kernel takes.
 bool Measure(Value* value);

@@ -3,90 +3,43 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "program.h"
+
 namespace fsg {
 namespace {
 
-struct Slot {
-  void* data;
-  int64_t bytes, capacity;
-  bool is_taken;
-};
-
-struct Partition {
-  const Kernels* kernels;
-  bool is_valid;  // init cannot fail in every version of the interface; prepare reports what it met
-  int op_count, value_count, slot_count;
-  Op* ops;
-  Value* values;
-  Slot* slots;
-};
-
-bool Contains(const TfLiteIntArray* array, int index) {
-  for (int i = 0; array != nullptr && i < array->size; ++i) {
-    if (array->data[i] == index) return true;
+// The values an operator reads or writes.
+template <typename Visit>
+void ForEachRead(const Op& op, const Visit& visit) {
+  for (int i = 0; i < op.input_count; ++i) {
+    if (op.inputs[i] >= 0) visit(op.inputs[i]);
   }
-  return false;
+  for (int i = 0; i < op.program.step_count; ++i) {
+    const OpStep& step = op.steps[i];
+    if (step.value >= 0 && !IsDestination(step.fused.kind)) visit(step.value);
+  }
 }
 
-bool IsConstant(const TfLiteTensor& tensor) {
-  return tensor.allocation_type == kTfLiteMmapRo || tensor.allocation_type == kTfLitePersistentRo;
+template <typename Visit>
+void ForEachWrite(const Op& op, const Visit& visit) {
+  if (op.steps == nullptr) visit(op.output);
+  for (int i = 0; i < op.program.step_count; ++i) {
+    if (IsDestination(op.steps[i].fused.kind)) visit(op.steps[i].value);
+  }
 }
 
-// The value of an interpreter's tensor, added on first sight.
-int FindValue(Partition* partition, int tensor) {
-  for (int i = 0; i < partition->value_count; ++i) {
-    if (partition->values[i].tensor == tensor) return i;
-  }
-  Value* value = &partition->values[partition->value_count];
-  value->tensor = tensor;
-  value->last_use = -1;
-  value->slot = -1;
-  return partition->value_count++;
-}
-
-TfLiteStatus AddOp(TfLiteContext* context, const TfLiteDelegateParams& params, int index,
-                   Partition* partition) {
-  TfLiteNode* node;
-  TfLiteRegistration* registration;
-  if (context->GetNodeAndRegistration(context, params.nodes_to_replace->data[index], &node, &registration) !=
-      kTfLiteOk) {
-    return kTfLiteError;
-  }
-  Op* op = &partition->ops[index];
-  op->kind = FindOp(registration->custom_name);
-  FSG_ENSURE(context, op->kind != OpKind::kNone, "asked to run an operator it did not claim");
-  if (ReadOp(context, *node, op) != kTfLiteOk) return kTfLiteError;
-  const int tensors = static_cast<int>(context->tensors_size);
-  for (int i = 0; i < op->input_count; ++i) {
-    const int tensor = node->inputs->data[i];
-    FSG_ENSURE(context, tensor >= kTfLiteOptionalTensor && tensor < tensors,
-               "an operator reads no such tensor: %d", tensor);
-    op->inputs[i] = tensor == kTfLiteOptionalTensor ? -1 : FindValue(partition, tensor);
-    if (op->inputs[i] >= 0) partition->values[op->inputs[i]].last_use = index;
-  }
-  const int tensor = node->outputs->data[0];
-  FSG_ENSURE(context, tensor >= 0 && tensor < tensors, "an operator writes no such tensor: %d", tensor);
-  op->output = FindValue(partition, tensor);
-  partition->values[op->output].is_internal = !Contains(params.output_tensors, tensor);
-  return kTfLiteOk;
+// The value whose memory a value is a part of: itself if it is not concatenated in place.
+int Whole(const Partition& partition, int value) {
+  while (partition.values[value].parent >= 0) value = partition.values[value].parent;
+  return value;
 }
 
 void* Init(TfLiteContext* context, const char* buffer, size_t) {
   const auto& params = *reinterpret_cast<const TfLiteDelegateParams*>(buffer);
   auto* partition = static_cast<Partition*>(calloc(1, sizeof(Partition)));
   if (partition == nullptr) return nullptr;
-  const size_t count = static_cast<size_t>(params.nodes_to_replace->size);
-  partition->kernels = static_cast<const Kernels*>(params.delegate->data);
-  partition->ops = static_cast<Op*>(calloc(count, sizeof(Op)));
-  partition->values = static_cast<Value*>(calloc(count * (kMaxInputs + 1), sizeof(Value)));
-  partition->slots = static_cast<Slot*>(calloc(count, sizeof(Slot)));
-  if (partition->ops == nullptr || partition->values == nullptr || partition->slots == nullptr)
-    return partition;
-  partition->op_count = static_cast<int>(count);
-  partition->is_valid = true;
-  for (int i = 0; i < partition->op_count && partition->is_valid; ++i) {
-    partition->is_valid = AddOp(context, params, i, partition) == kTfLiteOk;
-  }
+  partition->runtime = static_cast<const Runtime*>(params.delegate->data);
+  partition->is_valid = BuildPartition(context, params, partition) == kTfLiteOk;
   return partition;
 }
 
@@ -104,6 +57,12 @@ void Free(TfLiteContext*, void* user_data) {
 // Takes over what the interpreter knows: everything of a tensor from outside, all but the shape of an
 // internal one.
 TfLiteStatus ReadTensor(TfLiteContext* context, Value* value) {
+  value->is_defined = value->is_placed = false;
+  value->slot = -1;
+  if (value->tensor < 0) {
+    value->type = kTfLiteInt32;
+    return kTfLiteOk;
+  }
   const TfLiteTensor& tensor = context->tensors[value->tensor];
   FSG_ENSURE(context, tensor.dims != nullptr, "tensor %d has no shape", value->tensor);
   const int rank = tensor.dims->size;
@@ -112,8 +71,6 @@ TfLiteStatus ReadTensor(TfLiteContext* context, Value* value) {
   value->declared_channels = rank > 0 ? tensor.dims->data[rank - 1] : 0;
   value->constant = IsConstant(tensor) ? tensor.data : nullptr;
   value->constant_bytes = static_cast<int64_t>(tensor.bytes);
-  value->is_defined = false;
-  value->slot = -1;
   value->rank = rank;
   if (rank >= 0 && rank <= kMaxRank)
     memcpy(value->dims, tensor.dims->data, sizeof(int) * static_cast<size_t>(rank));
@@ -134,15 +91,92 @@ int TakeSlot(Partition* partition, int64_t bytes) {
   return best;
 }
 
-TfLiteStatus PlaceOutput(TfLiteContext* context, Partition* partition, Value* value) {
-  FSG_ENSURE(context, !value->is_defined, "tensor %d is written twice", value->tensor);
+// Where the parts of a concatenation begin that are in place.
+void PlaceParts(Partition* partition) {
+  for (const Op* op = partition->ops; op != partition->ops + partition->op_count; ++op) {
+    if (op->kind != OpKind::kConcatenate) continue;
+    int channel = 0;
+    for (int i = 0; i < op->input_count; ++i) {
+      Value* input = &partition->values[op->inputs[i]];
+      if (input->parent == op->output) input->parent_channel = channel;
+      if (__builtin_add_overflow(channel, input->declared_channels, &channel)) channel = INT32_MAX / 2;
+    }
+  }
+}
+
+// Makes sure that what is written to a part of a concatenation stays there, and gives the whole its shape.
+TfLiteStatus CheckPart(TfLiteContext* context, Partition* partition, int index) {
+  const Value& part = partition->values[index];
+  if (part.parent < 0) return kTfLiteOk;
+  FSG_ENSURE(context, part.rank == 4 && part.dims[3] == part.declared_channels,
+             "tensor %d has not the channels that the file declares", part.tensor);
+  for (int v = index; partition->values[v].parent >= 0; v = partition->values[v].parent) {
+    const Value& inner = partition->values[v];
+    FSG_ENSURE(context,
+               int64_t{inner.parent_channel} + inner.declared_channels <=
+                   partition->values[inner.parent].declared_channels,
+               "tensor %d has more channels than what it is concatenated to", inner.tensor);
+  }
+  Value* whole = &partition->values[Whole(*partition, index)];
+  FSG_ENSURE(context, !whole->is_placed || memcmp(whole->dims, part.dims, 3 * sizeof(int)) == 0,
+             "CONCATENATION: images of different sizes");
+  memcpy(whole->dims, part.dims, 3 * sizeof(int));
+  whole->dims[3] = whole->declared_channels;
+  whole->rank = 4;
+  FSG_ENSURE(context, Measure(whole), "tensor %d would have more than 2^31 elements", whole->tensor);
+  return kTfLiteOk;
+}
+
+// The last position in an operator's program that reads a value, or -1.
+int LastRead(const Op& op, int value) {
+  int last = -1;
+  for (int i = 0; i < op.program.step_count; ++i) {
+    if (op.steps[i].value == value && !IsDestination(op.steps[i].fused.kind)) last = i;
+  }
+  return last;
+}
+
+// An operand whose memory `output` can take because each of its values is read for the last time before what
+// replaces it is stored; or -1.
+int FindPredecessor(const Partition& partition, const Op& op, int output) {
+  const Value& to = partition.values[output];
+  for (int i = 0; i < op.program.step_count; ++i) {
+    if (op.steps[i].value == output) return -1;
+    const int v = op.steps[i].value;
+    if (v < 0 || IsDestination(op.steps[i].fused.kind) || op.steps[i].fused.kind == StepKind::kPool) continue;
+    const Value& from = partition.values[v];
+    const bool is_last = &partition.ops[from.last_use] == &op && LastRead(op, v) == i;
+    const bool is_alike =
+        from.parent < 0 && from.rank == 4 && memcmp(from.dims, to.dims, sizeof(int) * 4) == 0;
+    if (is_last && is_alike && from.slot >= 0 && partition.slots[from.slot].owner == v) return v;
+  }
+  return -1;
+}
+
+// Only what a program stores as it is, not a whole that it stores a part of, can replace an operand.
+void TakeMemory(Partition* partition, const Op& op, int index, bool is_stored) {
+  Value* value = &partition->values[index];
+  const int before = is_stored && op.steps != nullptr ? FindPredecessor(*partition, op, index) : -1;
+  value->slot = before >= 0 ? partition->values[before].slot : TakeSlot(partition, value->bytes);
+  partition->slots[value->slot].owner = index;
+}
+
+TfLiteStatus PlaceOutput(TfLiteContext* context, Partition* partition, const Op& op, int index) {
+  Value* value = &partition->values[index];
+  FSG_ENSURE(context, !value->is_defined, "tensor %d is written twice, or after it is read", value->tensor);
+  FSG_ENSURE(context, value->constant == nullptr, "tensor %d is a constant and cannot be written",
+             value->tensor);
   value->is_defined = true;
+  if (CheckPart(context, partition, index) != kTfLiteOk) return kTfLiteError;
+  const int whole = Whole(*partition, index);
+  value = &partition->values[whole];
+  if (value->is_placed) return kTfLiteOk;
+  value->is_placed = true;
   if (value->is_internal) {
-    value->slot = TakeSlot(partition, value->bytes);
+    TakeMemory(partition, op, whole, whole == index);
     return kTfLiteOk;
   }
   TfLiteTensor* tensor = &context->tensors[value->tensor];
-  FSG_ENSURE(context, !IsConstant(*tensor), "tensor %d is a constant and cannot be written", value->tensor);
   auto* shape = static_cast<TfLiteIntArray*>(malloc(sizeof(int) * static_cast<size_t>(value->rank + 1)));
   FSG_ENSURE(context, shape != nullptr, "out of memory");
   shape->size = value->rank;
@@ -150,26 +184,45 @@ TfLiteStatus PlaceOutput(TfLiteContext* context, Partition* partition, Value* va
   return context->ResizeTensor(context, tensor, shape);
 }
 
-void ReleaseSlots(Partition* partition, const Op& op, int index) {
-  const auto release = [&](int v) {
-    const Value* value = v < 0 ? nullptr : &partition->values[v];
-    if (value != nullptr && value->slot >= 0 && value->last_use <= index)
-      partition->slots[value->slot].is_taken = false;
-  };
-  for (int i = 0; i < op.input_count; ++i) release(op.inputs[i]);
-  release(op.output);
+TfLiteStatus PlaceOutputs(TfLiteContext* context, Partition* partition, const Op& op) {
+  TfLiteStatus status = kTfLiteOk;
+  ForEachWrite(op, [&](int v) {
+    if (status == kTfLiteOk) status = PlaceOutput(context, partition, op, v);
+  });
+  return status;
 }
 
-TfLiteStatus CheckInputs(TfLiteContext* context, Partition* partition, const Op& op) {
-  for (int i = 0; i < op.input_count; ++i) {
-    if (op.inputs[i] < 0) continue;
-    Value* value = &partition->values[op.inputs[i]];
-    FSG_ENSURE(context, value->is_defined || !value->is_internal, "tensor %d is read before it is written",
-               value->tensor);
-    const bool is_measured = Measure(value);
-    FSG_ENSURE(context, is_measured || i > 1, "tensor %d has an empty, huge or unknown shape", value->tensor);
-  }
+void ReleaseSlots(Partition* partition, const Op& op, int index) {
+  const auto release = [&](int v) {
+    const int whole = Whole(*partition, v);
+    const Value& value = partition->values[whole];
+    Slot* slot = value.slot < 0 ? nullptr : &partition->slots[value.slot];
+    if (slot != nullptr && slot->owner == whole && value.last_use <= index) slot->is_taken = false;
+  };
+  ForEachRead(op, release);
+  ForEachWrite(op, release);
+}
+
+TfLiteStatus CheckInput(TfLiteContext* context, Value* value, bool needs_shape) {
+  FSG_ENSURE(context, value->is_defined || !value->is_internal, "tensor %d is read before it is written",
+             value->tensor);
+  const bool is_measured = Measure(value);
+  FSG_ENSURE(context, is_measured || !needs_shape, "tensor %d has an empty, huge or unknown shape",
+             value->tensor);
+  value->is_defined = true;  // a later writer could give it another shape than its readers were prepared for
   return kTfLiteOk;
+}
+
+// Constants of a convolution and of a program are checked where they are used.
+TfLiteStatus CheckInputs(TfLiteContext* context, Partition* partition, const Op& op) {
+  TfLiteStatus status = kTfLiteOk;
+  ForEachRead(op, [&](int v) {
+    Value* value = &partition->values[v];
+    const bool is_parameter = op.kind == OpKind::kConv ? v != op.inputs[0] && v != op.inputs[1] : false;
+    const bool needs_shape = value->constant == nullptr || !(is_parameter || op.kind == OpKind::kSweep);
+    if (status == kTfLiteOk) status = CheckInput(context, value, needs_shape);
+  });
+  return status;
 }
 
 TfLiteStatus Prepare(TfLiteContext* context, TfLiteNode* node) {
@@ -179,13 +232,14 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteNode* node) {
   for (int i = 0; i < partition->value_count; ++i) {
     if (ReadTensor(context, &partition->values[i]) != kTfLiteOk) return kTfLiteError;
   }
+  PlaceParts(partition);
   for (int i = 0; i < partition->slot_count; ++i)
     partition->slots[i].bytes = partition->slots[i].is_taken = 0;
   for (int i = 0; i < partition->op_count; ++i) {
     Op* op = &partition->ops[i];
     if (CheckInputs(context, partition, *op) != kTfLiteOk ||
-        PrepareOp(context, partition->values, op) != kTfLiteOk ||
-        PlaceOutput(context, partition, &partition->values[op->output]) != kTfLiteOk) {
+        PrepareOp(context, *partition->runtime, partition->values, op) != kTfLiteOk ||
+        PlaceOutputs(context, partition, *op) != kTfLiteOk) {
       return kTfLiteError;
     }
     ReleaseSlots(partition, *op, i);
@@ -203,24 +257,74 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteNode* node) {
 
 // The memory of a value, or nullptr if the interpreter's tensor is not what it was when the partition was
 // prepared.
-void* Data(TfLiteContext* context, const Partition& partition, const Value& value) {
-  if (value.slot >= 0) return partition.slots[value.slot].data;
+void* Data(TfLiteContext* context, const Partition& partition, int index) {
+  int64_t channel = 0;
+  for (; partition.values[index].parent >= 0; index = partition.values[index].parent) {
+    channel += partition.values[index].parent_channel;
+  }
+  const Value& value = partition.values[index];
+  if (value.slot >= 0) return static_cast<float*>(partition.slots[value.slot].data) + channel;
   const TfLiteTensor& tensor = context->tensors[value.tensor];
   const bool same_shape =
       tensor.dims != nullptr && tensor.dims->size == value.rank &&
       memcmp(tensor.dims->data, value.dims, sizeof(int) * static_cast<size_t>(value.rank)) == 0;
-  return same_shape && tensor.bytes >= static_cast<size_t>(value.bytes) ? tensor.data : nullptr;
+  const bool is_large = tensor.bytes >= static_cast<size_t>(value.bytes);
+  return same_shape && is_large && tensor.data != nullptr ? static_cast<float*>(tensor.data) + channel
+                                                          : nullptr;
+}
+
+// Gives the steps of a program the memory of this run.
+bool BindProgram(TfLiteContext* context, const Partition& partition, const Op& op) {
+  bool is_bound = true;
+  for (int i = 0; i < op.program.step_count; ++i) {
+    const int value = op.steps[i].value;
+    if (value < 0 || partition.values[value].constant != nullptr) continue;
+    op.program_steps[i].data = Data(context, partition, value);
+    is_bound &= op.program_steps[i].data != nullptr;
+  }
+  return is_bound;
+}
+
+// Copies the inputs that are not in place.
+bool Concatenate(TfLiteContext* context, const Partition& partition, const Op& op) {
+  auto* to = static_cast<float*>(Data(context, partition, op.output));
+  const int64_t to_step = PixelStep(partition.values, op.output);
+  int channel = 0;
+  for (int i = 0; i < op.input_count; ++i) {
+    const Value& input = partition.values[op.inputs[i]];
+    const auto* from = static_cast<const float*>(Data(context, partition, op.inputs[i]));
+    if (to == nullptr || from == nullptr) return false;
+    const int64_t from_step = PixelStep(partition.values, op.inputs[i]), width = input.dims[3];
+    float* const start = to + channel;
+    channel += input.dims[3];
+    if (start == from) continue;
+    ParallelFor(partition.runtime->pool, input.bytes / 4 / width, 4096 / width + 1,
+                [=](int64_t begin, int64_t end, int) {
+                  for (int64_t row = begin; row < end; ++row) {
+                    memcpy(start + row * to_step, from + row * from_step,
+                           sizeof(float) * static_cast<size_t>(width));
+                  }
+                });
+  }
+  return true;
+}
+
+bool Run(TfLiteContext* context, const Partition& partition, const Op& op) {
+  if (op.kind == OpKind::kConcatenate) return Concatenate(context, partition, op);
+  if (!BindProgram(context, partition, op)) return false;
+  const void* in = op.input_count > 0 ? Data(context, partition, op.inputs[0]) : &op.program;
+  const bool has_program = op.steps != nullptr;
+  void* out = has_program ? const_cast<Program*>(&op.program) : Data(context, partition, op.output);
+  if (in == nullptr || out == nullptr) return false;
+  RunOp(*partition.runtime, partition.values, op, in, out);
+  return true;
 }
 
 TfLiteStatus Invoke(TfLiteContext* context, TfLiteNode* node) {
   const auto& partition = *static_cast<const Partition*>(node->user_data);
   for (int i = 0; i < partition.op_count; ++i) {
-    const Op& op = partition.ops[i];
-    const void* in = Data(context, partition, partition.values[op.inputs[0]]);
-    void* out = Data(context, partition, partition.values[op.output]);
-    FSG_ENSURE(context, in != nullptr && out != nullptr,
+    FSG_ENSURE(context, Run(context, partition, partition.ops[i]),
                "a tensor has no data or changed its shape: tensors of dynamic shape are not supported");
-    RunOp(*partition.kernels, partition.values, op, in, out);
   }
   return kTfLiteOk;
 }

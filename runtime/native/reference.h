@@ -39,17 +39,18 @@ inline const uint32_t* Tap(const Window& w, const uint32_t* image, int out_y, in
 inline int32_t TwicePopcount(const Conv& conv, const uint32_t* image, int out_y, int out_x, int channel) {
   const Window& w = conv.window;
   const int64_t taps = static_cast<int64_t>(w.filter_height) * w.filter_width;
-  const uint32_t* filter = conv.filter + channel * taps * w.words;
+  const int words = w.words / conv.groups, group = channel / (conv.channels_out / conv.groups);
+  const uint32_t* filter = conv.filter + channel * taps * words;
   int32_t twice = 0;
   for (int ky = 0; ky < w.filter_height; ++ky) {
-    for (int kx = 0; kx < w.filter_width; ++kx, filter += w.words) {
+    for (int kx = 0; kx < w.filter_width; ++kx, filter += words) {
       const uint32_t* pixel = Tap(w, image, out_y, out_x, ky, kx);
       if (pixel == nullptr && conv.zero_padding) {
         twice += conv.channels_in;
         continue;
       }
-      for (int i = 0; i < w.words; ++i) {
-        twice += 2 * __builtin_popcount((pixel == nullptr ? 0 : pixel[i]) ^ filter[i]);
+      for (int i = 0; i < words; ++i) {
+        twice += 2 * __builtin_popcount((pixel == nullptr ? 0 : pixel[group * words + i]) ^ filter[i]);
       }
     }
   }
@@ -58,10 +59,8 @@ inline int32_t TwicePopcount(const Conv& conv, const uint32_t* image, int out_y,
 
 inline float Transform(const Conv& conv, int32_t twice, int channel) {
 #pragma clang fp contract(off)  // the same bits on every processor, with or without fused multiply-add
-  const Window& w = conv.window;
-  int32_t dot = w.filter_height * w.filter_width * conv.channels_in - twice;
-  dot = dot < conv.clamp_min ? conv.clamp_min : dot > conv.clamp_max ? conv.clamp_max : dot;
-  return conv.bias[channel] + conv.multiplier[channel] * static_cast<float>(dot);
+  twice = twice < conv.clamp_min ? conv.clamp_min : twice > conv.clamp_max ? conv.clamp_max : twice;
+  return conv.bias[channel] + conv.multiplier[channel] * static_cast<float>(twice);
 }
 
 // Half away from zero, as std::round; spelled out because there is no libm to link.
@@ -72,7 +71,108 @@ inline int8_t RoundToInt8(float value) {
   return static_cast<int8_t>(whole + (rest >= 0.5f) - (rest <= -0.5f));
 }
 
-inline void Convolve(const Conv& conv, const ConvPlan&, const uint32_t* in, void* out) {
+// What a step reads at a channel of a pixel.
+inline float Operand(const Program& program, const Step& step, int64_t pixel, int channel, float kept) {
+  if (step.is_kept) return kept;
+  const int at = channel - step.first_channel;
+  if (at < 0 || at >= step.channels) return 0;
+  const float* image = static_cast<const float*>(step.data) + pixel / program.image_pixels * step.image_step;
+  return image[pixel * step.pixel_step + at];
+}
+
+inline float PoolOperand(const Step& step, int64_t pixel, int channel) {
+  const Window& w = *step.window;
+  const int64_t row = pixel / w.out_width, batch = row / w.out_height;
+  const int64_t top = row % w.out_height * w.stride_height - w.pad_top;
+  const int64_t left = pixel % w.out_width * w.stride_width - w.pad_left;
+  float best = -__builtin_huge_valf();
+  for (int64_t y = top; y < top + w.filter_height; ++y) {
+    for (int64_t x = left; x < left + w.filter_width; ++x) {
+      if (y < 0 || y >= w.in_height || x < 0 || x >= w.in_width) continue;
+      const int64_t at = ((batch * w.in_height + y) * w.in_width + x) * step.pixel_step + channel;
+      const float value = static_cast<const float*>(step.data)[at];
+      if (value > best) best = value;
+    }
+  }
+  return best;
+}
+
+// Runs a program at one channel of a pixel; `dots` is what a convolution computed there.
+inline void RunProgram(const Program& program, float dots, int64_t pixel, int channel) {
+  float v = 0, kept = 0;
+  for (const Step* step = program.steps; step != program.steps + program.step_count; ++step) {
+    const auto operand = [&] { return Operand(program, *step, pixel, channel, kept); };
+    const auto place = [&](int at) { return pixel * step->pixel_step + at; };
+    switch (step->kind) {
+      case StepKind::kDots:
+        v = dots;
+        break;
+      case StepKind::kLoad:
+        v = operand();
+        break;
+      case StepKind::kPool:
+        v = PoolOperand(*step, pixel, channel);
+        break;
+      case StepKind::kAdd:
+        v = v + operand();
+        break;
+      case StepKind::kSubtract:
+        v = v - operand();
+        break;
+      case StepKind::kSubtractFrom:
+        v = operand() - v;
+        break;
+      case StepKind::kMultiply:
+        v = v * operand();
+        break;
+      case StepKind::kMaximum:
+        v = v < operand() ? operand() : v;
+        break;
+      case StepKind::kMinimum:
+        v = operand() < v ? operand() : v;
+        break;
+      case StepKind::kPrelu:
+        v = v < 0 ? v * operand() : v;
+        break;
+      case StepKind::kClamp:
+        v = v < step->low ? step->low : v;
+        v = v > step->high ? step->high : v;
+        break;
+      case StepKind::kNegate:
+        v = -v;
+        break;
+      case StepKind::kAbsolute:
+        v = __builtin_fabsf(v);
+        break;
+      case StepKind::kSwap: {
+        const float other = kept;
+        kept = v;
+        v = other;
+        break;
+      }
+      case StepKind::kKeep:
+        kept = v;
+        break;
+      case StepKind::kStore:
+        static_cast<float*>(step->data)[place(channel)] = v;
+        break;
+      case StepKind::kPack: {
+        uint32_t* word = static_cast<uint32_t*>(step->data) + place(channel / 32);
+        if (channel % 32 == 0) *word = 0;
+        *word |= uint32_t{v < 0} << (channel % 32);
+        break;
+      }
+    }
+  }
+}
+
+inline void Sweep(ThreadPool*, const Program& program, int64_t pixels) {
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    for (int c = 0; c < program.channels; ++c) RunProgram(program, 0, pixel, c);
+  }
+}
+
+inline void Convolve(ThreadPool*, const Conv& conv, const ConvPlan&, const uint32_t* in, void* out) {
   const Window& w = conv.window;
   const int out_words = PackedWords(conv.channels_out);
   int64_t pixel = 0;
@@ -85,7 +185,7 @@ inline void Convolve(const Conv& conv, const ConvPlan&, const uint32_t* in, void
           const int32_t twice = TwicePopcount(conv, in, y, x, c);
           const int64_t at = pixel * conv.channels_out + c;
           if (conv.output == Output::kFloat) {
-            static_cast<float*>(out)[at] = Transform(conv, twice, c);
+            RunProgram(*static_cast<const Program*>(out), Transform(conv, twice, c), pixel, c);
           } else if (conv.output == Output::kInt8) {
             static_cast<int8_t*>(out)[at] = RoundToInt8(Transform(conv, twice, c));
           } else if (twice > 2 * static_cast<int64_t>(conv.thresholds[c])) {
@@ -98,7 +198,7 @@ inline void Convolve(const Conv& conv, const ConvPlan&, const uint32_t* in, void
 }
 
 // The maximum of signs is -1 only where all are: an AND of the bits.
-inline void MaxPool(const Window& w, const uint32_t* in, uint32_t* out) {
+inline void MaxPool(ThreadPool*, const Window& w, const uint32_t* in, uint32_t* out) {
   for (int n = 0; n < w.batch; ++n, in += static_cast<int64_t>(w.in_height) * w.in_width * w.words) {
     for (int y = 0; y < w.out_height; ++y) {
       for (int x = 0; x < w.out_width; ++x, out += w.words) {
@@ -114,15 +214,16 @@ inline void MaxPool(const Window& w, const uint32_t* in, uint32_t* out) {
   }
 }
 
-inline void PackFloat(const float* in, int64_t rows, int channels, uint32_t* out) {
+inline void PackFloat(ThreadPool*, const float* in, int64_t rows, int channels, uint32_t* out) {
   Pack<float>(in, rows, channels, 0.0f, out);
 }
 
-inline void PackInt8(const int8_t* in, int64_t rows, int channels, int zero_point, uint32_t* out) {
+inline void PackInt8(ThreadPool*, const int8_t* in, int64_t rows, int channels, int zero_point,
+                     uint32_t* out) {
   Pack<int8_t>(in, rows, channels, static_cast<int8_t>(zero_point), out);
 }
 
-constexpr Kernels kKernels = {"reference", PackFloat, PackInt8, Convolve, MaxPool};
+constexpr Kernels kKernels = {"scalar", 0, 0, 0, PackFloat, PackInt8, Convolve, MaxPool, Sweep};
 
 }  // namespace fsg::reference
 

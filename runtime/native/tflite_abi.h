@@ -60,6 +60,50 @@ struct TfLiteNode {
 };
 static_assert(offsetof(TfLiteNode, custom_initial_data_size) == 56, "TfLiteNode");
 
+// The operators that a sweep can take over, and what `builtin_data` points to for those that have parameters.
+enum TfLiteBuiltinOperator : int32_t {
+  kTfLiteBuiltinAdd = 0,
+  kTfLiteBuiltinConcatenation = 2,
+  kTfLiteBuiltinMaxPool2d = 17,
+  kTfLiteBuiltinMul = 18,
+  kTfLiteBuiltinRelu = 19,
+  kTfLiteBuiltinReluN1To1 = 20,
+  kTfLiteBuiltinRelu6 = 21,
+  kTfLiteBuiltinPad = 34,
+  kTfLiteBuiltinSub = 41,
+  kTfLiteBuiltinPrelu = 54,
+  kTfLiteBuiltinMaximum = 55,
+  kTfLiteBuiltinMinimum = 57,
+  kTfLiteBuiltinNeg = 59,
+  kTfLiteBuiltinPadv2 = 60,
+  kTfLiteBuiltinLeakyRelu = 98,
+  kTfLiteBuiltinAbs = 101,
+};
+
+enum TfLiteFusedActivation : int { kTfLiteActNone = 0, kTfLiteActRelu, kTfLiteActReluN1To1, kTfLiteActRelu6 };
+
+// Of ADD, SUB and MUL; what follows in the first two concerns integers only.
+struct TfLiteArithmeticParams {
+  TfLiteFusedActivation activation;
+};
+
+struct TfLiteLeakyReluParams {
+  float alpha;
+};
+
+enum TfLitePadding : int { kTfLitePaddingSame = 1, kTfLitePaddingValid = 2 };
+
+struct TfLitePoolParams {
+  TfLitePadding padding;
+  int stride_width, stride_height, filter_width, filter_height;
+  TfLiteFusedActivation activation;
+};
+
+struct TfLiteConcatenationParams {
+  int axis;
+  TfLiteFusedActivation activation;
+};
+
 struct TfLiteContext;
 struct TfLiteDelegate;
 
@@ -90,6 +134,7 @@ struct TfLiteContext {
   TfLiteStatus (*GetNodeAndRegistration)(TfLiteContext*, int index, TfLiteNode**, TfLiteRegistration**);
   TfLiteStatus (*ReplaceNodeSubsetsWithDelegateKernels)(TfLiteContext*, TfLiteRegistration,
                                                         const TfLiteIntArray* nodes, TfLiteDelegate*);
+  int recommended_num_threads;  // -1 if the program did not say
 };
 static_assert(offsetof(TfLiteContext, ReplaceNodeSubsetsWithDelegateKernels) == 64, "TfLiteContext");
 

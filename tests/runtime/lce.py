@@ -16,6 +16,18 @@ TYPES = {
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.bool_): schema.TensorType.BOOL,
 }
+OPTIONS = {
+    "ADD": "AddOptions",
+    "SUB": "SubOptions",
+    "MUL": "MulOptions",
+    "LEAKY_RELU": "LeakyReluOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "PAD": "PadOptions",
+    "PADV2": "PadV2Options",
+}
 
 
 def flexmap(**options: int) -> bytes:
@@ -72,6 +84,18 @@ class Graph:
     def custom(self, name, inputs, outputs, options=b"") -> None:
         operator = self.operator(name, inputs, outputs)
         operator.customOptions = np.frombuffer(options, np.uint8) if options else None
+
+    def builtin(self, name, inputs, shape, **options) -> int:
+        """A builtin operator with one float output, by its name and the fields of its options."""
+        output = self.tensor(shape)
+        operator = self.operator(getattr(schema.BuiltinOperator, name), inputs, [output])
+        kind = OPTIONS.get(name)
+        if kind is not None:
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+            operator.builtinOptions = getattr(schema, f"{kind}T")()
+            for field, value in options.items():
+                setattr(operator.builtinOptions, field, value)
+        return output
 
     def build(self, inputs, outputs) -> bytes:
         subgraph = schema.SubGraphT()
@@ -131,13 +155,13 @@ class Graph:
 class Conv:
     """A binary convolution of +-1 `weights` OHWI; padding and activation are LCE's numbers."""
 
-    def __init__(self, weights, stride=(1, 1), dilation=(1, 1), padding=1, pad_values=0, activation=0):
+    def __init__(self, weights, stride=(1, 1), dilation=(1, 1), padding=1, pad_values=0, activation=0, groups=1):
         self.weights, self.stride, self.dilation = weights, stride, dilation
-        self.padding, self.pad_values, self.activation = padding, pad_values, activation
+        self.padding, self.pad_values, self.activation, self.groups = padding, pad_values, activation, groups
 
     def options(self) -> bytes:
         return flexmap(
-            channels_in=self.weights.shape[3],
+            channels_in=self.weights.shape[3] * self.groups,
             padding=self.padding,
             pad_values=self.pad_values,
             fused_activation_function=self.activation,
@@ -163,18 +187,25 @@ class Conv:
         for y, x in np.ndindex(self.weights.shape[1:3]):
             rows = y * self.dilation[0] + self.stride[0] * np.arange(height)
             columns = x * self.dilation[1] + self.stride[1] * np.arange(width)
-            total += signs[:, rows][:, :, columns] @ self.weights[:, y, x].astype(np.int32).T
+            taps = np.split(signs[:, rows][:, :, columns], self.groups, axis=3)
+            weights = np.split(self.weights[:, y, x].astype(np.int32), self.groups)
+            total += np.concatenate([t @ w.T for t, w in zip(taps, weights, strict=True)], axis=3)
         return total
 
     def popcounts(self, signs) -> np.ndarray:
         return (np.prod(self.weights.shape[1:]) - self.dots(signs)) / 2
 
-    def outputs(self, signs, multiplier, bias) -> np.ndarray:
+    def outputs(self, signs, multiplier, bias, scale=1.0, zero_point=0) -> np.ndarray:
+        """In units of `scale` from `zero_point`, rounded as LCE does: its constants are those of 2 * popcount."""
         low, high = [(None, None), (0, None), (-1, 1), (0, 6)][self.activation]
         dots = self.dots(signs)
         if self.activation:
             dots = np.clip(dots, low, high)
-        return bias + multiplier * dots.astype(np.float32)
+        length = self.weights[0].size
+        exact = np.float64(multiplier)
+        slope = np.float32(-exact / scale)
+        offset = np.float32((bias + exact * length) / scale + zero_point)
+        return offset + slope * (length - dots).astype(np.float32)
 
 
 def axis_window(size, window, stride, dilation, padding) -> tuple[int, int, int]:
@@ -228,16 +259,20 @@ def round_half_away(values) -> np.ndarray:
     return np.trunc(values + np.copysign(np.float64(0.5), values))
 
 
-def interpret(model, kernels="auto", threads=1) -> Interpreter:
-    delegate = load_delegate(delegate_path(), {"kernels": kernels})
+def delegate(**options):
+    return load_delegate(delegate_path(), options)
+
+
+def interpret(model, kernels="auto", threads=1, delegate=None, **options) -> Interpreter:
+    delegate = delegate or load_delegate(delegate_path(), {"kernels": kernels, **options})
     interpreter = Interpreter(model_content=model, experimental_delegates=[delegate], num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter
 
 
-def run(model, *inputs, kernels="auto") -> list[np.ndarray]:
+def run(model, *inputs, kernels="auto", **options) -> list[np.ndarray]:
     """The outputs of a stock interpreter with the delegate, its batch resized to that of the inputs."""
-    interpreter = interpret(model, kernels)
+    interpreter = interpret(model, kernels, **options)
     details = interpreter.get_input_details()
     if any(tuple(d["shape"]) != i.shape for d, i in zip(details, inputs, strict=True)):
         for detail, value in zip(details, inputs, strict=True):

@@ -7,12 +7,10 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsg.runtime import active_kernels
+from fsg import FsgError
+from fsg.runtime import active_kernels, possible_kernels
 
-KERNELS = [
-    *dict.fromkeys(["auto", "avx2", "portable"] if active_kernels() == "avx512" else ["auto"]),
-    "reference",
-]
+KERNELS = possible_kernels()  # the last is the reference
 
 property_test = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -33,10 +31,12 @@ def convolutions(draw):
     padding = draw(st.sampled_from([0, 1]))
     low = reach if padding == 1 else (1, 1)
     size = [draw(st.integers(n, n + 8)) for n in low]
-    weights = signs_of(rng, (draw(channels), *kernel, draw(channels)))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    depth = draw(channels) if groups == 1 else draw(st.sampled_from([32, 64, 96]))
+    weights = signs_of(rng, (groups * draw(channels), *kernel, depth))
     pad_values, activation = draw(st.sampled_from([0, 1])), draw(st.integers(0, 3))
-    conv = lce.Conv(weights, draw(two), dilation, padding, pad_values, activation)
-    return rng, conv, (draw(st.integers(1, 3)), *size, weights.shape[3])
+    conv = lce.Conv(weights, draw(two), dilation, padding, pad_values, activation, groups)
+    return rng, conv, (draw(st.integers(1, 3)), *size, groups * depth)
 
 
 def affine(rng, count):
@@ -80,7 +80,7 @@ def test_int8_convolution(case, kernels, zero_point):
     multiplier, bias = affine(rng, len(conv.weights))
     scale = np.float32(rng.uniform(0.05, 1))
     got = run_conv(signs, conv, multiplier, bias, dtype=np.int8, scale=scale, zero_point=zero_point, kernels=kernels)
-    exact = conv.outputs(signs, multiplier / scale, bias / scale + np.float32(zero_point))
+    exact = conv.outputs(signs, multiplier, bias, np.float64(scale), zero_point)
     np.testing.assert_array_equal(got, np.clip(lce.round_half_away(exact), -128, 127))
 
 
@@ -116,7 +116,7 @@ def test_kernels_give_the_bits_of_the_reference(case, kernels):
     rng, conv, shape = case
     signs = signs_of(rng, shape)
     multiplier, bias = affine(rng, len(conv.weights))
-    got, expected = (run_conv(signs, conv, multiplier, bias, kernels=k) for k in (kernels, "reference"))
+    got, expected = (run_conv(signs, conv, multiplier, bias, kernels=k) for k in (kernels, "scalar"))
     np.testing.assert_array_equal(got.view(np.int32), expected.view(np.int32))
 
 
@@ -245,8 +245,39 @@ def test_many_short_lived_tensors_share_memory_safely():
         np.testing.assert_allclose(got, convs[0].outputs(expected, multiplier, bias), rtol=1e-6)
 
 
-def test_unknown_kernels_and_options_are_refused():
-    with pytest.raises(ValueError, match="no kernels of that name"):
-        lce.load_delegate(lce.delegate_path(), {"kernels": "mmx"})
-    with pytest.raises(ValueError, match="only delegate option"):
-        lce.load_delegate(lce.delegate_path(), {"speed": "11"})
+def test_the_taps_of_a_huge_dilation_lie_outside():
+    rng = np.random.default_rng(7)
+    conv = lce.Conv(signs_of(rng, (20, 3, 3, 33)), dilation=(2**20, 2**20), padding=0)
+    signs = signs_of(rng, (1, 6, 6, 33))
+    centre = lce.Conv(conv.weights[:, 1:2, 1:2])
+    one, zero = np.ones(20, np.float32), np.zeros(20, np.float32)
+    for kernels in KERNELS:
+        np.testing.assert_array_equal(run_conv(signs, conv, one, zero, kernels=kernels), centre.dots(signs))
+
+
+def test_unknown_kernels_and_options_are_refused(monkeypatch):
+    for options, message in [
+        ({"kernels": "mmx"}, f'no kernels "mmx"; it has auto, {", ".join(KERNELS)}'),
+        ({"num_threads": "0"}, "num_threads must be a number from 1 to 256"),
+        ({"num_threads": "two"}, "num_threads must be a number from 1 to 256"),
+        ({"fuse": "yes"}, "fuse must be 0 or 1"),
+        ({"speed": "11"}, "the delegate's options are kernels, num_threads and fuse"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            lce.load_delegate(lce.delegate_path(), options)
+    monkeypatch.setenv("FSG_KERNELS", "mmx")
+    with pytest.raises(ValueError, match='FSG_KERNELS: this processor has no kernels "mmx"; it has auto, '):
+        lce.load_delegate(lce.delegate_path(), {})
+
+
+def test_kernels_from_the_environment(monkeypatch):
+    for name in KERNELS:
+        monkeypatch.setenv("FSG_KERNELS", name)
+        assert active_kernels() == name
+        lce.load_delegate(lce.delegate_path(), {"kernels": "auto"})
+    for unset in ("", "auto"):
+        monkeypatch.setenv("FSG_KERNELS", unset)
+        assert active_kernels() == KERNELS[0]
+    monkeypatch.setenv("FSG_KERNELS", "sse9")
+    with pytest.raises(FsgError, match=r'^FSG_KERNELS: this processor has no kernels "sse9"; it has auto, '):
+        active_kernels()

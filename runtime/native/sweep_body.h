@@ -1,0 +1,297 @@
+// Runs programs on 16 channels of a tile of pixels at a time, so that the choice of what to do next is made
+// once for all of them. Included by kernels_body.h.
+
+inline Floats LoadFloats(const float* from) {
+  Floats values;
+  memcpy(&values, from, sizeof(values));
+  return values;
+}
+
+// Where a step finds or leaves the channels of a tile's first pixel, and how far those of the next are.
+struct Row {
+  float* at;
+  int64_t step;
+  int64_t channel_mask;  // 0 if the row holds 16 channels only, those of the moment
+};
+
+// What a program works on: the pixels of a tile, and the convolution whose dot products [pixels, lanes] they
+// are (none for a sweep over a tensor).
+struct Tile {
+  const Program& program;
+  int64_t pixel;
+  const Conv* conv;
+  const ConvPlan* plan;
+  const int32_t* dots;
+};
+
+// Copies the 16 channels from `c` of `count` pixels to [count, 16] where they cannot be read in place.
+FSG_OUTLINE void GatherOperand(const Program& program, const fsg::Step& step, int64_t pixel, int count, int c,
+                               float* to) {
+  for (int p = 0; p < count; ++p, ++pixel) {
+    const float* from = static_cast<const float*>(step.data) + pixel * step.pixel_step;
+    if (step.image_step != 0) from += pixel / program.image_pixels * step.image_step;
+    for (int i = 0; i < kLanes; ++i) {
+      const int at = c + i - step.first_channel;
+      *to++ = at >= 0 && at < step.channels ? from[at] : 0.0f;
+    }
+  }
+}
+
+// The maximum of rows x columns pixels, of `used` channels from `from`.
+template <bool is_whole>
+FSG_OUTLINE Floats MaximumUnder(const float* from, int64_t row_step, int64_t pixel_step, int rows,
+                                int columns, int used) {
+  Floats best = Floats{} - __builtin_huge_valf();
+  for (; rows > 0; --rows, from += row_step) {
+    const float* at = from;
+    for (int x = columns; x > 0; --x, at += pixel_step) {
+      Floats values = {};
+      memcpy(&values, at, is_whole ? sizeof(values) : sizeof(float) * static_cast<size_t>(used));
+      best = best < values ? values : best;
+    }
+  }
+  return best;
+}
+
+// The maximum under the window, [count, 16].
+FSG_OUTLINE void PoolOperand(const fsg::Step& step, int64_t pixel, int count, int c, float* to) {
+  const Window& w = *step.window;
+  const int64_t pixel_step = step.pixel_step, row_step = w.in_width * pixel_step;
+  const auto* data = static_cast<const float*>(step.data) + c;
+  const int used = w.words - c < kLanes ? w.words - c : kLanes;
+  const auto maximum = used == kLanes ? MaximumUnder<true> : MaximumUnder<false>;
+  Place at = PlaceOf(w, pixel);
+  for (; count > 0; --count, to += kLanes) {
+    const int top = at.y * w.stride_height - w.pad_top, left = at.x * w.stride_width - w.pad_left;
+    const Taps rows = TapsInside(top, 1, w.filter_height, w.in_height);
+    const Taps columns = TapsInside(left, 1, w.filter_width, w.in_width);
+    const int64_t row = static_cast<int64_t>(at.batch) * w.in_height + top + rows.begin;
+    const float* from = data + row * row_step + (left + columns.begin) * pixel_step;
+    const Floats best =
+        maximum(from, row_step, pixel_step, rows.end - rows.begin, columns.end - columns.begin, used);
+    memcpy(to, &best, sizeof(best));
+    if (++at.x == w.out_width) at = NextRow(w, at);
+  }
+}
+
+// What running a tile needs besides registers.
+template <int pixels>
+struct Room {
+  Row rows[kMaxSteps];
+  bool gathers;  // for all channels, not only for the last few
+  float kept[pixels * kLanes];
+  float gathered[kMaxSteps][pixels * kLanes];  // what cannot be read or written in place
+};
+
+inline bool UsesMemory(const fsg::Step& step) { return step.data != nullptr && step.kind != StepKind::kPack; }
+
+// Whether a step finds the tile's channels one beside the other, as far as there are whole vectors of them.
+inline bool IsInPlace(const Program& program, const fsg::Step& step) {
+  return step.kind != StepKind::kPool && step.first_channel == 0 && step.image_step == 0 &&
+         (step.kind == StepKind::kStore || step.channels >= program.channels);
+}
+
+// Finds the rows of every step once for all channels. Within the steps it would cost the values their
+// registers.
+template <int pixels>
+FSG_OUTLINE void FindRows(const Tile& tile, Room<pixels>* room) {
+  const Program& program = tile.program;
+  room->gathers = false;
+  for (int i = 0; i < program.step_count; ++i) {
+    const fsg::Step& step = program.steps[i];
+    room->rows[i] = {room->kept, kLanes, 0};
+    if (step.is_kept || !UsesMemory(step)) continue;
+    if (IsInPlace(program, step)) {
+      room->rows[i] = {static_cast<float*>(step.data) + tile.pixel * step.pixel_step, step.pixel_step, -1};
+    } else {
+      room->rows[i] = {room->gathered[i], kLanes, 0};
+      room->gathers = true;
+    }
+  }
+}
+
+// The row of an operand that covers some channels only, if all 16 from `c` lie inside or all outside.
+inline bool FindSlice(const Tile& tile, const fsg::Step& step, int c, Row* row) {
+  alignas(64) static float zeros[kLanes];
+  const int first = c - step.first_channel;
+  if (step.kind == StepKind::kStore || step.kind == StepKind::kPool || step.image_step != 0) return false;
+  if (first >= step.channels || first + kLanes <= 0) {
+    *row = {zeros, 0, 0};
+    return true;
+  }
+  *row = {static_cast<float*>(step.data) + tile.pixel * step.pixel_step + first, step.pixel_step, 0};
+  return first >= 0 && first + kLanes <= step.channels;
+}
+
+// Finds or gathers the 16 channels from `c` of the steps that do not have them where FindRows says.
+template <int pixels>
+FSG_OUTLINE void GatherRows(const Tile& tile, int c, Room<pixels>* room) {
+  const Program& program = tile.program;
+  const bool is_whole = c + kLanes <= program.channels;
+  for (int i = 0; i < program.step_count; ++i) {
+    const fsg::Step& step = program.steps[i];
+    if (step.is_kept || !UsesMemory(step) || (is_whole && IsInPlace(program, step))) continue;
+    if (FindSlice(tile, step, c, &room->rows[i])) continue;
+    room->rows[i] = {room->gathered[i], kLanes, 0};
+    if (step.kind == StepKind::kPool) {
+      PoolOperand(step, tile.pixel, pixels, c, room->gathered[i]);
+    } else if (step.kind != StepKind::kStore) {
+      GatherOperand(program, step, tile.pixel, pixels, c, room->gathered[i]);
+    }
+  }
+}
+
+// Stores what remains of a program's channels after the last 16.
+template <int pixels>
+FSG_OUTLINE void StoreRest(const Tile& tile, int c, const Room<pixels>& room) {
+  const Program& program = tile.program;
+  for (int i = 0; i < program.step_count; ++i) {
+    const fsg::Step& step = program.steps[i];
+    if (step.kind != StepKind::kStore) continue;
+    float* to = static_cast<float*>(step.data) + tile.pixel * step.pixel_step + c;
+    for (int p = 0; p < pixels; ++p, to += step.pixel_step) {
+      memcpy(to, room.gathered[i] + p * kLanes, sizeof(float) * static_cast<size_t>(program.channels - c));
+    }
+  }
+}
+
+template <int pixels>
+inline void LoadDots(const Tile& tile, int c, Floats* v) {
+  const Conv& conv = *tile.conv;
+  const Floats multiplier = LoadFloats(tile.plan->multiplier + c), bias = LoadFloats(tile.plan->bias + c);
+  const bool clamps = conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX;
+  for (int p = 0; p < pixels; ++p) {
+    Ints twice;
+    memcpy(&twice, tile.dots + p * int64_t{tile.plan->lanes} + c, sizeof(twice));
+    if (clamps) twice = Clamp(twice, conv.clamp_min, conv.clamp_max);
+    v[p] = Transform(twice, multiplier, bias);
+  }
+}
+
+// Half a word a pixel; the second half of the last word is zeroed if it has no channels.
+template <int pixels>
+inline void PackLanes(const Tile& tile, const fsg::Step& step, int c, int used, const Floats* v) {
+  auto* words = static_cast<uint32_t*>(step.data) + tile.pixel * step.pixel_step;
+  const uint32_t mask = (1u << used) - 1;
+  const bool ends_word = c % 32 == 0 && c + kLanes >= tile.program.channels;
+  for (int p = 0; p < pixels; ++p, words += step.pixel_step) {
+    const uint32_t word = SignBits(v[p]) & mask;
+    const auto half = static_cast<uint16_t>(word);
+    ends_word ? memcpy(words + c / 32, &word, sizeof(word))
+              : memcpy(reinterpret_cast<uint16_t*>(words) + c / kLanes, &half, sizeof(half));
+  }
+}
+
+// The 16 channels from `c` of a tile.
+template <int pixels>
+FSG_OUTLINE void RunBlock(const Tile& tile, int c, Room<pixels>* room) {
+  const Program& program = tile.program;
+  const int used = program.channels - c < kLanes ? program.channels - c : kLanes;
+  const fsg::Step* step = program.steps;
+  const fsg::Step* const end = step + program.step_count;
+  const Row* row = room->rows;
+  Floats v[pixels];
+  if (step->kind == StepKind::kDots) {
+    LoadDots<pixels>(tile, c, v);
+  } else {
+    const float* const at = row->at + (c & row->channel_mask);
+    for (int p = 0; p < pixels; ++p) v[p] = LoadFloats(at + p * row->step);
+  }
+  while (++step != end) {
+    ++row;
+    float* const at = row->at + (c & row->channel_mask);
+    const auto combine = [&](auto operation) {
+      for (int p = 0; p < pixels; ++p) v[p] = operation(v[p], LoadFloats(at + p * row->step));
+    };
+    switch (step->kind) {
+      case StepKind::kDots:
+      case StepKind::kLoad:
+      case StepKind::kPool:
+        break;
+      case StepKind::kAdd:
+        combine([](Floats a, Floats b) { return a + b; });
+        break;
+      case StepKind::kSubtract:
+        combine([](Floats a, Floats b) { return a - b; });
+        break;
+      case StepKind::kSubtractFrom:
+        combine([](Floats a, Floats b) { return b - a; });
+        break;
+      case StepKind::kMultiply:
+        combine([](Floats a, Floats b) { return a * b; });
+        break;
+      case StepKind::kMaximum:
+        combine([](Floats a, Floats b) { return a < b ? b : a; });
+        break;
+      case StepKind::kMinimum:
+        combine([](Floats a, Floats b) { return b < a ? b : a; });
+        break;
+      case StepKind::kPrelu:
+        combine([](Floats a, Floats b) { return a < 0.0f ? a * b : a; });
+        break;
+      case StepKind::kClamp:
+        for (int p = 0; p < pixels; ++p) {
+          v[p] = v[p] < step->low ? Floats{} + step->low : v[p];
+          v[p] = v[p] > step->high ? Floats{} + step->high : v[p];
+        }
+        break;
+      case StepKind::kNegate:
+        for (int p = 0; p < pixels; ++p) v[p] = -v[p];
+        break;
+      case StepKind::kAbsolute:
+        for (int p = 0; p < pixels; ++p) v[p] = __builtin_elementwise_abs(v[p]);
+        break;
+      case StepKind::kSwap:
+        for (int p = 0; p < pixels; ++p) {
+          const Floats other = LoadFloats(room->kept + p * kLanes);
+          memcpy(room->kept + p * kLanes, &v[p], sizeof(v[p]));
+          v[p] = other;
+        }
+        break;
+      case StepKind::kKeep:
+        for (int p = 0; p < pixels; ++p) memcpy(room->kept + p * kLanes, &v[p], sizeof(v[p]));
+        break;
+      case StepKind::kStore:
+        for (int p = 0; p < pixels; ++p) memcpy(at + p * row->step, &v[p], sizeof(v[p]));
+        break;
+      case StepKind::kPack:
+        PackLanes<pixels>(tile, *step, c, used, v);
+        break;
+    }
+  }
+}
+
+template <int pixels>
+void RunPixels(Tile* tile, int* count, Room<pixels>* room) {
+  const int channels = tile->program.channels;
+  for (; *count >= pixels; *count -= pixels, tile->pixel += pixels) {
+    FindRows(*tile, room);
+    for (int c = 0; c < channels; c += kLanes) {
+      const bool is_whole = c + kLanes <= channels;
+      if (room->gathers || !is_whole) GatherRows(*tile, c, room);
+      RunBlock<pixels>(*tile, c, room);
+      if (!is_whole) StoreRest(*tile, c, *room);
+    }
+    if (tile->dots != nullptr) tile->dots += pixels * int64_t{tile->plan->lanes};
+  }
+}
+
+inline void RunProgram(Tile tile, int count) {
+  Room<kSweepTile> room;
+  RunPixels(&tile, &count, &room);
+  if (count == 0) return;
+  Room<1> small_room;
+  RunPixels(&tile, &count, &small_room);
+}
+
+constexpr int64_t kSweepGrain = 1 << 15;  // values
+
+void Sweep(ThreadPool* pool, const Program& program, int64_t pixels) {
+  const int64_t tiles = kSweepGrain / (int64_t{program.channels} * kSweepTile) + 1;
+  ParallelFor(pool, pixels, tiles * kSweepTile, [&](int64_t begin, int64_t end, int) {
+    for (int64_t at = begin; at < end; at += kSweepTile) {
+      const int count = end - at < kSweepTile ? static_cast<int>(end - at) : kSweepTile;
+      RunProgram({program, at, nullptr, nullptr, nullptr}, count);
+    }
+  });
+}

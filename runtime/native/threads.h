@@ -1,0 +1,38 @@
+// A pool of threads for loops whose iterations are independent. A loop gives the same result on any number of
+// threads.
+#ifndef FSG_NATIVE_THREADS_H_
+#define FSG_NATIVE_THREADS_H_
+
+#include <stdint.h>
+
+namespace fsg {
+
+constexpr int kMaxThreads = 256;
+
+struct ThreadPool;
+
+// `threads` counts the one that calls ParallelFor; fewer run if the system grants fewer. nullptr if memory is
+// short.
+ThreadPool* MakeThreadPool(int threads);
+void FreeThreadPool(ThreadPool* pool);
+int ThreadCount(const ThreadPool* pool);  // 1 for nullptr
+
+// Calls body(arg, begin, end, thread) until the ranges have covered [0, count). Ranges are multiples of
+// `grain` iterations but for the last; a loop of one grain stays on the calling thread. `thread` is below
+// ThreadCount, and no two calls that run at once are given the same: it selects scratch memory. The threads
+// serve one loop at a time; another that begins meanwhile runs on its calling thread alone.
+using LoopBody = void (*)(const void* arg, int64_t begin, int64_t end, int thread);
+void ParallelFor(ThreadPool* pool, int64_t count, int64_t grain, LoopBody body, const void* arg);
+
+// The same for a callable `body(begin, end, thread)`.
+template <typename Body>
+void ParallelFor(ThreadPool* pool, int64_t count, int64_t grain, const Body& body) {
+  const LoopBody call = [](const void* arg, int64_t begin, int64_t end, int thread) {
+    (*static_cast<const Body*>(arg))(begin, end, thread);
+  };
+  ParallelFor(pool, count, grain, call, &body);
+}
+
+}  // namespace fsg
+
+#endif  // FSG_NATIVE_THREADS_H_

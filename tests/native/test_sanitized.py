@@ -1,0 +1,67 @@
+"""The native code under sanitizers of memory, undefined behaviour and threads; a bounded run of the fuzz targets."""
+
+import os
+import subprocess
+import sys
+
+import fuzz
+import pytest
+import sanitized
+
+from fsg.runtime import possible_kernels
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sanitized.missing() is not None, reason=str(sanitized.missing())),
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Builds a target once."""
+    folder, done = tmp_path_factory.mktemp("sanitized"), {}
+
+    def build(name):
+        if name not in done:
+            done[name] = sanitized.build(name, folder / name)
+        return done[name]
+
+    return build
+
+
+@pytest.mark.parametrize(("target", "runs"), [("fuzz_options", 300_000), ("fuzz_delegate", 15_000)])
+def test_fuzz_targets_find_nothing(built, target, runs):
+    result = fuzz.fuzz(built(target), runs)
+    assert result.returncode == 0, result.stderr[-6000:]
+    assert f"Done {runs} runs" in result.stderr
+
+
+@pytest.mark.parametrize("kernels", possible_kernels()[:-1])
+@pytest.mark.parametrize("target", ["kernels_driver", "kernels_driver_threads"])
+def test_kernels_on_random_shapes(built, target, kernels):
+    result = subprocess.run([built(target), "check", kernels, "1", "150"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-6000:]
+
+
+def test_operators_in_an_interpreter(built, tmp_path):
+    """Python's tests of the delegate, on a copy of the package that holds the sanitized library."""
+    package = tmp_path / "fsg"
+    (package / "runtime").mkdir(parents=True)
+    for source in [*sanitized.ROOT.glob("*.py"), *sanitized.ROOT.glob("runtime/*.py")]:
+        (package / source.relative_to(sanitized.ROOT)).symlink_to(source)
+    (package / "runtime" / "libfsg_delegate.so").symlink_to(built("library"))
+    runtime = subprocess.run(
+        [sanitized.CLANG, "-print-file-name=libclang_rt.asan-x86_64.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path),
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",  # the interpreter of Python itself leaks
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    tests = [sanitized.ROOT / "tests" / "runtime" / f"test_{name}.py" for name in ("delegate", "hostile")]
+    check = "import fsg.runtime, sys; sys.exit(not fsg.runtime.delegate_path().startswith(sys.argv[1]))"
+    for command in (["-c", check, tmp_path], ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]):
+        child = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+        assert child.returncode == 0, (child.stdout + child.stderr)[-6000:]

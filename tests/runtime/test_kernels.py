@@ -1,0 +1,74 @@
+"""The kernels without an interpreter: those of this machine, and the NEON ones under qemu-aarch64."""
+
+import subprocess
+
+import native
+import pytest
+
+from fsg.runtime import possible_kernels
+
+pytestmark = pytest.mark.slow  # each driver takes the compiler some seconds
+
+emulated = pytest.mark.skipif(native.find_emulator() is None, reason="needs qemu-aarch64: apt-get install qemu-user")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("native")
+
+
+@pytest.fixture(scope="module")
+def host_driver(folder):
+    return [str(native.build_driver(folder))]
+
+
+@pytest.fixture(scope="module")
+def arm_driver(folder):
+    return [str(native.find_emulator()), str(native.build_driver(folder, native.ARM))]
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("kernels", possible_kernels()[:-1])
+def test_every_kernel_agrees_with_its_scalar_twin(host_driver, kernels):
+    child = run(*host_driver, "check", kernels, "1", "2000")
+    assert child.returncode == 0 and "2000 shapes, 0 wrong" in child.stdout, child.stdout + child.stderr
+
+
+@emulated
+@pytest.mark.parametrize("kernels", native.NEON)
+def test_every_neon_kernel_agrees_with_its_scalar_twin(arm_driver, kernels):
+    child = run(*arm_driver, "check", kernels, "1", "500")
+    assert child.returncode == 0 and "500 shapes, 0 wrong" in child.stdout, child.stdout + child.stderr
+
+
+@emulated
+@pytest.mark.parametrize(
+    ("cpu", "expected"), [("cortex-a53", "neon-a53"), ("cortex-a72", "neon-a72"), ("cortex-a76", "neon-a72")]
+)
+def test_the_processor_selects_its_kernels(arm_driver, cpu, expected):
+    emulator, program = arm_driver
+    names = run(emulator, "-cpu", cpu, program, "names").stdout.strip().split(", ")
+    assert names[0] == expected and set(names) == {*native.NEON, "scalar"}
+
+
+@emulated
+@pytest.mark.parametrize("kernels", native.NEON)
+@pytest.mark.parametrize("shape", ["56x56x64:64", "14x14x128:128", "7x7x256:256"])
+def test_a_whole_convolution_makes_28_products_an_instruction(folder, arm_driver, kernels, shape):
+    emulator, program = arm_driver
+    arguments = native.conv_arguments(shape)
+    plugin = native.build_plugin(folder)
+    count = native.count_instructions(emulator, plugin, program, "conv", kernels, *arguments)
+    assert native.conv_macs(arguments) / count >= 28
+
+
+@pytest.mark.skipif(native.find_mca() is None, reason="needs llvm-mca: apt-get install llvm")
+@pytest.mark.parametrize(
+    ("kernels", "cpu", "least"),
+    [("neon-a53", "cortex-a53", 34), ("neon-a72", "cortex-a72", 84), ("neon-a72", "neoverse-n1", 84)],
+)
+def test_inner_loops_keep_the_processor_busy(folder, kernels, cpu, least):
+    assert native.loop_cycles(native.find_mca(), folder, kernels, cpu) >= least
