@@ -357,7 +357,7 @@ void PackRows(const T* in, int64_t rows, int64_t channels, T zero_point, uint32_
   }
 }
 
-constexpr int64_t kPackGrain = 1 << 15;  // values
+constexpr int64_t kPackGrain = kGrain / 32;  // values
 
 template <typename T>
 void Pack(ThreadPool* pool, const T* in, int64_t rows, int channels, T zero_point, uint32_t* out) {

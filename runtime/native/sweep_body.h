@@ -284,7 +284,7 @@ inline void RunProgram(Tile tile, int count) {
   RunPixels(&tile, &count, &small_room);
 }
 
-constexpr int64_t kSweepGrain = 1 << 15;  // values
+constexpr int64_t kSweepGrain = kGrain / 32;  // values
 
 void Sweep(ThreadPool* pool, const Program& program, int64_t pixels) {
   const int64_t tiles = kSweepGrain / (int64_t{program.channels} * kSweepTile) + 1;

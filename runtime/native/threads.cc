@@ -8,8 +8,11 @@
 namespace fsg {
 namespace {
 
-// How often a thread looks before it sleeps: some ten microseconds, the pause between two layers.
-constexpr int kSpins = 2000;
+// How often a thread looks for the next loop before it sleeps: first without letting go of its processor, for
+// the ten microseconds or so between two layers, then giving way to whoever wants it, such as the threads of
+// the interpreter, for about a millisecond. Waking up would cost more than many a layer.
+constexpr int kSpins = 400;
+constexpr int kYields = 3000;
 constexpr int kRangesPerThread = 4;  // evens out threads of unequal speed
 
 struct Loop {
@@ -65,6 +68,7 @@ void RunRanges(ThreadPool* pool, const Loop& loop, int thread) {
 // Waits until a loop has begun after the `seen` first ones. Returns with the mutex held.
 void AwaitLoop(ThreadPool* pool, uint64_t seen) {
   for (int i = 0; i < kSpins && Load(&pool->loops) == seen; ++i) Pause();
+  for (int i = 0; i < kYields && Load(&pool->loops) == seen; ++i) sched_yield();
   pthread_mutex_lock(&pool->mutex);
   ++pool->sleeping;
   while (pool->loops == seen && !pool->is_stopping) pthread_cond_wait(&pool->begun, &pool->mutex);
