@@ -1,5 +1,5 @@
-// Comparisons to bits for NEON. Included like kernels_body.h, before it. As in bits_portable.h, but register
-// by register: for longer vectors the compiler detours through bytes.
+// Comparisons to bits and rounding to bytes for NEON. Included like kernels_body.h, before it. As in
+// bits_portable.h, but register by register: for longer vectors the compiler detours through bytes.
 
 inline uint32_t ToWord(const uint32x4_t* masks) {
   // Lane i gathers channels i, i + 4, ... in a nibble each, and keeps bit i of the nibbles.
@@ -43,4 +43,16 @@ uint32_t SignBits(const Vector& values) {
   const uint32x4_t nibbles =
       vsliq_n_u32(vsliq_n_u32(masks[0], masks[1], 4), vsliq_n_u32(masks[2], masks[3], 4), 8);
   return vaddvq_u32(vandq_u32(nibbles, kBits));
+}
+
+// 16 values, half away from zero and saturated; what is not a number becomes -128.
+template <typename Vector>
+void RoundToInt8(const Vector& values, int8_t* out) {
+  float32x4_t parts[4];
+  memcpy(parts, &values, sizeof(parts));
+  int32x4_t whole[4];
+  for (int i = 0; i < 4; ++i) whole[i] = vcvtaq_s32_f32(vmaxnmq_f32(parts[i], vdupq_n_f32(-128.0f)));
+  const int16x8_t low = vqmovn_high_s32(vqmovn_s32(whole[0]), whole[1]);
+  const int16x8_t high = vqmovn_high_s32(vqmovn_s32(whole[2]), whole[3]);
+  vst1q_s8(out, vqmovn_high_s16(vqmovn_s16(low), high));
 }

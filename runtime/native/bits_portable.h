@@ -1,4 +1,4 @@
-// Comparisons to bits: 32 values to one word. Included like kernels_body.h, before it.
+// Comparisons to bits, 32 values to one word, and rounding to bytes. Included like kernels_body.h, before it.
 
 template <typename T, int lanes>
 using Lanes = T __attribute__((vector_size(sizeof(T) * lanes)));
@@ -38,4 +38,17 @@ template <typename Vector>
 uint32_t SignBits(Vector values) {
   using Bits = bool __attribute__((ext_vector_type(16)));
   return __builtin_bit_cast(uint16_t, __builtin_convertvector(values < 0.0f, Bits));
+}
+
+// 16 values, half away from zero and saturated; what is not a number becomes -128.
+template <typename Vector>
+void RoundToInt8(Vector value, int8_t* out) {
+  value = value > -128.0f ? value : Vector{} - 128.0f;
+  value = value < 127.0f ? value : Vector{} + 127.0f;
+  Lanes<int32_t, 16> whole = __builtin_convertvector(value, Lanes<int32_t, 16>);
+  const Vector rest = value - __builtin_convertvector(whole, Vector);
+  whole -= rest >= 0.5f;  // comparisons are -1 where true
+  whole += rest <= -0.5f;
+  const auto bytes = __builtin_convertvector(whole, Lanes<int8_t, 16>);
+  memcpy(out, &bytes, sizeof(bytes));
 }

@@ -19,24 +19,27 @@ inline Weights TwiceSums(Counters counters) {
 }
 
 template <int pixels>
-void Dots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, int32_t* dots, int64_t lanes) {
+void Dots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, int blocks, int32_t* dots,
+          int64_t lanes) {
   const int64_t steps = patch_bytes / kStep;
-  Weights totals[pixels] = {};
-  for (int64_t begin = 0; begin < steps; begin += kCounterSteps) {
-    const int64_t end = steps - begin < kCounterSteps ? steps : begin + kCounterSteps;
-    Counters counters[pixels] = {};
-    for (int64_t i = begin; i < end; ++i, filter += sizeof(Weights)) {
-      Weights weights;
-      memcpy(&weights, filter, sizeof(weights));
-      for (int p = 0; p < pixels; ++p) {
-        uint32_t word;
-        memcpy(&word, patches + p * patch_bytes + i * kStep, sizeof(word));
-        counters[p] += __builtin_elementwise_popcount((Counters)(weights ^ word));
+  for (; blocks > 0; --blocks, dots += kChannels) {
+    Weights totals[pixels] = {};
+    for (int64_t begin = 0; begin < steps; begin += kCounterSteps) {
+      const int64_t end = steps - begin < kCounterSteps ? steps : begin + kCounterSteps;
+      Counters counters[pixels] = {};
+      for (int64_t i = begin; i < end; ++i, filter += sizeof(Weights)) {
+        Weights weights;
+        memcpy(&weights, filter, sizeof(weights));
+        for (int p = 0; p < pixels; ++p) {
+          uint32_t word;
+          memcpy(&word, patches + p * patch_bytes + i * kStep, sizeof(word));
+          counters[p] += __builtin_elementwise_popcount((Counters)(weights ^ word));
+        }
       }
+      for (int p = 0; p < pixels; ++p) totals[p] += TwiceSums(counters[p]);
     }
-    for (int p = 0; p < pixels; ++p) totals[p] += TwiceSums(counters[p]);
+    for (int p = 0; p < pixels; ++p) memcpy(dots + p * lanes, &totals[p], sizeof(Weights));
   }
-  for (int p = 0; p < pixels; ++p) memcpy(dots + p * lanes, &totals[p], sizeof(Weights));
 }
 
 constexpr decltype(&Dots<1>) kDots[kTile] = {Dots<1>, Dots<2>, Dots<3>, Dots<4>};

@@ -19,20 +19,23 @@ constexpr int64_t kGrain = 1 << 22;
 using Weights = uint32_t __attribute__((vector_size(64)));
 
 template <int pixels>
-void Dots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, int32_t* dots, int64_t lanes) {
-  Weights counts[pixels] = {};
-  for (int64_t i = 0; i < patch_bytes; i += kStep, filter += sizeof(Weights)) {
-    Weights weights;
-    memcpy(&weights, filter, sizeof(weights));
-    for (int p = 0; p < pixels; ++p) {
-      uint32_t word;
-      memcpy(&word, patches + p * patch_bytes + i, sizeof(word));
-      counts[p] += __builtin_elementwise_popcount(weights ^ word);
+void Dots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, int blocks, int32_t* dots,
+          int64_t lanes) {
+  for (; blocks > 0; --blocks, dots += kChannels) {
+    Weights counts[pixels] = {};
+    for (int64_t i = 0; i < patch_bytes; i += kStep, filter += sizeof(Weights)) {
+      Weights weights;
+      memcpy(&weights, filter, sizeof(weights));
+      for (int p = 0; p < pixels; ++p) {
+        uint32_t word;
+        memcpy(&word, patches + p * patch_bytes + i, sizeof(word));
+        counts[p] += __builtin_elementwise_popcount(weights ^ word);
+      }
     }
-  }
-  for (int p = 0; p < pixels; ++p) {
-    counts[p] += counts[p];
-    memcpy(dots + p * lanes, &counts[p], sizeof(Weights));
+    for (int p = 0; p < pixels; ++p) {
+      counts[p] += counts[p];
+      memcpy(dots + p * lanes, &counts[p], sizeof(Weights));
+    }
   }
 }
 

@@ -8,15 +8,14 @@
 //   kStep      bytes of one channel that stand together in a filter block
 //   kSweepTile pixels whose 16 channels a program keeps in registers
 //   kGrain     binary multiply-accumulates worth a thread's attention
-//   kDots      [kTile] functions: the dot products of one filter block with 1, 2, ... kTile patches, as
+//   kDots      [kTile] functions: the dot products of several filter blocks with 1, 2, ... kTile patches, as
 //              twice the popcounts, into rows of `lanes` int32
-//   BitsBelow, BitsAbove, SignBits, as in bits_portable.h
+//   BitsBelow, BitsAbove, SignBits, RoundToInt8, as in bits_portable.h
 
 constexpr int kLanes = 16;  // of the vectors below
 
 using Ints = int32_t __attribute__((vector_size(64)));
 using Floats = float __attribute__((vector_size(64)));
-using SmallInts = int8_t __attribute__((vector_size(16)));
 
 // An output pixel.
 struct Place {
@@ -31,6 +30,7 @@ struct Walk {
   int begin_inside, end_inside;  // begin_inside up to end_inside of the output
   // A filter lies over `rows` rows of `runs` runs each: taps side by side make one run.
   int64_t tap_bytes, run_bytes, runs, run_step, rows, row_step;
+  bool joins_taps;  // a run is a row of the filter
 };
 
 inline Walk WalkOver(const Conv& conv, const ConvPlan& plan) {
@@ -46,7 +46,8 @@ inline Walk WalkOver(const Conv& conv, const ConvPlan& plan) {
   walk.tap_bytes = walk.run_bytes = plan.tap_bytes;
   walk.runs = w.filter_width, walk.run_step = w.dilation_width * walk.pixel_bytes;
   walk.rows = w.filter_height, walk.row_step = w.dilation_height * walk.row_bytes;
-  if (w.dilation_width == 1 && walk.tap_bytes == walk.pixel_bytes) {
+  walk.joins_taps = w.dilation_width == 1 && walk.tap_bytes == walk.pixel_bytes;
+  if (walk.joins_taps) {
     walk.run_bytes *= walk.runs;
     walk.runs = walk.rows, walk.run_step = walk.row_step;
     walk.rows = 1;
@@ -76,21 +77,37 @@ inline void CopyRun(const uint8_t* from, int64_t bytes, uint8_t* to) {
   __builtin_memcpy(to + last, from + last, piece);
 }
 
-template <int piece, bool is_long = false>
+// `known_runs` is the number of runs if it is known, and then of a single row; 0 otherwise.
+template <int piece, bool is_long, int known_runs>
 inline void CopyPatches(const Walk& walk, const uint8_t* from, int count, uint8_t* to, int64_t patch_bytes) {
   // In registers: for all the compiler knows, a byte written to a patch might change the walk.
   const int64_t bytes = walk.run_bytes, runs = walk.runs, run_step = walk.run_step;
-  const int64_t rows = walk.rows, row_step = walk.row_step, step = walk.w.stride_width * walk.pixel_bytes;
+  const int64_t rows = known_runs > 0 ? 1 : walk.rows, row_step = walk.row_step,
+                step = walk.w.stride_width * walk.pixel_bytes;
   for (; count > 0; --count, from += step, to += patch_bytes) {
     const uint8_t* row = from;
     uint8_t* at = to;
     for (int64_t r = rows; r > 0; --r, row += row_step) {
       const uint8_t* run = row;
+      if (known_runs > 0) {
+#pragma clang loop unroll(full)
+        for (int i = 0; i < known_runs; ++i)
+          CopyRun<piece, is_long>(run + i * run_step, bytes, at + i * bytes);
+        continue;
+      }
       FSG_SHORT_LOOP
       for (int64_t i = runs; i > 0; --i, run += run_step, at += bytes)
         CopyRun<piece, is_long>(run, bytes, at);
     }
   }
+}
+
+template <int piece, bool is_long = false>
+FSG_INLINE void CopyPatches(const Walk& walk, const uint8_t* from, int count, uint8_t* to,
+                            int64_t patch_bytes) {
+  const bool is_three_rows = walk.rows == 1 && walk.runs == 3;  // of a 3x3 filter, as most are
+  is_three_rows ? CopyPatches<piece, is_long, 3>(walk, from, count, to, patch_bytes)
+                : CopyPatches<piece, is_long, 0>(walk, from, count, to, patch_bytes);
 }
 
 // The patches of `count` output pixels side by side whose filters lie inside; `from` is the first one's
@@ -110,7 +127,7 @@ FSG_OUTLINE void GatherInside(const Walk& walk, const uint8_t* from, int count, 
   }
 }
 
-inline void CopyTap(const uint8_t* from, int64_t bytes, uint8_t* to) {
+inline void CopyTaps(const uint8_t* from, int64_t bytes, uint8_t* to) {
   int64_t i = 0;
   FSG_SHORT_LOOP
   for (; i + 8 <= bytes; i += 8) __builtin_memcpy(to + i, from + i, 8);
@@ -140,9 +157,14 @@ FSG_OUTLINE void GatherBorder(const Walk& walk, const uint8_t* image, int top, i
   for (int ky = 0; ky < w.filter_height; ++ky, to += filter_row) {
     const int y = top + ky * w.dilation_height;
     if (y < 0 || y >= w.in_height) continue;
+    const uint8_t* from = image + y * row_bytes + left * pixel_bytes;
+    if (walk.joins_taps) {
+      const int64_t begin = columns.begin * bytes;
+      CopyTaps(from + begin, (columns.end - columns.begin) * bytes, to + begin);
+      continue;
+    }
     for (int kx = columns.begin; kx < columns.end; ++kx) {
-      const uint8_t* from = image + y * row_bytes + (left + kx * w.dilation_width) * pixel_bytes;
-      CopyTap(from, bytes, to + kx * bytes);
+      CopyTaps(from + kx * w.dilation_width * pixel_bytes, bytes, to + kx * bytes);
     }
   }
 }
@@ -219,41 +241,31 @@ inline Ints Clamp(Ints twice, int32_t low, int32_t high) {
   return __builtin_elementwise_min(__builtin_elementwise_max(twice, Ints{} + low), Ints{} + high);
 }
 
-inline SmallInts RoundToInt8(Floats value) {
-  value = value > -128.0f ? value : Floats{} - 128.0f;
-  value = value < 127.0f ? value : Floats{} + 127.0f;
-  Ints whole = __builtin_convertvector(value, Ints);
-  const Floats rest = value - __builtin_convertvector(whole, Floats);
-  whole -= rest >= 0.5f;  // comparisons are -1 where true
-  whole += rest <= -0.5f;
-  return __builtin_convertvector(whole, SmallInts);
-}
-
 #include "sweep_body.h"
 
-// A block of 16 channels of `count` pixels, of which `used` exist. Its constants are loaded once for all
-// pixels.
+// A block of 16 channels of `count` pixels, of which `used` exist.
+template <bool clamps>
 FSG_OUTLINE void FinishBlock(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t block,
                              int count, int used, int8_t* out) {
   const int64_t lanes = plan.lanes, channels = conv.channels_out;
   const int32_t low = conv.clamp_min, high = conv.clamp_max;
-  Floats multiplier, bias;
-  memcpy(&multiplier, plan.multiplier + block, sizeof(multiplier));
-  memcpy(&bias, plan.bias + block, sizeof(bias));
+  const Floats multiplier = LoadFloats(plan.multiplier + block), bias = LoadFloats(plan.bias + block);
   for (dots += block, out += block; count > 0; --count, dots += lanes, out += channels) {
     Ints twice;
     memcpy(&twice, dots, sizeof(twice));
-    const SmallInts values = RoundToInt8(Transform(Clamp(twice, low, high), multiplier, bias));
-    int8_t part[kLanes];
-    memcpy(part, &values, sizeof(values));
-    used == kLanes ? memcpy(out, part, kLanes) : memcpy(out, part, static_cast<size_t>(used));
+    if (clamps) twice = Clamp(twice, low, high);
+    int8_t values[kLanes];
+    RoundToInt8(Transform(twice, multiplier, bias), values);
+    used == kLanes ? memcpy(out, values, kLanes) : memcpy(out, values, static_cast<size_t>(used));
   }
 }
 
 void FinishInt8(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int count, int8_t* out) {
+  const bool clamps = conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX;
+  const auto finish = clamps ? FinishBlock<true> : FinishBlock<false>;
   for (int c = 0; c < conv.channels_out; c += kLanes) {
     const int used = conv.channels_out - c < kLanes ? conv.channels_out - c : kLanes;
-    FinishBlock(conv, plan, dots, c, count, used, out);
+    finish(conv, plan, dots, c, count, used, out);
   }
 }
 
@@ -293,9 +305,8 @@ Place TileDots(const Walk& walk, const Conv& conv, const ConvPlan& plan, const u
       next = Gather(walk, in + group * words, at, count, patches, patch_bytes);
       rows = patches;
     }
-    for (int b = 0; b < plan.blocks; ++b, filter += block_bytes) {
-      multiply(rows, patch_bytes, filter, dots + b * kChannels, lanes);
-    }
+    multiply(rows, patch_bytes, filter, plan.blocks, dots, lanes);
+    filter += plan.blocks * block_bytes;
   }
   return next;
 }

@@ -155,25 +155,47 @@ FSG_OUTLINE void StoreRest(const Tile& tile, int c, const Room<pixels>& room) {
   }
 }
 
+// Where the values of kDots come from. A copy, so that the compiler keeps it in registers while it stores.
+struct DotsSource {
+  const int32_t* dots;
+  int64_t lanes;
+  const float *multiplier, *bias;
+  int32_t clamp_min, clamp_max;
+  bool clamps;
+};
+
+inline DotsSource SourceOf(const Tile& tile) {
+  if (tile.dots == nullptr) return {};
+  const int32_t low = tile.conv->clamp_min, high = tile.conv->clamp_max;
+  return {tile.dots,
+          tile.plan->lanes,
+          tile.plan->multiplier,
+          tile.plan->bias,
+          low,
+          high,
+          low != INT32_MIN || high != INT32_MAX};
+}
+
 template <int pixels>
-inline void LoadDots(const Tile& tile, int c, Floats* v) {
-  const Conv& conv = *tile.conv;
-  const Floats multiplier = LoadFloats(tile.plan->multiplier + c), bias = LoadFloats(tile.plan->bias + c);
-  const bool clamps = conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX;
-  for (int p = 0; p < pixels; ++p) {
+FSG_INLINE void LoadDots(const DotsSource& source, int64_t c, Floats* v) {
+  const Floats multiplier = LoadFloats(source.multiplier + c), bias = LoadFloats(source.bias + c);
+  const int32_t* dots = source.dots + c;
+  for (int p = 0; p < pixels; ++p, dots += source.lanes) {
     Ints twice;
-    memcpy(&twice, tile.dots + p * int64_t{tile.plan->lanes} + c, sizeof(twice));
-    if (clamps) twice = Clamp(twice, conv.clamp_min, conv.clamp_max);
+    memcpy(&twice, dots, sizeof(twice));
+    if (source.clamps) twice = Clamp(twice, source.clamp_min, source.clamp_max);
     v[p] = Transform(twice, multiplier, bias);
   }
 }
 
 // Half a word a pixel; the second half of the last word is zeroed if it has no channels.
 template <int pixels>
-inline void PackLanes(const Tile& tile, const fsg::Step& step, int c, int used, const Floats* v) {
+FSG_INLINE void PackLanes(const Tile& tile, const fsg::Step& step, int c, const Floats* v) {
+  __asm__ volatile("" : "+r"(c));  // or what follows is computed for programs that pack nothing, too
+  const int left = tile.program.channels - c, used = left < kLanes ? left : kLanes;
   auto* words = static_cast<uint32_t*>(step.data) + tile.pixel * step.pixel_step;
   const uint32_t mask = (1u << used) - 1;
-  const bool ends_word = c % 32 == 0 && c + kLanes >= tile.program.channels;
+  const bool ends_word = c % 32 == 0 && left <= kLanes;
   for (int p = 0; p < pixels; ++p, words += step.pixel_step) {
     const uint32_t word = SignBits(v[p]) & mask;
     const auto half = static_cast<uint16_t>(word);
@@ -184,15 +206,12 @@ inline void PackLanes(const Tile& tile, const fsg::Step& step, int c, int used, 
 
 // The 16 channels from `c` of a tile.
 template <int pixels>
-FSG_OUTLINE void RunBlock(const Tile& tile, int c, Room<pixels>* room) {
-  const Program& program = tile.program;
-  const int used = program.channels - c < kLanes ? program.channels - c : kLanes;
-  const fsg::Step* step = program.steps;
-  const fsg::Step* const end = step + program.step_count;
+FSG_INLINE void RunBlock(const Tile& tile, const DotsSource& source, const fsg::Step* step,
+                         const fsg::Step* end, int64_t c, Room<pixels>* room) {
   const Row* row = room->rows;
   Floats v[pixels];
   if (step->kind == StepKind::kDots) {
-    LoadDots<pixels>(tile, c, v);
+    LoadDots<pixels>(source, c, v);
   } else {
     const float* const at = row->at + (c & row->channel_mask);
     for (int p = 0; p < pixels; ++p) v[p] = LoadFloats(at + p * row->step);
@@ -255,22 +274,31 @@ FSG_OUTLINE void RunBlock(const Tile& tile, int c, Room<pixels>* room) {
         for (int p = 0; p < pixels; ++p) memcpy(at + p * row->step, &v[p], sizeof(v[p]));
         break;
       case StepKind::kPack:
-        PackLanes<pixels>(tile, *step, c, used, v);
+        PackLanes<pixels>(tile, *step, static_cast<int>(c), v);
         break;
     }
   }
 }
 
+// All channels from `c` up to `end`, which all steps find where FindRows says.
+template <int pixels>
+FSG_OUTLINE void RunBlocks(const Tile& tile, int64_t c, int64_t end, Room<pixels>* room) {
+  const DotsSource source = SourceOf(tile);
+  const fsg::Step *first = tile.program.steps, *last = first + tile.program.step_count;
+  for (; c < end; c += kLanes) RunBlock<pixels>(tile, source, first, last, c, room);
+}
+
 template <int pixels>
 void RunPixels(Tile* tile, int* count, Room<pixels>* room) {
-  const int channels = tile->program.channels;
+  const int channels = tile->program.channels, whole = channels / kLanes * kLanes;
   for (; *count >= pixels; *count -= pixels, tile->pixel += pixels) {
     FindRows(*tile, room);
-    for (int c = 0; c < channels; c += kLanes) {
-      const bool is_whole = c + kLanes <= channels;
-      if (room->gathers || !is_whole) GatherRows(*tile, c, room);
-      RunBlock<pixels>(*tile, c, room);
-      if (!is_whole) StoreRest(*tile, c, *room);
+    int c = room->gathers ? 0 : whole;
+    if (c > 0) RunBlocks<pixels>(*tile, 0, c, room);
+    for (; c < channels; c += kLanes) {
+      GatherRows(*tile, c, room);
+      RunBlocks<pixels>(*tile, c, c + kLanes, room);
+      if (c == whole) StoreRest(*tile, c, *room);
     }
     if (tile->dots != nullptr) tile->dots += pixels * int64_t{tile->plan->lanes};
   }
