@@ -35,9 +35,10 @@ void DescribeUnknownKernels(const char* name, char* message, size_t size) {
   char names[fsg::kKernelNames];
   fsg::ListKernels(names);
   const bool is_environment = strcmp(name, "auto") == 0;
-  snprintf(message, size, "fsg: %s: this processor has no kernels \"%.40s\"; it has auto, %s",
+  const char* aliases = fsg::FindKernels("neon") == nullptr ? "auto" : "auto, neon";
+  snprintf(message, size, "fsg: %s: this processor has no kernels \"%.40s\"; it has %s, %s",
            is_environment ? "FSG_KERNELS" : "option kernels", is_environment ? getenv("FSG_KERNELS") : name,
-           names);
+           aliases, names);
 }
 
 // The pool cannot be made earlier than the first interpreter that says how many threads it wants. Another

@@ -146,6 +146,14 @@ const char* NameInEnvironment() {
   return name == nullptr || *name == '\0' ? "auto" : name;
 }
 
+// Whether a name stands for the best kernels of this processor.
+bool IsBest(const char* name) {
+#if defined(__aarch64__)
+  if (strcmp(name, "neon") == 0) return true;  // those tuned for it; the scalar ones are never the best
+#endif
+  return strcmp(name, "auto") == 0;
+}
+
 // Best first, ended by nullptr.
 const Kernels* const* AvailableKernels() {
 #if defined(__x86_64__)
@@ -195,7 +203,7 @@ void FreePlan(ConvPlan* plan) {
 const Kernels* FindKernels(const char* name) {
   const Kernels* const* available = AvailableKernels();
   if (strcmp(name, "auto") == 0) name = NameInEnvironment();
-  if (strcmp(name, "auto") == 0) return *available;
+  if (IsBest(name)) return *available;
   while (*available != nullptr && strcmp(name, (*available)->name) != 0) ++available;
   return *available;
 }

@@ -87,7 +87,7 @@ bool PlanConv(const Kernels& kernels, const Conv& conv, int threads, ConvPlan* p
 void FreePlan(ConvPlan* plan);
 
 // By name. "auto" stands for the name in the environment variable FSG_KERNELS, and without that for the best
-// this processor runs. nullptr if it runs none of that name.
+// this processor runs, as "neon" does on aarch64. nullptr if it runs none of that name.
 const Kernels* FindKernels(const char* name);
 
 // What FindKernels finds on this processor, best first, separated by ", ".

@@ -237,6 +237,8 @@ inline Floats Transform(Ints twice, Floats multiplier, Floats bias) {
   return bias + multiplier * __builtin_convertvector(twice, Floats);
 }
 
+inline bool Clamps(const Conv& conv) { return conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX; }
+
 inline Ints Clamp(Ints twice, int32_t low, int32_t high) {
   return __builtin_elementwise_min(__builtin_elementwise_max(twice, Ints{} + low), Ints{} + high);
 }
@@ -244,7 +246,7 @@ inline Ints Clamp(Ints twice, int32_t low, int32_t high) {
 #include "sweep_body.h"
 
 // A block of 16 channels of `count` pixels, of which `used` exist.
-template <bool clamps>
+template <bool clamps, bool is_whole>
 FSG_OUTLINE void FinishBlock(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t block,
                              int count, int used, int8_t* out) {
   const int64_t lanes = plan.lanes, channels = conv.channels_out;
@@ -254,19 +256,20 @@ FSG_OUTLINE void FinishBlock(const Conv& conv, const ConvPlan& plan, const int32
     Ints twice;
     memcpy(&twice, dots, sizeof(twice));
     if (clamps) twice = Clamp(twice, low, high);
-    int8_t values[kLanes];
-    RoundToInt8(Transform(twice, multiplier, bias), values);
-    used == kLanes ? memcpy(out, values, kLanes) : memcpy(out, values, static_cast<size_t>(used));
+    const Floats values = Transform(twice, multiplier, bias);
+    int8_t part[kLanes];
+    RoundToInt8(values, is_whole ? out : part);
+    if (!is_whole) memcpy(out, part, static_cast<size_t>(used));
   }
 }
 
 void FinishInt8(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int count, int8_t* out) {
-  const bool clamps = conv.clamp_min != INT32_MIN || conv.clamp_max != INT32_MAX;
-  const auto finish = clamps ? FinishBlock<true> : FinishBlock<false>;
-  for (int c = 0; c < conv.channels_out; c += kLanes) {
-    const int used = conv.channels_out - c < kLanes ? conv.channels_out - c : kLanes;
-    finish(conv, plan, dots, c, count, used, out);
-  }
+  const bool clamps = Clamps(conv);
+  const auto whole = clamps ? FinishBlock<true, true> : FinishBlock<false, true>;
+  const auto rest = clamps ? FinishBlock<true, false> : FinishBlock<false, false>;
+  int c = 0;
+  for (; c + kLanes <= conv.channels_out; c += kLanes) whole(conv, plan, dots, c, count, kLanes, out);
+  if (c < conv.channels_out) rest(conv, plan, dots, c, count, conv.channels_out - c, out);
 }
 
 FSG_OUTLINE void FinishBits(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int count,

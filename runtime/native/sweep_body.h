@@ -166,14 +166,9 @@ struct DotsSource {
 
 inline DotsSource SourceOf(const Tile& tile) {
   if (tile.dots == nullptr) return {};
-  const int32_t low = tile.conv->clamp_min, high = tile.conv->clamp_max;
-  return {tile.dots,
-          tile.plan->lanes,
-          tile.plan->multiplier,
-          tile.plan->bias,
-          low,
-          high,
-          low != INT32_MIN || high != INT32_MAX};
+  return {tile.dots,         tile.plan->lanes,     tile.plan->multiplier,
+          tile.plan->bias,   tile.conv->clamp_min, tile.conv->clamp_max,
+          Clamps(*tile.conv)};
 }
 
 template <int pixels>

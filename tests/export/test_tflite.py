@@ -167,8 +167,10 @@ def test_conversions(name, converted, path):
     expected = outputs(model, x)
     if expected.dim() == 4:
         expected = expected.permute(0, 2, 3, 1).flatten(1)
-    for kernels in ("auto", "scalar"):
-        assert_same(open_model(path, kernels=kernels)(x.numpy()), expected)
+    scores = open_model(path)(x.numpy())
+    assert_same(scores, expected)
+    for options in ({"kernels": "scalar"}, {"fuse": False}):
+        np.testing.assert_array_equal(open_model(path, **options)(x.numpy()), scores)
 
 
 @pytest.mark.slow

@@ -52,17 +52,28 @@ def test_the_processor_selects_its_kernels(arm_driver, cpu, expected):
     emulator, program = arm_driver
     names = run(emulator, "-cpu", cpu, program, "names").stdout.strip().split(", ")
     assert names[0] == expected and set(names) == {*native.NEON, "scalar"}
+    assert run(emulator, "-cpu", cpu, program, "check", "neon", "1", "2").stdout.startswith(f"{expected}: 2 shapes")
 
 
 @emulated
 @pytest.mark.parametrize("kernels", native.NEON)
-@pytest.mark.parametrize("shape", ["56x56x64:64", "14x14x128:128", "7x7x256:256"])
+@pytest.mark.parametrize("shape", ["56x56x64:64", "28x28x64:64", "14x14x128:128", "7x7x256:256", "28x28x64:128s2"])
 def test_a_whole_convolution_makes_28_products_an_instruction(folder, arm_driver, kernels, shape):
     emulator, program = arm_driver
     arguments = native.conv_arguments(shape)
     plugin = native.build_plugin(folder)
     count = native.count_instructions(emulator, plugin, program, "conv", kernels, *arguments)
     assert native.conv_macs(arguments) / count >= 28
+
+
+@emulated
+@pytest.mark.parametrize("output", ["int8", "packed"])
+def test_other_outputs_take_no_more_instructions(folder, arm_driver, output):
+    emulator, program = arm_driver
+    arguments = native.conv_arguments("28x28x128:128", output)
+    plugin = native.build_plugin(folder)
+    count = native.count_instructions(emulator, plugin, program, "conv", "neon-a53", *arguments)
+    assert native.conv_macs(arguments) / count >= 32
 
 
 @pytest.mark.skipif(native.find_mca() is None, reason="needs llvm-mca: apt-get install llvm")
