@@ -2,9 +2,10 @@
 
 python tests/benchmarks/models.py [--threads 1,2] [--rounds N] [NAME ...]
 
-NAME is a network of Larq Zoo or resnet20, our own. Every contestant has a process of its own and they take turns, round
-by round, so that what slows the machine for a while slows them all. Printed are medians with quartiles in milliseconds,
-and how many times as long as the fused delegate the others take.
+NAME is a network of Larq Zoo or resnet20, our own. Every contestant has a process of its own for each number of threads
+and all take turns, round by round, so that what slows the machine for a while slows them all. Printed are medians with
+quartiles in milliseconds, how many times as long as the fused delegate the others take on as many threads, and how many
+times as fast a contestant is as on the first number of threads: medians of the ratios of the rounds.
 """
 
 import argparse
@@ -97,17 +98,23 @@ def models(names: list[str]) -> Path:
     return folder
 
 
-def measure(folder: Path, name: str, threads: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every contestant that has a model and a runtime here, a value a round."""
+def start(folder: Path, name: str, threads: int) -> dict[str, Worker]:
+    """Every contestant that has a model and a runtime here, by label."""
     workers = {}
     for contestant in CONTESTANTS:
         model = folder / f"{name}{contestant.suffix}"
         if model.exists() and (oracle.python() or not contestant.runtime.startswith("lce")):
             workers[contestant.label] = Worker(contestant, model, threads)
-    times: dict[str, list[float]] = {label: [] for label in workers}
-    for _ in range(rounds):
-        for label, worker in workers.items():
-            times[label].append(worker.seconds() * 1e3)
+    return workers
+
+
+def measure(folder: Path, name: str, counts: list[int], rounds: int) -> dict[tuple[int, str], np.ndarray]:
+    """Milliseconds of every contestant by number of threads and label, a value a round."""
+    workers = {(count, label): worker for count in counts for label, worker in start(folder, name, count).items()}
+    times = {key: np.empty(rounds) for key in workers}
+    for i in range(rounds):
+        for key, worker in workers.items():
+            times[key][i] = worker.seconds() * 1e3
     for worker in workers.values():
         worker.stop()
     return times
@@ -119,18 +126,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME")
     arguments = parser.parse_args()
+    counts = [int(count) for count in arguments.threads.split(",")]
     folder = models(list(arguments.names))
     facts = environment()
     print(f"{facts['cpu']}, {facts['cores']} cores, kernels {facts['kernels']}; {arguments.rounds} rounds")
-    print(f"{'network':18}{'threads':>8}  {'runtime':22}{'median ms':>10}{'quartiles':>20}{'ratio':>8}")
+    print(f"{'network':16}{'runtime':20}{'threads':>8}{'median ms':>10}{'quartiles':>20}{'x fsg':>8}{'speed-up':>9}")
     for name in arguments.names:
-        for threads in map(int, arguments.threads.split(",")):
-            times = measure(folder, name, threads, arguments.rounds)
-            base = np.median(times[FIRST])
-            for label, values in times.items():
-                low, median, high = np.percentile(values, [25, 50, 75])
-                quartiles = f"{low:.2f} .. {high:.2f}"
-                print(f"{name:18}{threads:8}  {label:22}{median:10.2f}{quartiles:>20}{median / base:8.2f}", flush=True)
+        times = measure(folder, name, counts, arguments.rounds)
+        for (threads, label), values in times.items():
+            low, median, high = np.percentile(values, [25, 50, 75])
+            ratio, speedup = np.median(values / times[threads, FIRST]), np.median(times[counts[0], label] / values)
+            quartiles = f"{low:.2f} .. {high:.2f}"
+            print(f"{name:16}{label:20}{threads:8}{median:10.2f}{quartiles:>20}{ratio:8.2f}{speedup:9.2f}", flush=True)
 
 
 if __name__ == "__main__":
