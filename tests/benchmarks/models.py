@@ -90,7 +90,7 @@ class Worker:
 def models(names: list[str]) -> Path:
     """The folder with the models and their twins, made where they are missing."""
     folder = oracle.zoo_folder()
-    zoo = [name for name in names if name != OURS and not (folder / f"{name}.int8.tflite").exists()]
+    zoo = [name for name in names if name != OURS and not (folder / f"{name}.float.onnx").exists()]
     if zoo and oracle.python() is not None:
         oracle.program("zoo.py", folder, "--twins", *zoo)
     if OURS in names and not (folder / f"{OURS}.int8.tflite").exists():

@@ -1,8 +1,8 @@
 """Run as a program in the oracle's environment: Larq Zoo networks with random weights as .tflite files.
 
 python zoo.py FOLDER [--twins] [NAME[-SIZE] ...] writes FOLDER/NAME.tflite, with LCE's converter, for images of
-224 x 224, or NAME-SIZE.tflite for images of SIZE x SIZE. With --twins also NAME.float.tflite and NAME.int8.tflite: the
-same architecture without its quantisers, in float32 and in int8. Files that exist are left alone.
+224 x 224, or NAME-SIZE.tflite for images of SIZE x SIZE. With --twins also NAME.float.tflite, NAME.int8.tflite and
+NAME.float.onnx: the same architecture without its quantisers, in float32 and in int8. Files that exist are left alone.
 """
 
 import os
@@ -18,6 +18,7 @@ import larq_zoo.literature
 import larq_zoo.sota
 import numpy as np
 import tensorflow as tf
+import tf2onnx
 
 NAMES = (
     "QuickNetSmall",
@@ -77,9 +78,21 @@ def tflite(model, size, int8):
     return converter.convert()
 
 
+def onnx(model, size):
+    signature = [tf.TensorSpec((1, size, size, 3), tf.float32)]
+    return tf2onnx.convert.from_keras(model, signature, opset=17)[0].SerializeToString()
+
+
+TWINS = {
+    ".float.tflite": lambda model, size: tflite(model, size, int8=False),
+    ".int8.tflite": lambda model, size: tflite(model, size, int8=True),
+    ".float.onnx": onnx,
+}
+
+
 def write(path, content) -> None:
     partial = path.with_suffix(".partial")  # a reader sees whole files only
-    partial.write_bytes(content())
+    partial.write_bytes(content)
     partial.replace(path)
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
@@ -87,22 +100,18 @@ def write(path, content) -> None:
 def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    twins = "--twins" in sys.argv[2:]
     for argument in [a for a in sys.argv[2:] if a != "--twins"] or NAMES:
         name, _, given = argument.partition("-")
         size = int(given or 224)
-        wanted = [folder / f"{argument}{suffix}" for suffix in (".tflite", ".float.tflite", ".int8.tflite")]
-        binary, float32, int8 = [None if path.exists() else path for path in wanted]
-        if not binary and not (twins and (float32 or int8)):
+        twins = TWINS if "--twins" in sys.argv[2:] else {}
+        missing = [suffix for suffix in (".tflite", *twins) if not (folder / f"{argument}{suffix}").exists()]
+        if not missing:
             continue
         model = network(name, size)
-        if binary:
-            write(binary, lambda model=model: lce.convert_keras_model(model))
-        if twins:
-            twin = without_quantizers(model)
-            for path, is_int8 in ((float32, False), (int8, True)):
-                if path:
-                    write(path, lambda twin=twin, size=size, is_int8=is_int8: tflite(twin, size, is_int8))
+        twin = without_quantizers(model)
+        for suffix in missing:
+            content = lce.convert_keras_model(model) if suffix == ".tflite" else twins[suffix](twin, size)
+            write(folder / f"{argument}{suffix}", content)
         tf.keras.backend.clear_session()
 
 
