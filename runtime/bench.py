@@ -201,7 +201,9 @@ def _require_tflite(models: Sequence[Model]) -> None:
 def keep(records: Sequence[Record], models: Sequence[Model]) -> None:
     """Adds records to bench.json beside the exports that they measure, in place of older ones of the same thing."""
     exports = {
-        model.path.parent for model in models if model.variant == "binary" and model.path.with_name("report.json").exists()
+        model.path.parent
+        for model in models
+        if model.variant == "binary" and model.path.with_name("report.json").exists()
     }
     for folder in exports:
         fresh = [record for record in records if Path(record["artefact"]).parent == folder]

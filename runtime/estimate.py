@@ -164,7 +164,7 @@ def estimate(path: str | Path, device: Board, *, threads: int = 1, instructions:
         "threads": threads,
         "latency_ms": {name: round(value, 4) for name, value in latency.items()},
         "basis": (
-            f"{counted} at the peak of {device.core} at {device.clock_ghz:g} GHz and bytes at {device.memory_gb_s:g} GB/s;"
+            f"{counted} at the peak of {device.core} at {device.clock_ghz:g} GHz, bytes at {device.memory_gb_s:g} GB/s;"
             f" the best is {fit_efficiency():.0%} of what LCE's networks take on a Raspberry Pi 4"
         ),
         "binary_macs": sum(layer.binary_macs for layer in layers),
@@ -183,7 +183,7 @@ def estimate_range(
     instructions: int | None = None,
     efficiency: float | None = None,
 ) -> dict[str, float]:
-    """Milliseconds {low, expected, high} of an inference; `efficiency` is that of all published figures if not given."""
+    """Milliseconds {low, expected, high} of an inference; `efficiency` is that of all published figures by default."""
     share = fit_efficiency() if efficiency is None else efficiency
     ideal = ideal_seconds(layers, device, threads, instructions) * 1e3
     return {"low": ideal, "expected": ideal / share, "high": ideal / share**2}

@@ -81,7 +81,7 @@ def profile_table(record: Record) -> "Table":
 
 
 def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of a profile: time and share of each operator, its binary MACs, rate and part of the ceiling."""
+    """Headings and cells of a profile: each operator's time, share, binary MACs, rate and part of the ceiling."""
     headings = ["operator", "computes", "us", "share", "binary MACs", "GMAC/s", "of ceiling"]
     cells = [
         [
