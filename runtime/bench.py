@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsg
 from fsg import FsgError, replacing
 from fsg.runtime.benchmark import RUNS, WARMUP, benchmark, exported_facts
 from fsg.runtime.estimate import CORES, estimate, layer_cycles
@@ -137,7 +138,8 @@ def finished(records: Iterable[Record], models: Sequence[Model], device: "Device
 def _described(record: Record, model: Model) -> Record:
     facts = exported_facts(model.path) | _baseline_facts(model)
     more = {"baseline_of": str(model.baseline_of)} if model.baseline_of else {}
-    return {**record, "variant": model.variant, **more, **facts}
+    size = model.path.stat().st_size
+    return {**record, "size_bytes": size, "fsg_version": fsg.__version__, "variant": model.variant, **more, **facts}
 
 
 def _baseline_facts(model: Model) -> dict[str, Any]:

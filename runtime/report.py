@@ -20,10 +20,11 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     A measured record has its median in "median", an estimated one its range, marked as such, in "time"; an emulated one
     has no time at all.
     """
-    boards = len({_board(record) for record in records}) > 1
+    boards = len({board_name(record) for record in records}) > 1
+    twins = any("baseline_of" in record for record in records)  # whose size says how much smaller the binary one is
     columns: dict[str, Callable[[Record], str]] = {
-        "file": lambda record: Path(record["artefact"]).name,
-        "board": lambda record: _board(record) if boards else "",
+        "file": file_name,
+        "board": lambda record: board_name(record) if boards else "",
         "threads": lambda record: str(record.get("threads", "")),
         "median": lambda record: _latency(record, "p50"),
         "p90": lambda record: _latency(record, "p90"),
@@ -35,7 +36,7 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         "memory": lambda record: size(record["peak_rss_bytes"]) if "peak_rss_bytes" in record else "",
         "energy": lambda record: f"{record['energy_mj']:.3g} mJ" if record.get("energy_mj") is not None else "",
         "takes": lambda record: f"{record['times_as_long']:.2f}x" if "times_as_long" in record else "",
-        "smaller": _smaller,
+        "smaller": lambda record: "" if twins else _smaller(record),
         "accuracy": lambda record: f"{record['accuracy']:.2%}" if "accuracy" in record else "",
         "kind": lambda record: record["kind"],
     }
@@ -55,14 +56,14 @@ def bench_table(records: Iterable[Record]) -> "Group":
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in headings:
         is_text = heading in LEFT
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading not in ("file", "kind"))
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "file", overflow="fold")
     for row in cells:
         table.add_row(*row)
-    parts: list[Any] = [Text(_title(records), "bold"), table, Text("\n".join(_notes(records)), "dim")]
+    parts: list[Any] = [Text(_title(records), "bold"), table, Text("\n".join(notes(records)), "dim")]
     parts += [Text(f"warning: {warning}", "yellow") for warning in warnings(records)]
     for record in records:
         if record.get("ops"):
-            parts += ["", Text(_profile_title(record), "bold"), profile_table(record)]
+            parts += ["", Text(profile_title(record), "bold"), profile_table(record)]
             parts.append(Text(profile_note(record), "dim"))
     return Group(*parts)
 
@@ -113,12 +114,12 @@ def markdown(records: Sequence[Record]) -> str:
     lines = [f"**{_title(records)}**", "", _markdown_row(headings)]
     lines.append(_markdown_row("---" if heading in LEFT else "---:" for heading in headings))
     lines += map(_markdown_row, cells)
-    lines += ["", *(f"{note}  " for note in _notes(records))]
+    lines += ["", *(f"{note}  " for note in notes(records))]
     lines += [f"**warning**: {warning}  " for warning in warnings(records)]
     for record in records:
         if record.get("ops"):
             headings, cells = profile_rows(record)
-            lines += ["", f"**{_profile_title(record)}**", "", _markdown_row(headings)]
+            lines += ["", f"**{profile_title(record)}**", "", _markdown_row(headings)]
             lines.append(_markdown_row("---" if heading in LEFT else "---:" for heading in headings))
             lines += [*map(_markdown_row, cells), "", profile_note(record)]
     return "\n".join(lines).rstrip() + "\n"
@@ -153,8 +154,13 @@ def flatten(record: Record, prefix: str = "") -> Record:
 
 def warnings(records: Iterable[Record]) -> list[str]:
     """What the boards' own state says against trusting their figures, each once."""
-    texts = (f"{_board(record)}: {text}" for record in records for text in record.get("warnings") or ())
+    texts = (f"{board_name(record)}: {text}" for record in records for text in record.get("warnings") or ())
     return list(dict.fromkeys(texts))
+
+
+def file_name(record: Record) -> str:
+    """The name of the model file; of a twin, what it is of the model above it."""
+    return f"as {record['variant']}" if "baseline_of" in record else Path(record["artefact"]).name
 
 
 def estimated_range(record: Record) -> str:
@@ -180,30 +186,32 @@ def _title(records: Sequence[Record]) -> str:
     return f"Without a board: what can be known of {devices}"
 
 
-def _notes(records: Sequence[Record]) -> list[str]:
+def notes(records: Sequence[Record]) -> list[str]:
+    """What the columns mean, and what the figures stand on."""
     measured = [record for record in records if record["kind"] == "measured"]
     known = [record for record in records if "accuracy" in record]
-    notes = []
+    texts = []
     if measured:
         runs = " or ".join(str(n) for n in dict.fromkeys(record["runs"] for record in measured))
-        notes.append(f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process")
+        texts.append(f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process")
     if any("times_as_long" in record for record in records):
-        notes.append("takes: median over that of the binary model, on as many threads of the same board")
+        texts.append("takes: median over that of the binary model, on as many threads of the same board")
     if any(record["kind"] == "emulated" for record in records):
-        notes.append("emulated: outputs compared with this machine's, and instructions of one inference; never a time")
-    notes += dict.fromkeys(f"estimated: {record['basis']}" for record in records if record["kind"] == "estimated")
+        texts.append("emulated: outputs compared with this machine's, and instructions of one inference; never a time")
+    texts += dict.fromkeys(f"estimated: {record['basis']}" for record in records if record["kind"] == "estimated")
     if known:
         sets = ", ".join(dict.fromkeys(record["dataset"] for record in known))
-        smaller = "smaller: than the float32 weights; " if any("float_size_bytes" in record for record in known) else ""
-        notes.append(f"{smaller}accuracy: on the test images of {sets}, computed on the host")
+        texts.append(f"accuracy: on the test images of {sets}, computed on the host")
+    if any("float_size_bytes" in record for record in known):
+        texts.append("smaller: than the float32 weights")
     if any(record["format"] == "onnx" for record in records):
-        notes.append(".onnx: ONNX Runtime has no bitwise kernels and computes in float32")
-    return notes
+        texts.append(".onnx: ONNX Runtime has no bitwise kernels and computes in float32")
+    return texts
 
 
-def _profile_title(record: Record) -> str:
-    threads = record["threads"]
-    where = f"{_board(record)}, {threads} thread{'s' * (threads > 1)}"
+def profile_title(record: Record) -> str:
+    """What was profiled, where, and on how many threads."""
+    where = f"{board_name(record)}, {threads_text(record)}"
     return f"Where the time of {Path(record['artefact']).name} goes on {where}"
 
 
@@ -213,10 +221,15 @@ def _machine(record: Record) -> str:
     return f"{record['device']} ({record['cpu']})" if record.get("cpu") else record["device"]
 
 
-def _board(record: Record) -> str:
+def board_name(record: Record) -> str:
+    """The host that a record was measured on, or else its device."""
     if record.get("host"):
         return str(record["host"])
     return "this machine" if record["device"] == "local" else str(record["device"])
+
+
+def threads_text(record: Record) -> str:
+    return f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
 
 
 def _latency(record: Record, name: str) -> str:
