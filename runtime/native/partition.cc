@@ -322,10 +322,12 @@ bool Run(TfLiteContext* context, const Partition& partition, const Op& op) {
 
 TfLiteStatus Invoke(TfLiteContext* context, TfLiteNode* node) {
   const auto& partition = *static_cast<const Partition*>(node->user_data);
-  for (int i = 0; i < partition.op_count; ++i) {
-    FSG_ENSURE(context, Run(context, partition, partition.ops[i]),
-               "a tensor has no data or changed its shape: tensors of dynamic shape are not supported");
-  }
+  Call(partition.runtime->pool);
+  bool has_run = true;
+  for (int i = 0; i < partition.op_count && has_run; ++i) has_run = Run(context, partition, partition.ops[i]);
+  Dismiss(partition.runtime->pool);
+  FSG_ENSURE(context, has_run,
+             "a tensor has no data or changed its shape: tensors of dynamic shape are not supported");
   return kTfLiteOk;
 }
 
