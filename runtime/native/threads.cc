@@ -169,6 +169,8 @@ void Dismiss(ThreadPool* pool) {
   if (ThreadCount(pool) > 1) __atomic_fetch_sub(&pool->callers, 1, __ATOMIC_RELEASE);
 }
 
+uint64_t SharedLoops(const ThreadPool* pool) { return pool == nullptr ? 0 : Load(&pool->loops); }
+
 int ThreadCount(const ThreadPool* pool) { return pool == nullptr ? 1 : pool->worker_count + 1; }
 
 void ParallelFor(ThreadPool* pool, int64_t count, int64_t grain, LoopBody body, const void* arg) {
