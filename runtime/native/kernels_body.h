@@ -279,12 +279,12 @@ FSG_OUTLINE void FinishBits(const Conv& conv, const ConvPlan& plan, const int32_
 
 // Turns the doubled popcounts of `count` pixels into their output values.
 void Finish(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t pixel, int count,
-            void* out) {
+            Runner* runner, void* out) {
   if (conv.output == Output::kPacked) {
     uint32_t* to = static_cast<uint32_t*>(out) + pixel * PackedWords(conv.channels_out);
     FinishBits(conv, plan, dots, count, to);
   } else if (conv.output == Output::kFloat) {
-    RunProgram({*static_cast<const Program*>(out), pixel, &conv, &plan, dots}, count);
+    runner->Run({*static_cast<const Program*>(out), pixel, &conv, &plan, dots}, count);
   } else {
     FinishInt8(conv, plan, dots, count, static_cast<int8_t*>(out) + pixel * conv.channels_out);
   }
@@ -317,12 +317,14 @@ void ConvolvePixels(const Conv& conv, const ConvPlan& plan, const uint32_t* in, 
   uint8_t* scratch = plan.scratch + thread * plan.scratch_bytes;
   auto* dots = reinterpret_cast<int32_t*>(scratch);
   uint8_t* patches = scratch + sizeof(int32_t) * kTile * static_cast<size_t>(plan.lanes);
+  Runner runner;
+  if (conv.output == Output::kFloat) runner.Prepare(*static_cast<const Program*>(out));
   Place at = PlaceOf(walk.w, begin);
   for (int64_t pixel = begin; pixel < end; pixel += kTile) {
     const int count = end - pixel < kTile ? static_cast<int>(end - pixel) : kTile;
     const Place next = TileDots(walk, conv, plan, in, pixel, at, count, dots, patches);
     if (plan.tap_sums != nullptr) RemovePadding(walk, plan, at, count, dots);
-    Finish(conv, plan, dots, pixel, count, out);
+    Finish(conv, plan, dots, pixel, count, &runner, out);
     at = next;
   }
 }
