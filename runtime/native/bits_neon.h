@@ -32,17 +32,15 @@ inline uint32_t BitsAbove(const int32_t* values, const int32_t* bounds) {
   return ToWord(masks);
 }
 
-// Bit i is values[i] < 0, of 16 values. As ToWord, for half a word.
+// Bit i is low[i] < 0, bit 16 + i is high[i] < 0, of 16 values each.
 template <typename Vector>
-uint32_t SignBits(const Vector& values) {
-  float32x4_t parts[4];
-  memcpy(parts, &values, sizeof(parts));
-  uint32x4_t masks[4];
-  for (int i = 0; i < 4; ++i) masks[i] = vcltzq_f32(parts[i]);
-  constexpr uint32x4_t kBits = {0x1111, 0x2222, 0x4444, 0x8888};
-  const uint32x4_t nibbles =
-      vsliq_n_u32(vsliq_n_u32(masks[0], masks[1], 4), vsliq_n_u32(masks[2], masks[3], 4), 8);
-  return vaddvq_u32(vandq_u32(nibbles, kBits));
+uint32_t SignBits(const Vector& low, const Vector& high) {
+  float32x4_t parts[8];
+  memcpy(parts, &low, sizeof(low));
+  memcpy(parts + 4, &high, sizeof(high));
+  uint32x4_t masks[8];
+  for (int i = 0; i < 8; ++i) masks[i] = vcltzq_f32(parts[i]);
+  return ToWord(masks);
 }
 
 // 16 values, half away from zero and saturated; what is not a number becomes -128.

@@ -33,11 +33,11 @@ inline uint32_t BitsAbove(const int32_t* values, const int32_t* bounds) {
   return ToWord(masks);
 }
 
-// Bit i is values[i] < 0, of 16 values.
+// Bit i is low[i] < 0, bit 16 + i is high[i] < 0, of 16 values each.
 template <typename Vector>
-uint32_t SignBits(Vector values) {
-  using Bits = bool __attribute__((ext_vector_type(16)));
-  return __builtin_bit_cast(uint16_t, __builtin_convertvector(values < 0.0f, Bits));
+uint32_t SignBits(const Vector& low, const Vector& high) {
+  const decltype(low < low) masks[] = {low < 0.0f, high < 0.0f};
+  return ToWord(masks);
 }
 
 // 16 values, half away from zero and saturated; what is not a number becomes -128.

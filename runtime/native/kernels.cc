@@ -127,7 +127,7 @@ bool HasBorder(const Window& w) {
 bool SkipsHalfWords(const Kernels& kernels, const Conv& conv) {
   const bool has_unused_half = (conv.channels_in - 1) % 32 < 16;
   const int taps = conv.window.filter_height * conv.window.filter_width;
-  return has_unused_half && taps > 1 && conv.channels_out > 2 * kernels.channels;
+  return has_unused_half && taps > 1 && conv.channels_out >= 2 * kernels.channels;
 }
 
 bool AllocateScratch(const Kernels& kernels, int threads, ConvPlan* plan) {

@@ -66,7 +66,7 @@ inline Place NextRow(const Window& w, Place at) {
 }
 
 // memcpy in pieces of `piece` bytes of a run at least as long; the last piece may overlap the one before.
-// Runs of pieces below 16 bytes are no longer than two.
+// Runs of pieces below 16 bytes are no longer than two, those of 2 bytes no longer than one.
 template <int piece, bool is_long>
 inline void CopyRun(const uint8_t* from, int64_t bytes, uint8_t* to) {
   const int64_t last = bytes - piece;
@@ -74,27 +74,24 @@ inline void CopyRun(const uint8_t* from, int64_t bytes, uint8_t* to) {
   if (is_long) {
     for (int64_t i = piece; i < last; i += piece) __builtin_memcpy(to + i, from + i, piece);
   }
-  __builtin_memcpy(to + last, from + last, piece);
+  if (piece > 2) __builtin_memcpy(to + last, from + last, piece);
 }
 
-// `known_runs` is the number of runs if it is known, and then of a single row; 0 otherwise.
+// `known_runs` is the number of runs, or 0 if it is not known.
 template <int piece, bool is_long, int known_runs>
 inline void CopyPatches(const Walk& walk, const uint8_t* from, int count, uint8_t* to, int64_t patch_bytes) {
   // In registers: for all the compiler knows, a byte written to a patch might change the walk.
   const int64_t bytes = walk.run_bytes, runs = walk.runs, run_step = walk.run_step;
-  const int64_t rows = known_runs > 0 ? 1 : walk.rows, row_step = walk.row_step,
-                step = walk.w.stride_width * walk.pixel_bytes;
+  const int64_t rows = walk.rows, row_step = walk.row_step, step = walk.w.stride_width * walk.pixel_bytes;
   for (; count > 0; --count, from += step, to += patch_bytes) {
     const uint8_t* row = from;
     uint8_t* at = to;
     for (int64_t r = rows; r > 0; --r, row += row_step) {
-      const uint8_t* run = row;
-      if (known_runs > 0) {
 #pragma clang loop unroll(full)
-        for (int i = 0; i < known_runs; ++i)
-          CopyRun<piece, is_long>(run + i * run_step, bytes, at + i * bytes);
-        continue;
-      }
+      for (int i = 0; i < known_runs; ++i, at += bytes)
+        CopyRun<piece, is_long>(row + i * run_step, bytes, at);
+      if (known_runs > 0) continue;
+      const uint8_t* run = row;
       FSG_SHORT_LOOP
       for (int64_t i = runs; i > 0; --i, run += run_step, at += bytes)
         CopyRun<piece, is_long>(run, bytes, at);
@@ -105,9 +102,9 @@ inline void CopyPatches(const Walk& walk, const uint8_t* from, int count, uint8_
 template <int piece, bool is_long = false>
 FSG_INLINE void CopyPatches(const Walk& walk, const uint8_t* from, int count, uint8_t* to,
                             int64_t patch_bytes) {
-  const bool is_three_rows = walk.rows == 1 && walk.runs == 3;  // of a 3x3 filter, as most are
-  is_three_rows ? CopyPatches<piece, is_long, 3>(walk, from, count, to, patch_bytes)
-                : CopyPatches<piece, is_long, 0>(walk, from, count, to, patch_bytes);
+  walk.runs == 3  // of a 3x3 filter, as most are
+      ? CopyPatches<piece, is_long, 3>(walk, from, count, to, patch_bytes)
+      : CopyPatches<piece, is_long, 0>(walk, from, count, to, patch_bytes);
 }
 
 // The patches of `count` output pixels side by side whose filters lie inside; `from` is the first one's
@@ -282,12 +279,12 @@ FSG_OUTLINE void FinishBits(const Conv& conv, const ConvPlan& plan, const int32_
 
 // Turns the doubled popcounts of `count` pixels into their output values.
 void Finish(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t pixel, int count,
-            void* out) {
+            Runner* runner, void* out) {
   if (conv.output == Output::kPacked) {
     uint32_t* to = static_cast<uint32_t*>(out) + pixel * PackedWords(conv.channels_out);
     FinishBits(conv, plan, dots, count, to);
   } else if (conv.output == Output::kFloat) {
-    RunProgram({*static_cast<const Program*>(out), pixel, &conv, &plan, dots}, count);
+    runner->Run({*static_cast<const Program*>(out), pixel, &conv, &plan, dots}, count);
   } else {
     FinishInt8(conv, plan, dots, count, static_cast<int8_t*>(out) + pixel * conv.channels_out);
   }
@@ -320,12 +317,14 @@ void ConvolvePixels(const Conv& conv, const ConvPlan& plan, const uint32_t* in, 
   uint8_t* scratch = plan.scratch + thread * plan.scratch_bytes;
   auto* dots = reinterpret_cast<int32_t*>(scratch);
   uint8_t* patches = scratch + sizeof(int32_t) * kTile * static_cast<size_t>(plan.lanes);
+  Runner runner;
+  if (conv.output == Output::kFloat) runner.Prepare(*static_cast<const Program*>(out));
   Place at = PlaceOf(walk.w, begin);
   for (int64_t pixel = begin; pixel < end; pixel += kTile) {
     const int count = end - pixel < kTile ? static_cast<int>(end - pixel) : kTile;
     const Place next = TileDots(walk, conv, plan, in, pixel, at, count, dots, patches);
     if (plan.tap_sums != nullptr) RemovePadding(walk, plan, at, count, dots);
-    Finish(conv, plan, dots, pixel, count, out);
+    Finish(conv, plan, dots, pixel, count, &runner, out);
     at = next;
   }
 }

@@ -321,11 +321,19 @@ bool Run(TfLiteContext* context, const Partition& partition, const Op& op) {
 }
 
 TfLiteStatus Invoke(TfLiteContext* context, TfLiteNode* node) {
-  const auto& partition = *static_cast<const Partition*>(node->user_data);
-  for (int i = 0; i < partition.op_count; ++i) {
-    FSG_ENSURE(context, Run(context, partition, partition.ops[i]),
-               "a tensor has no data or changed its shape: tensors of dynamic shape are not supported");
+  auto* partition = static_cast<Partition*>(node->user_data);
+  ThreadPool* pool = partition->runtime->pool;
+  const bool calls = partition->shares_loops;
+  if (calls) Call(pool);
+  const uint64_t shared = SharedLoops(pool);
+  bool has_run = true;
+  for (int i = 0; i < partition->op_count && has_run; ++i) {
+    has_run = Run(context, *partition, partition->ops[i]);
   }
+  partition->shares_loops = SharedLoops(pool) != shared;
+  if (calls) Dismiss(pool);
+  FSG_ENSURE(context, has_run,
+             "a tensor has no data or changed its shape: tensors of dynamic shape are not supported");
   return kTfLiteOk;
 }
 

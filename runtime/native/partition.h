@@ -16,7 +16,8 @@ struct Slot {
 
 struct Partition {
   const Runtime* runtime;
-  bool is_valid;  // init cannot fail in every version of the interface; prepare reports what it met
+  bool is_valid;      // init cannot fail in every version of the interface; prepare reports what it met
+  bool shares_loops;  // between threads, as far as the last run tells
   int op_count, value_count, slot_count;
   int op_limit, value_limit;
   Op* ops;

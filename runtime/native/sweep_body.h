@@ -7,11 +7,12 @@ inline Floats LoadFloats(const float* from) {
   return values;
 }
 
-// Where a step finds or leaves the channels of a tile's first pixel, and how far those of the next are.
+// Where a step finds or leaves values: those of a tensor from its first pixel and channel on, or of 16
+// channels of the tile.
 struct Row {
   float* at;
-  int64_t step;
-  int64_t channel_mask;  // 0 if the row holds 16 channels only, those of the moment
+  int64_t step;  // from one pixel to the next
+  int64_t mask;  // -1 for a tensor, 0 for a tile
 };
 
 // What a program works on: the pixels of a tile, and the convolution whose dot products [pixels, lanes] they
@@ -74,11 +75,12 @@ FSG_OUTLINE void PoolOperand(const fsg::Step& step, int64_t pixel, int count, in
   }
 }
 
-// What running a tile needs besides registers.
+// What running tiles needs besides registers.
 template <int pixels>
 struct Room {
   Row rows[kMaxSteps];
-  bool gathers;  // for all channels, not only for the last few
+  Row rows_of_block[kMaxSteps];  // for 16 channels that some steps do not find in `rows`
+  bool gathers;                  // for all channels, not only for the last few
   float kept[pixels * kLanes];
   float gathered[kMaxSteps][pixels * kLanes];  // what cannot be read or written in place
 };
@@ -91,22 +93,16 @@ inline bool IsInPlace(const Program& program, const fsg::Step& step) {
          (step.kind == StepKind::kStore || step.channels >= program.channels);
 }
 
-// Finds the rows of every step once for all channels. Within the steps it would cost the values their
-// registers.
+// Finds the rows of every step once for all tiles. Within the steps it would cost the values their registers.
 template <int pixels>
-FSG_OUTLINE void FindRows(const Tile& tile, Room<pixels>* room) {
-  const Program& program = tile.program;
+void FindRows(const Program& program, Room<pixels>* room) {
   room->gathers = false;
   for (int i = 0; i < program.step_count; ++i) {
     const fsg::Step& step = program.steps[i];
     room->rows[i] = {room->kept, kLanes, 0};
     if (step.is_kept || !UsesMemory(step)) continue;
-    if (IsInPlace(program, step)) {
-      room->rows[i] = {static_cast<float*>(step.data) + tile.pixel * step.pixel_step, step.pixel_step, -1};
-    } else {
-      room->rows[i] = {room->gathered[i], kLanes, 0};
-      room->gathers = true;
-    }
+    room->rows[i] = {static_cast<float*>(step.data), step.pixel_step, -1};
+    room->gathers |= !IsInPlace(program, step);
   }
 }
 
@@ -130,9 +126,11 @@ FSG_OUTLINE void GatherRows(const Tile& tile, int c, Room<pixels>* room) {
   const bool is_whole = c + kLanes <= program.channels;
   for (int i = 0; i < program.step_count; ++i) {
     const fsg::Step& step = program.steps[i];
+    Row* row = &room->rows_of_block[i];
+    *row = room->rows[i];
     if (step.is_kept || !UsesMemory(step) || (is_whole && IsInPlace(program, step))) continue;
-    if (FindSlice(tile, step, c, &room->rows[i])) continue;
-    room->rows[i] = {room->gathered[i], kLanes, 0};
+    if (FindSlice(tile, step, c, row)) continue;
+    *row = {room->gathered[i], kLanes, 0};
     if (step.kind == StepKind::kPool) {
       PoolOperand(step, tile.pixel, pixels, c, room->gathered[i]);
     } else if (step.kind != StepKind::kStore) {
@@ -187,33 +185,39 @@ FSG_INLINE void LoadDots(const DotsSource& source, int64_t c, Floats* v) {
 template <int pixels>
 FSG_INLINE void PackLanes(const Tile& tile, const fsg::Step& step, int c, const Floats* v) {
   __asm__ volatile("" : "+r"(c));  // or what follows is computed for programs that pack nothing, too
-  const int left = tile.program.channels - c, used = left < kLanes ? left : kLanes;
   auto* words = static_cast<uint32_t*>(step.data) + tile.pixel * step.pixel_step;
-  const uint32_t mask = (1u << used) - 1;
-  const bool ends_word = c % 32 == 0 && left <= kLanes;
-  for (int p = 0; p < pixels; ++p, words += step.pixel_step) {
-    const uint32_t word = SignBits(v[p]) & mask;
-    const auto half = static_cast<uint16_t>(word);
-    ends_word ? memcpy(words + c / 32, &word, sizeof(word))
-              : memcpy(reinterpret_cast<uint16_t*>(words) + c / kLanes, &half, sizeof(half));
-  }
+  auto* to = reinterpret_cast<uint8_t*>(words) + (c >> 3);
+  const int left = tile.program.channels - c;
+  const int64_t pixel_bytes = 4 * step.pixel_step;
+  const auto store = [&](auto half, uint32_t mask) {
+    for (int p = 0; p < pixels; p += 2) {
+      const uint32_t pair = SignBits(v[p], v[pixels > 1 ? p + 1 : p]) & mask;
+      const decltype(half) first = pair & 0xffff, second = pair >> 16;
+      memcpy(to + p * pixel_bytes, &first, sizeof(half));
+      if (pixels > 1) memcpy(to + (p + 1) * pixel_bytes, &second, sizeof(half));
+    }
+  };
+  if (left > kLanes) return store(uint16_t{}, ~0u);
+  const uint32_t mask = left < kLanes ? ((1u << left) - 1) * 0x10001u : ~0u;
+  c % 32 == 0 ? store(uint32_t{}, mask) : store(uint16_t{}, mask);
 }
 
 // The 16 channels from `c` of a tile.
 template <int pixels>
 FSG_INLINE void RunBlock(const Tile& tile, const DotsSource& source, const fsg::Step* step,
-                         const fsg::Step* end, int64_t c, Room<pixels>* room) {
-  const Row* row = room->rows;
+                         const fsg::Step* end, int64_t c, const Row* row, float* kept) {
+  const int64_t pixel = tile.pixel;  // a copy, which no store can change
+  const auto find = [&] { return row->at + ((pixel * row->step + c) & row->mask); };
   Floats v[pixels];
   if (step->kind == StepKind::kDots) {
     LoadDots<pixels>(source, c, v);
   } else {
-    const float* const at = row->at + (c & row->channel_mask);
+    const float* const at = find();
     for (int p = 0; p < pixels; ++p) v[p] = LoadFloats(at + p * row->step);
   }
   while (++step != end) {
     ++row;
-    float* const at = row->at + (c & row->channel_mask);
+    float* const at = find();
     const auto combine = [&](auto operation) {
       for (int p = 0; p < pixels; ++p) v[p] = operation(v[p], LoadFloats(at + p * row->step));
     };
@@ -221,7 +225,7 @@ FSG_INLINE void RunBlock(const Tile& tile, const DotsSource& source, const fsg::
       case StepKind::kDots:
       case StepKind::kLoad:
       case StepKind::kPool:
-        break;
+        __builtin_unreachable();
       case StepKind::kAdd:
         combine([](Floats a, Floats b) { return a + b; });
         break;
@@ -257,13 +261,13 @@ FSG_INLINE void RunBlock(const Tile& tile, const DotsSource& source, const fsg::
         break;
       case StepKind::kSwap:
         for (int p = 0; p < pixels; ++p) {
-          const Floats other = LoadFloats(room->kept + p * kLanes);
-          memcpy(room->kept + p * kLanes, &v[p], sizeof(v[p]));
+          const Floats other = LoadFloats(kept + p * kLanes);
+          memcpy(kept + p * kLanes, &v[p], sizeof(v[p]));
           v[p] = other;
         }
         break;
       case StepKind::kKeep:
-        for (int p = 0; p < pixels; ++p) memcpy(room->kept + p * kLanes, &v[p], sizeof(v[p]));
+        for (int p = 0; p < pixels; ++p) memcpy(kept + p * kLanes, &v[p], sizeof(v[p]));
         break;
       case StepKind::kStore:
         for (int p = 0; p < pixels; ++p) memcpy(at + p * row->step, &v[p], sizeof(v[p]));
@@ -275,46 +279,57 @@ FSG_INLINE void RunBlock(const Tile& tile, const DotsSource& source, const fsg::
   }
 }
 
-// All channels from `c` up to `end`, which all steps find where FindRows says.
+// All channels from `c` up to `end`, which all steps find in `rows`.
 template <int pixels>
-FSG_OUTLINE void RunBlocks(const Tile& tile, int64_t c, int64_t end, Room<pixels>* room) {
+FSG_OUTLINE void RunBlocks(const Tile& tile, int64_t c, int64_t end, const Row* rows, float* kept) {
   const DotsSource source = SourceOf(tile);
   const fsg::Step *first = tile.program.steps, *last = first + tile.program.step_count;
-  for (; c < end; c += kLanes) RunBlock<pixels>(tile, source, first, last, c, room);
+  for (; c < end; c += kLanes) RunBlock<pixels>(tile, source, first, last, c, rows, kept);
 }
 
 template <int pixels>
 void RunPixels(Tile* tile, int* count, Room<pixels>* room) {
   const int channels = tile->program.channels, whole = channels / kLanes * kLanes;
   for (; *count >= pixels; *count -= pixels, tile->pixel += pixels) {
-    FindRows(*tile, room);
     int c = room->gathers ? 0 : whole;
-    if (c > 0) RunBlocks<pixels>(*tile, 0, c, room);
+    if (c > 0) RunBlocks<pixels>(*tile, 0, c, room->rows, room->kept);
     for (; c < channels; c += kLanes) {
       GatherRows(*tile, c, room);
-      RunBlocks<pixels>(*tile, c, c + kLanes, room);
+      RunBlocks<pixels>(*tile, c, c + kLanes, room->rows_of_block, room->kept);
       if (c == whole) StoreRest(*tile, c, *room);
     }
     if (tile->dots != nullptr) tile->dots += pixels * int64_t{tile->plan->lanes};
   }
 }
 
-inline void RunProgram(Tile tile, int count) {
-  Room<kSweepTile> room;
-  RunPixels(&tile, &count, &room);
-  if (count == 0) return;
-  Room<1> small_room;
-  RunPixels(&tile, &count, &small_room);
-}
+// Runs a program on tiles, one after the other.
+class Runner {
+ public:
+  void Prepare(const Program& program) {
+    FindRows(program, &room_);
+    FindRows(program, &small_room_);
+  }
+
+  void Run(Tile tile, int count) {
+    RunPixels(&tile, &count, &room_);
+    if (count > 0) RunPixels(&tile, &count, &small_room_);
+  }
+
+ private:
+  Room<kSweepTile> room_;
+  Room<1> small_room_;
+};
 
 constexpr int64_t kSweepGrain = kGrain / 32;  // values
 
 void Sweep(ThreadPool* pool, const Program& program, int64_t pixels) {
   const int64_t tiles = kSweepGrain / (int64_t{program.channels} * kSweepTile) + 1;
   ParallelFor(pool, pixels, tiles * kSweepTile, [&](int64_t begin, int64_t end, int) {
+    Runner runner;
+    runner.Prepare(program);
     for (int64_t at = begin; at < end; at += kSweepTile) {
       const int count = end - at < kSweepTile ? static_cast<int>(end - at) : kSweepTile;
-      RunProgram({program, at, nullptr, nullptr, nullptr}, count);
+      runner.Run({program, at, nullptr, nullptr, nullptr}, count);
     }
   });
 }

@@ -8,11 +8,9 @@
 namespace fsg {
 namespace {
 
-// How often a thread looks for the next loop before it sleeps: first without letting go of its processor, for
-// the ten microseconds or so between two layers, then giving way to whoever wants it, such as the threads of
-// the interpreter, for about a millisecond. Waking up would cost more than many a layer.
-constexpr int kSpins = 400;
-constexpr int kYields = 3000;
+// How often a thread looks for the next loop before it sleeps: for tens of microseconds, the pause between
+// two layers.
+constexpr int kSpins = 2000;
 constexpr int kRangesPerThread = 4;  // evens out threads of unequal speed
 
 struct Loop {
@@ -46,6 +44,8 @@ struct ThreadPool {
   bool is_open;    // threads may join the loop
   int active;      // threads that have joined and not yet left; also read without the mutex
   int sleeping;
+  uint64_t calls;  // of Call so far
+  int callers;     // that have not yet dismissed the threads; read without the mutex
   bool is_stopping;
   int worker_count;
   struct Worker {
@@ -67,12 +67,17 @@ void RunRanges(ThreadPool* pool, const Loop& loop, int thread) {
 
 // Waits until a loop has begun after the `seen` first ones. Returns with the mutex held.
 void AwaitLoop(ThreadPool* pool, uint64_t seen) {
-  for (int i = 0; i < kSpins && Load(&pool->loops) == seen; ++i) Pause();
-  for (int i = 0; i < kYields && Load(&pool->loops) == seen; ++i) sched_yield();
-  pthread_mutex_lock(&pool->mutex);
-  ++pool->sleeping;
-  while (pool->loops == seen && !pool->is_stopping) pthread_cond_wait(&pool->begun, &pool->mutex);
-  --pool->sleeping;
+  for (;;) {
+    for (int i = 0; i < kSpins && Load(&pool->loops) == seen && Load(&pool->callers) > 0; ++i) Pause();
+    pthread_mutex_lock(&pool->mutex);
+    const uint64_t calls = pool->calls;
+    const auto has_work = [&] { return pool->loops != seen || pool->is_stopping; };
+    ++pool->sleeping;
+    while (!has_work() && pool->calls == calls) pthread_cond_wait(&pool->begun, &pool->mutex);
+    --pool->sleeping;
+    if (has_work()) return;
+    pthread_mutex_unlock(&pool->mutex);
+  }
 }
 
 void* Work(void* arg) {
@@ -150,6 +155,21 @@ void FreeThreadPool(ThreadPool* pool) {
   pthread_mutex_destroy(&pool->turn);
   free(pool);
 }
+
+void Call(ThreadPool* pool) {
+  if (ThreadCount(pool) == 1) return;
+  pthread_mutex_lock(&pool->mutex);
+  ++pool->calls;
+  __atomic_fetch_add(&pool->callers, 1, __ATOMIC_RELEASE);
+  if (pool->sleeping > 0) pthread_cond_broadcast(&pool->begun);
+  pthread_mutex_unlock(&pool->mutex);
+}
+
+void Dismiss(ThreadPool* pool) {
+  if (ThreadCount(pool) > 1) __atomic_fetch_sub(&pool->callers, 1, __ATOMIC_RELEASE);
+}
+
+uint64_t SharedLoops(const ThreadPool* pool) { return pool == nullptr ? 0 : Load(&pool->loops); }
 
 int ThreadCount(const ThreadPool* pool) { return pool == nullptr ? 1 : pool->worker_count + 1; }
 

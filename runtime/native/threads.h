@@ -17,6 +17,13 @@ ThreadPool* MakeThreadPool(int threads);
 void FreeThreadPool(ThreadPool* pool);
 int ThreadCount(const ThreadPool* pool);  // 1 for nullptr
 
+// Around several loops: wakes the threads, so that the first loop finds them ready, and lets them sleep at
+// once afterwards, so that others can have the processors. Loops need neither.
+void Call(ThreadPool* pool);
+void Dismiss(ThreadPool* pool);
+
+uint64_t SharedLoops(const ThreadPool* pool);  // so far
+
 // Calls body(arg, begin, end, thread) until the ranges have covered [0, count). Ranges are multiples of
 // `grain` iterations but for the last; a loop of one grain stays on the calling thread. `thread` is below
 // ThreadCount, and no two calls that run at once are given the same: it selects scratch memory. The threads
