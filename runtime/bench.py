@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fsg.runtime.devices import Device
 
 Record = dict[str, Any]
+Show = Callable[[str], object]
 RECORDS = "bench.json"  # beside an export: what was measured of it, for `fsg report`
 
 
@@ -55,28 +56,46 @@ class Plan:
     cooldown_ms: int = 0
     profile: bool = False
     runtime_lib: Path | None = None
+    devices: Path | None = None  # the user's own profiles
     ssh: Ssh = field(default_factory=Ssh)
 
 
-def bench_local(models: Sequence[Model], device: "Device", plan: Plan, show: Callable[[str], object]) -> list[Record]:
-    """Measures on this machine: on ARM, and where the plan needs it, by the program that runs on boards too."""
-    from fsg.runtime.remote import LocalBoard, measure
+def find_device(name: str, plan: Plan) -> "Device":
+    """The profile of a device; FsgError that lists them where there is none of that name."""
+    from fsg.runtime.devices import load_devices
 
-    by_program = plan.profile or plan.cpus or plan.cooldown_ms or platform.machine() == "aarch64"
-    records: list[Record] = []
+    devices = load_devices(plan.devices)
+    if name not in devices:
+        raise FsgError(f"unknown device {name!r}: choose one of {', '.join(devices)}, or describe yours in a file")
+    return devices[name]
+
+
+def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> list[Record]:
+    """Measures on this machine: on ARM, and where the plan needs it, by the program that runs on boards too."""
+    device, records = None, list[Record]()
     for model in models:
-        if by_program and model_format(model.path) == "tflite":
+        if model_format(model.path) == "tflite" and (needs_program(plan) or platform.machine() == "aarch64"):
+            from fsg.runtime.remote import LocalBoard, measure
+
+            device = find_device("local", plan)
             with LocalBoard(timeout_s=plan.ssh.timeout_s, runtime_lib=plan.runtime_lib) as board:
                 records += measure(board, [model.path], device=device, **_how(plan, show))
             continue
+        if needs_program(plan):
+            raise FsgError(f"{model.path}: profiles, pinned cores and pauses are for .tflite files; leave it out")
         for threads in plan.threads:
             show(f"measuring {model.path} with {threads} thread{'s' * (threads > 1)}")
             records.append(benchmark(model.path, threads=threads, runs=plan.runs, warmup=plan.warmup))
     return finished(records, models, device)
 
 
+def needs_program(plan: Plan) -> bool:
+    """Whether only the program that runs on boards can do what the plan wants."""
+    return bool(plan.profile or plan.cpus or plan.cooldown_ms)
+
+
 def bench_boards(
-    models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Callable[[str], object]
+    models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show
 ) -> tuple[list[Record], list[FsgError]]:
     """Measures on every board in turn. A board that fails costs its own rows only: its error is returned."""
     from fsg.runtime.remote import Board, measure
@@ -101,7 +120,7 @@ def bench_boards(
 
 
 def bench_without_board(
-    models: Sequence[Model], device: "Device", plan: Plan, show: Callable[[str], object]
+    models: Sequence[Model], device: "Device", plan: Plan, show: Show
 ) -> tuple[list[Record], list[str]]:
     """What can be known without the hardware: an emulated record of each model and estimates; and notes on what not."""
     from fsg.runtime.emulate import emulate, why_not
@@ -124,7 +143,7 @@ def bench_without_board(
     return finished(records, models, device), list(dict.fromkeys(notes))
 
 
-def finished(records: Iterable[Record], models: Sequence[Model], device: "Device") -> list[Record]:
+def finished(records: Iterable[Record], models: Sequence[Model], device: "Device | None") -> list[Record]:
     """The records with what is known of their files: variant, accuracy, ratios to the binary model, MACs of ops."""
     known = {str(model.path): model for model in models}
     records = [_described(record, known[record["artefact"]]) for record in records]
@@ -161,7 +180,7 @@ def add_ratio(record: Record, records: Iterable[Record]) -> None:
             record["times_as_long"] = round(record["latency_ms"]["p50"] / other["latency_ms"]["p50"], 4)
 
 
-def rated_ops(record: Record, device: "Device") -> list[Record]:
+def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     """The ops of a profile with share of the time, MACs, GMAC/s, and which part of the core's ceiling that is.
 
     An op is found in the file by its kind and the name of what it computes. The ceiling is that of all threads, and
@@ -169,8 +188,8 @@ def rated_ops(record: Record, device: "Device") -> list[Record]:
     """
     layers = {(layer.kind, layer.name): layer for layer in read_layers(record["artefact"])}
     total = sum(_microseconds(op) for op in record["ops"])
-    core = CORES.get(device.core)
-    clock = device.clock_ghz * min(record["threads"], device.cores) if core else 0.0
+    core = CORES.get(device.core) if device else None
+    ghz = device.clock_ghz * min(record["threads"], device.cores) if device else 0.0  # of all the threads together
     rated = []
     for op in record["ops"]:
         time, layer = _microseconds(op), layers.get((op["kind"], op["name"]))
@@ -180,7 +199,7 @@ def rated_ops(record: Record, device: "Device") -> list[Record]:
             row |= {"binary_macs": layer.binary_macs, "float_macs": layer.float_macs, "int8_macs": layer.int8_macs}
             row["gmacs_per_s"] = round(macs / time / 1e3, 3) if time else 0.0
             if core and macs and time:
-                row["ceiling_share"] = round(layer_cycles(layer, core) / (clock * 1e3) / time, 5)
+                row["ceiling_share"] = round(layer_cycles(layer, core) / (ghz * 1e3) / time, 5)
         rated.append(row)
     return rated
 
@@ -189,7 +208,7 @@ def _microseconds(op: Record) -> float:
     return float(op["us"][0] if isinstance(op["us"], list) else op["us"])
 
 
-def _how(plan: Plan, show: Callable[[str], object]) -> dict[str, Any]:
+def _how(plan: Plan, show: Show) -> dict[str, Any]:
     names = ("runs", "warmup", "cpus", "cooldown_ms", "profile")
     return {"threads": list(plan.threads), "progress": show, **{name: getattr(plan, name) for name in names}}
 
@@ -198,6 +217,33 @@ def _require_tflite(models: Sequence[Model]) -> None:
     for model in models:
         if model_format(model.path) != "tflite":
             raise FsgError(f"{model.path}: boards run .tflite files; write one with `fsg export --format tflite`")
+
+
+def add_accuracy(records: Sequence[Record], accuracies: dict[Path, float], dataset: str) -> None:
+    """Puts the accuracy of each model on a data set into its records."""
+    known = {str(path): accuracy for path, accuracy in accuracies.items()}
+    for record in records:
+        record |= {"accuracy": known[record["artefact"]], "dataset": dataset}
+
+
+def run_of(path: Path) -> Path:
+    """The folder of the run that a model file was exported from; FsgError where none is to be found."""
+    said = _report_beside(path).get("run")
+    for run in (path.parent.parent, Path(said) if isinstance(said, str) else path.parent):
+        if (run / "config.toml").is_file():
+            return run
+    raise FsgError(
+        f"{path}: --baseline makes the same network in other numbers from the run it was trained in, and none belongs"
+        " to this file; give a run folder, or a file that fsg export wrote into one"
+    )
+
+
+def _report_beside(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.with_name("report.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
 def keep(records: Sequence[Record], models: Sequence[Model]) -> None:

@@ -202,7 +202,7 @@ def notes(records: Sequence[Record]) -> list[str]:
     if known:
         sets = ", ".join(dict.fromkeys(record["dataset"] for record in known))
         texts.append(f"accuracy: on the test images of {sets}, computed on the host")
-    if any("float_size_bytes" in record for record in known):
+    if "smaller" in rows(records)[0]:
         texts.append("smaller: than the float32 weights")
     if any(record["format"] == "onnx" for record in records):
         texts.append(".onnx: ONNX Runtime has no bitwise kernels and computes in float32")

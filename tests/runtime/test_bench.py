@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import sys
-import types
 
 import jsonschema
 import pytest
@@ -28,41 +26,6 @@ def path(tmp_path):
 @pytest.fixture
 def twin(tmp_path):
     return records.model_file(tmp_path / "baseline-int8.tflite")
-
-
-@pytest.fixture
-def parts(monkeypatch):
-    """Stand-ins for what reaches boards and the emulator; returns what they were asked for."""
-    asked = []
-
-    class Board:
-        def __init__(self, host=None, **options):
-            self.host = host
-            asked.append(("board", host, options))
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            asked.append(("closed", self.host))
-
-    def measure(board, models, *, device, threads, progress, profile, **how):
-        if board.host == "broken":
-            raise FsgError("broken: no route to host; is it on?")
-        asked.append(("measure", board.host, how))
-        progress("measuring")
-        return [
-            records.measured(p, host=board.host, device=device.name, threads=n, factor=1 + i, ops=profile)
-            for i, p in enumerate(models)
-            for n in threads
-        ]
-
-    emulation = types.SimpleNamespace(why_not=lambda: None, emulate=lambda path, **_: records.emulated(path))
-    monkeypatch.setitem(sys.modules, "fsg.runtime.remote", types.SimpleNamespace(
-        Board=Board, LocalBoard=Board, measure=measure
-    ))  # fmt: skip
-    monkeypatch.setitem(sys.modules, "fsg.runtime.emulate", emulation)
-    return types.SimpleNamespace(asked=asked, emulation=emulation)
 
 
 def text_of(table, width=100):
@@ -163,15 +126,15 @@ def test_a_profile_is_rated_and_adds_up(path, parts):
 def test_a_profile_or_pinned_cores_take_the_program_of_the_boards(path, parts, monkeypatch):
     monkeypatch.setattr(bench, "benchmark", lambda path, **_: records.measured(path, host=None, device="local"))
     monkeypatch.setattr(bench.platform, "machine", lambda: "x86_64")
-    bench_local([Model(path)], PI4, Plan(), str)
+    bench_local([Model(path)], Plan(), str)
     assert not parts.asked
     for plan in (Plan(profile=True), Plan(cpus=(0,)), Plan(cooldown_ms=5)):
         parts.asked.clear()
-        assert [record["kind"] for record in bench_local([Model(path)], PI4, plan, str)] == ["measured"]
+        assert [record["kind"] for record in bench_local([Model(path)], plan, str)] == ["measured"]
         assert [what for what, *_ in parts.asked] == ["board", "measure", "closed"]
     monkeypatch.setattr(bench.platform, "machine", lambda: "aarch64")
     parts.asked.clear()
-    bench_local([Model(path)], PI4, Plan(), str)
+    bench_local([Model(path)], Plan(), str)
     assert parts.asked
 
 
