@@ -435,7 +435,7 @@ def bench(
     FILE is a .tflite or .onnx, RUN a run folder; the export of the newest run under ./runs if left away. Records of
     exports are kept beside them in bench.json, for fsg report.
     """
-    from fsg.runtime import bench as bench_room
+    from fsg.runtime import bench as room
 
     ssh_words = [
         *(("-i", str(identity)) if identity else ()),
@@ -445,11 +445,11 @@ def bench(
         raise FsgError("--host needs to know what it reaches: name the board with --device, such as --device rpi4")
     if not hosts and (port or ssh_words):
         raise FsgError("-p, -i and -o are for ssh: say with --host where the board is")
-    plan = bench_room.Plan(
+    plan = room.Plan(
         threads=parse_counts("--threads", threads, "1,2,4"),
         cpus=parse_counts("--cpus", cpus, "2,3", least=0) if cpus else None,
         cooldown_ms=cooldown,
-        ssh=bench_room.Ssh(port=port, options=ssh_words, timeout_s=timeout),
+        ssh=room.Ssh(port=port, options=ssh_words, timeout_s=timeout),
         **settings,
     )
     outputs = {"json": json_path, "csv": csv_path, "markdown": markdown_path}
@@ -457,32 +457,34 @@ def bench(
         if path != "-":
             make_folder(Path(path).parent)
     is_local = device_name == "local"
-    device = None if is_local else bench_room.find_device(device_name, plan)
-    models = [
-        bench_room.Model(path) for path in model_files(targets, onnx=is_local and not bench_room.needs_program(plan))
-    ]
+    device = None
+    if not is_local:
+        from fsg.runtime.devices import find_device
+
+        device = find_device(device_name, plan.devices)
+    models = [room.Model(path) for path in model_files(targets, onnx=is_local and not room.needs_program(plan))]
     with make_console().status("starting") as status:
         if baseline:
             models = with_baselines(models, baseline, data_dir, status.update)
         accuracies = accuracies_on(accuracy, models, data_dir, status.update) if accuracy else {}
-        problems, notes = list[FsgError](), list[str]()
         if device is None:
-            records = bench_room.bench_local(models, plan, status.update)
+            outcome = room.bench_local(models, plan, status.update)
         elif hosts:
-            records, problems = bench_room.bench_boards(models, device, hosts, plan, status.update)
+            outcome = room.bench_boards(models, device, hosts, plan, status.update)
         else:
-            records, notes = bench_room.bench_without_board(models, device, plan, status.update)
+            outcome = room.bench_without_board(models, device, plan, status.update)
     if accuracy:
-        bench_room.add_accuracy(records, accuracies, accuracy)
-    bench_room.keep(records, models)
-    if records:
-        print_records(records, outputs)
+        room.add_accuracy(outcome.records, accuracies, accuracy)
+    room.keep(outcome.records, models)
+    if outcome.records:
+        print_records(outcome.records, outputs)
+    notes = list(outcome.notes)
     if device and not hosts:
         notes.append(f"to measure on a board: {shlex.join(['fsg', *sys.argv[1:]])} --host USER@HOST")
     for note in notes:
         click.echo(note, err="-" in outputs.values())
-    if problems:
-        raise FsgError("; ".join(map(str, problems)))
+    if outcome.problems:
+        raise FsgError("; ".join(map(str, outcome.problems)))
 
 
 def print_records(records: list[dict[str, Any]], outputs: dict[str, str | None]) -> None:

@@ -60,24 +60,24 @@ class Plan:
     ssh: Ssh = field(default_factory=Ssh)
 
 
-def find_device(name: str, plan: Plan) -> "Device":
-    """The profile of a device; FsgError that lists them where there is none of that name."""
-    from fsg.runtime.devices import load_devices
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: records, what failed, and what people should know besides."""
 
-    devices = load_devices(plan.devices)
-    if name not in devices:
-        raise FsgError(f"unknown device {name!r}: choose one of {', '.join(devices)}, or describe yours in a file")
-    return devices[name]
+    records: list[Record]
+    problems: list[FsgError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> list[Record]:
+def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
     """Measures on this machine: on ARM, and where the plan needs it, by the program that runs on boards too."""
     device, records = None, list[Record]()
     for model in models:
         if model_format(model.path) == "tflite" and (needs_program(plan) or platform.machine() == "aarch64"):
+            from fsg.runtime.devices import find_device
             from fsg.runtime.remote import LocalBoard, measure
 
-            device = find_device("local", plan)
+            device = find_device("local", plan.devices)
             with LocalBoard(timeout_s=plan.ssh.timeout_s, runtime_lib=plan.runtime_lib) as board:
                 records += measure(board, [model.path], device=device, **_how(plan, show))
             continue
@@ -86,7 +86,7 @@ def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> list[Record]
         for threads in plan.threads:
             show(f"measuring {model.path} with {threads} thread{'s' * (threads > 1)}")
             records.append(benchmark(model.path, threads=threads, runs=plan.runs, warmup=plan.warmup))
-    return finished(records, models, device)
+    return Outcome(finished(records, models, device))
 
 
 def needs_program(plan: Plan) -> bool:
@@ -94,15 +94,13 @@ def needs_program(plan: Plan) -> bool:
     return bool(plan.profile or plan.cpus or plan.cooldown_ms)
 
 
-def bench_boards(
-    models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show
-) -> tuple[list[Record], list[FsgError]]:
-    """Measures on every board in turn. A board that fails costs its own rows only: its error is returned."""
+def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show) -> Outcome:
+    """Measures on every board in turn. A board that fails costs its own rows only."""
     from fsg.runtime.remote import Board, measure
 
     _require_tflite(models)
     records: list[Record] = []
-    problems = []
+    problems, notes = list[FsgError](), list[str]()
     for host in hosts:
         show(f"connecting to {host}")
         try:
@@ -114,15 +112,15 @@ def bench_boards(
                 runtime_lib=plan.runtime_lib,
             ) as board:
                 records += measure(board, [model.path for model in models], device=device, **_how(plan, show))
+            if board.left_behind:
+                notes.append(board.left_behind)
         except FsgError as error:
             problems.append(error)
-    return finished(records, models, device), problems
+    return Outcome(finished(records, models, device), problems, notes)
 
 
-def bench_without_board(
-    models: Sequence[Model], device: "Device", plan: Plan, show: Show
-) -> tuple[list[Record], list[str]]:
-    """What can be known without the hardware: an emulated record of each model and estimates; and notes on what not."""
+def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, show: Show) -> Outcome:
+    """What can be known without the hardware: an emulated record of each model, and estimates; notes say what not."""
     from fsg.runtime.emulate import emulate, why_not
 
     _require_tflite(models)
@@ -132,15 +130,15 @@ def bench_without_board(
     for model in models:
         instructions = None
         if not missing:
-            show(f"running {model.path} on an emulated {device.core or device.machine}")
+            show(f"running {model.path} on an emulated {device.core or 'processor'}")
             cpu = {"cpu": device.core} if device.core else {}
             records.append({**emulate(model.path, runtime_lib=plan.runtime_lib, **cpu), "device": device.name})
             instructions = records[-1]["instructions"]
-        if device.core not in CORES:
-            notes.append(f"not estimated: the profile of {device.name} names no core that is known")
-            continue
-        records += [estimate(model.path, device, threads=n, instructions=instructions) for n in plan.threads]
-    return finished(records, models, device), list(dict.fromkeys(notes))
+        try:
+            records += [estimate(model.path, device, threads=n, instructions=instructions) for n in plan.threads]
+        except FsgError as error:
+            notes.append(str(error))
+    return Outcome(finished(records, models, device), notes=list(dict.fromkeys(notes)))
 
 
 def finished(records: Iterable[Record], models: Sequence[Model], device: "Device | None") -> list[Record]:
@@ -188,8 +186,9 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     """
     layers = {(layer.kind, layer.name): layer for layer in read_layers(record["artefact"])}
     total = sum(_microseconds(op) for op in record["ops"])
-    core = CORES.get(device.core) if device else None
-    ghz = device.clock_ghz * min(record["threads"], device.cores) if device else 0.0  # of all the threads together
+    core, ghz = None, 0.0  # of all the threads together
+    if device and device.clock_ghz and device.cores:
+        core, ghz = CORES.get(device.core), device.clock_ghz * min(record["threads"], device.cores)
     rated = []
     for op in record["ops"]:
         time, layer = _microseconds(op), layers.get((op["kind"], op["name"]))

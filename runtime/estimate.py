@@ -55,20 +55,23 @@ CORES = {
 
 
 class Board(Protocol):
-    """What an estimate wants to know of a device: `core` as CORES names it, its clock and the sustained bandwidth."""
+    """What an estimate wants to know of a device: `core` as CORES names it, its clock and the sustained bandwidth.
+
+    None, or an empty core, is what nobody knows.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def core(self) -> str: ...
     @property
-    def clock_ghz(self) -> float: ...
+    def clock_ghz(self) -> float | None: ...
     @property
-    def cores(self) -> int: ...
+    def cores(self) -> int | None: ...
     @property
-    def l2_kb(self) -> float: ...
+    def l2_kb(self) -> float | None: ...
     @property
-    def memory_gb_s(self) -> float: ...
+    def memory_gb_s(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -116,18 +119,21 @@ def fit_efficiency(figures: Iterable[Published] = PUBLISHED) -> float:
     return math.exp(sum(shares) / len(shares))
 
 
-def core_of(device: Board) -> Core:
-    """The peaks of a device's core; FsgError where they are not known."""
-    if device.core not in CORES:
-        raise FsgError(
-            f"{device.name}: no estimate for the core {device.core or 'unknown'}; known are {', '.join(CORES)}"
-        )
-    return CORES[device.core]
-
-
 def ideal_seconds(layers: Sequence[Layer], device: Board, threads: int, instructions: int | None = None) -> float:
-    """What an inference takes at least: arithmetic at the core's peak and memory at the device's bandwidth."""
-    core = core_of(device)
+    """What an inference takes at least: arithmetic at the core's peak and memory at the device's bandwidth.
+
+    Raises:
+        FsgError: the profile does not say enough.
+    """
+    core = CORES.get(device.core)
+    if core is None:
+        name = f"the core {device.core}" if device.core else "an unknown core"
+        raise FsgError(f"no estimate for {device.name}: it has {name}; known are {', '.join(CORES)}")
+    if not (device.clock_ghz and device.cores and device.l2_kb and device.memory_gb_s):
+        raise FsgError(
+            f"no estimate for {device.name}: its profile lacks one of clock_ghz, cores, l2_kb and memory_gb_s; give"
+            " them in a file with --devices"
+        )
     cycles = sum(layer_cycles(layer, core) for layer in layers)
     if instructions is not None:
         cycles = max(cycles, instructions / core.instructions)
@@ -164,7 +170,7 @@ def estimate(path: str | Path, device: Board, *, threads: int = 1, instructions:
         "threads": threads,
         "latency_ms": {name: round(value, 4) for name, value in latency.items()},
         "basis": (
-            f"{counted} at the peak of {device.core} at {device.clock_ghz:g} GHz, bytes at {device.memory_gb_s:g} GB/s;"
+            f"{counted} at the peak of {device.core}, {device.clock_ghz} GHz, and bytes at {device.memory_gb_s} GB/s;"
             f" the best is {fit_efficiency():.0%} of what LCE's networks take on a Raspberry Pi 4"
         ),
         "binary_macs": sum(layer.binary_macs for layer in layers),

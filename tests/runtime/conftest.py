@@ -21,6 +21,8 @@ def parts(monkeypatch):
     asked = []
 
     class Board:
+        left_behind = ""
+
         def __init__(self, host=None, **options):
             self.host = host
             asked.append(("board", host, options))
@@ -48,6 +50,12 @@ def parts(monkeypatch):
     ))  # fmt: skip
     monkeypatch.setitem(sys.modules, "fsg.runtime.emulate", emulation)
     board = replace(PublishedBoard(), name="rpi4")
-    devices = types.SimpleNamespace(load_devices=lambda extra=None: {"local": board, "rpi4": board, "rpi5": board})
+
+    def find_device(name, extra=None):
+        if name not in ("local", "rpi4", "rpi5"):
+            raise FsgError(f"no device is called {name}; there are local, rpi4, rpi5")
+        return board
+
+    devices = types.SimpleNamespace(find_device=find_device)
     monkeypatch.setitem(sys.modules, "fsg.runtime.devices", devices)
-    return types.SimpleNamespace(asked=asked, emulation=emulation)
+    return types.SimpleNamespace(asked=asked, board=Board, emulation=emulation)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -36,14 +37,16 @@ def text_of(table, width=100):
 
 def test_every_kind_has_the_form_of_the_schema(path, parts):
     plan = Plan(threads=(1, 4), profile=True)
-    found, problems = bench_boards([Model(path)], PI4, ["one", "two"], plan, str)
+    outcome = bench_boards([Model(path)], PI4, ["one", "two"], plan, str)
+    found, problems = outcome.records, outcome.problems
     assert not problems and [(r["host"], r["threads"]) for r in found] == [
         ("one", 1),
         ("one", 4),
         ("two", 1),
         ("two", 4),
     ]
-    without, notes = bench_without_board([Model(path)], PI4, plan, str)
+    outcome = bench_without_board([Model(path)], PI4, plan, str)
+    without, notes = outcome.records, outcome.notes
     assert not notes and [r["kind"] for r in without] == ["emulated", "estimated", "estimated"]
     records.validate(found + without)
     assert json.loads(json.dumps(found + without)) == found + without
@@ -63,8 +66,8 @@ def test_every_kind_has_the_form_of_the_schema(path, parts):
     ],
 )
 def test_the_schema_keeps_the_kinds_apart(path, parts, kind, change):
-    found = bench_boards([Model(path)], PI4, ["one"], Plan(), str)[0]
-    found += bench_without_board([Model(path)], PI4, Plan(), str)[0]
+    found = bench_boards([Model(path)], PI4, ["one"], Plan(), str).records
+    found += bench_without_board([Model(path)], PI4, Plan(), str).records
     (record,) = [record for record in found if record["kind"] == kind]
     records.validate([record])
     with pytest.raises(jsonschema.ValidationError):
@@ -72,7 +75,8 @@ def test_the_schema_keeps_the_kinds_apart(path, parts, kind, change):
 
 
 def test_a_board_that_fails_costs_its_own_rows_only(path, parts):
-    found, problems = bench_boards([Model(path)], PI4, ["broken", "one"], Plan(), str)
+    outcome = bench_boards([Model(path)], PI4, ["broken", "one"], Plan(), str)
+    found, problems = outcome.records, outcome.problems
     assert [record["host"] for record in found] == ["one"]
     assert [str(problem) for problem in problems] == ["broken: no route to host; is it on?"]
     assert ("closed", "broken") in parts.asked
@@ -88,30 +92,43 @@ def test_options_reach_the_board(path, parts):
 
 def test_without_an_emulator_the_estimate_remains(path, parts):
     parts.emulation.why_not = lambda: "qemu-aarch64 is missing: apt-get install qemu-user"
-    found, notes = bench_without_board([Model(path)], PI4, Plan(threads=(1, 2)), str)
+    outcome = bench_without_board([Model(path)], PI4, Plan(threads=(1, 2)), str)
+    found, notes = outcome.records, outcome.notes
     assert [(r["kind"], r["threads"]) for r in found] == [("estimated", 1), ("estimated", 2)]
     assert notes == ["not emulated: qemu-aarch64 is missing: apt-get install qemu-user"]
 
 
+def test_what_is_not_known_of_a_device_costs_the_estimate_only(path, parts):
+    outcome = bench_without_board([Model(path)], replace(PI4, core=""), Plan(threads=(1, 2)), str)
+    assert [record["kind"] for record in outcome.records] == ["emulated"]
+    assert len(outcome.notes) == 1 and "no estimate for rpi4: it has an unknown core" in outcome.notes[0]
+
+
+def test_a_folder_that_stayed_on_a_board_is_told(path, parts):
+    parts.board.left_behind = "its folder .fsg-board.1 could not be removed"
+    outcome = bench_boards([Model(path)], PI4, ["one"], Plan(), str)
+    assert outcome.records and outcome.notes == ["its folder .fsg-board.1 could not be removed"]
+
+
 def test_counted_instructions_enter_the_estimate(path, parts):
-    _, one = bench_without_board([Model(path)], PI4, Plan(), str)[0]
+    _, one = bench_without_board([Model(path)], PI4, Plan(), str).records
     assert "3.5 M instructions" in one["basis"]
 
 
 def test_a_twin_is_compared_with_the_model_on_the_same_threads(path, twin, parts):
     models = [Model(path), Model(twin, "int8", path)]
-    found, _ = bench_boards(models, PI4, ["one"], Plan(threads=(1, 2)), str)
+    found = bench_boards(models, PI4, ["one"], Plan(threads=(1, 2)), str).records
     assert [record.get("times_as_long") for record in found] == [None, None, 2.0, 2.0]
     assert [record["variant"] for record in found] == ["binary", "binary", "int8", "int8"]
     records.validate(found)
     text = text_of(bench_table(found))
     assert text.count("2.00x") == 2 and "as int8" in text
     # An estimate has no ratio, whatever it says.
-    assert not any("times_as_long" in record for record in bench_without_board(models, PI4, Plan(), str)[0])
+    assert not any("times_as_long" in record for record in bench_without_board(models, PI4, Plan(), str).records)
 
 
 def test_a_profile_is_rated_and_adds_up(path, parts):
-    ((record), *_), _ = bench_boards([Model(path)], PI4, ["one"], Plan(profile=True, threads=(2,)), str)
+    (record,) = bench_boards([Model(path)], PI4, ["one"], Plan(profile=True, threads=(2,)), str).records
     quantize, conv, add = record["ops"]
     macs = 16 * 16 * 64 * 9 * 64
     assert sum(op["share"] for op in record["ops"]) == pytest.approx(1, abs=1e-4)
@@ -130,7 +147,7 @@ def test_a_profile_or_pinned_cores_take_the_program_of_the_boards(path, parts, m
     assert not parts.asked
     for plan in (Plan(profile=True), Plan(cpus=(0,)), Plan(cooldown_ms=5)):
         parts.asked.clear()
-        assert [record["kind"] for record in bench_local([Model(path)], plan, str)] == ["measured"]
+        assert [record["kind"] for record in bench_local([Model(path)], plan, str).records] == ["measured"]
         assert [what for what, *_ in parts.asked] == ["board", "measure", "closed"]
     monkeypatch.setattr(bench.platform, "machine", lambda: "aarch64")
     parts.asked.clear()
@@ -139,7 +156,7 @@ def test_a_profile_or_pinned_cores_take_the_program_of_the_boards(path, parts, m
 
 
 def test_no_table_gives_an_emulated_run_a_time(path, parts):
-    found, _ = bench_without_board([Model(path)], PI4, Plan(), str)
+    found = bench_without_board([Model(path)], PI4, Plan(), str).records
     text = text_of(bench_table(found))
     (row,) = [line for line in text.splitlines() if "model.tflite" in line and "emulated" in line]
     assert "ms" not in row and "yes" in row and "3.5 M" in row
@@ -153,7 +170,7 @@ def test_no_table_gives_an_emulated_run_a_time(path, parts):
 
 def test_csv_and_markdown_are_of_the_same_records(path, twin, parts):
     models = [Model(path), Model(twin, "int8", path)]
-    found, _ = bench_boards(models, PI4, ["a|b"], Plan(profile=True), str)
+    found = bench_boards(models, PI4, ["a|b"], Plan(profile=True), str).records
     lines = list(csv.DictReader(io.StringIO(csv_text(found))))
     assert [float(line["latency_ms.p50"]) for line in lines] == [r["latency_ms"]["p50"] for r in found]
     assert lines[1]["times_as_long"] == "2.0" and lines[0]["facts.before.governor"] == "ondemand"
@@ -168,9 +185,9 @@ def test_records_are_kept_beside_the_export(path, parts):
     keep([], [Model(path)])
     assert not (path.parent / "bench.json").exists()
     path.with_name("report.json").write_text("{}")
-    first, _ = bench_boards([Model(path)], PI4, ["one", "two"], Plan(), str)
+    first = bench_boards([Model(path)], PI4, ["one", "two"], Plan(), str).records
     keep(first, [Model(path)])
-    again, _ = bench_boards([Model(path)], PI4, ["one"], Plan(threads=(1, 4), runs=7), str)
+    again = bench_boards([Model(path)], PI4, ["one"], Plan(threads=(1, 4), runs=7), str).records
     keep(again, [Model(path)])
     kept = read_records(path.parent / "bench.json")
     assert [(r["host"], r["threads"]) for r in kept] == [("two", 1), ("one", 1), ("one", 4)]

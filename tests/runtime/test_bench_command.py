@@ -104,7 +104,7 @@ def test_accuracy_beside_latency(fsg, parts, tmp_path):
         (["--host", "pi"], "--host needs to know what it reaches: name the board with --device"),
         (["-p", "22"], "-p, -i and -o are for ssh: say with --host where the board is"),
         (["--device", "rpi4", "-o", "User=pi"], "say with --host where the board is"),
-        (["--device", "rpi44"], "unknown device 'rpi44': choose one of local, rpi4, rpi5"),
+        (["--device", "rpi44"], "no device is called rpi44; there are local, rpi4, rpi5"),
         (["--baseline", "float16"], "--baseline float16: choose float32, int8"),
         (["--baseline", "int8"], "model.tflite: --baseline makes the same network in other numbers from the run"),
         (["--cpus", "0-3"], "--cpus 0-3: give numbers of at least 0, such as 2,3"),

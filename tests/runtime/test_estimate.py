@@ -53,7 +53,7 @@ def test_an_estimate_says_that_it_is_one_and_what_it_stands_on(path):
     record = estimate(path, PI4, threads=2)
     assert (record["kind"], record["device"], record["threads"]) == ("estimated", "rpi4", 2)
     assert record["latency_ms"]["low"] < record["latency_ms"]["expected"] < record["latency_ms"]["high"]
-    assert "cortex-a72 at 1.5 GHz" in record["basis"] and "multiply-accumulates" in record["basis"]
+    assert "cortex-a72, 1.5 GHz" in record["basis"] and "multiply-accumulates" in record["basis"]
     counted = estimate(path, PI4, threads=2, instructions=50_000_000)
     assert counted["latency_ms"]["low"] > record["latency_ms"]["low"] and "50.0 M instructions" in counted["basis"]
     # 2.2 instructions in a cycle of two cores at 1.5 GHz
@@ -74,6 +74,11 @@ def test_what_fits_the_cache_does_not_wait_for_memory():
 
 
 def test_a_core_of_which_nothing_is_known_has_no_estimate(path):
-    with pytest.raises(FsgError, match="desk: no estimate for the core magic-1; known are cortex-a53"):
+    with pytest.raises(FsgError, match="no estimate for desk: it has the core magic-1; known are cortex-a53"):
         estimate(path, replace(PI4, name="desk", core="magic-1"))
+    with pytest.raises(FsgError, match="no estimate for rpi4: it has an unknown core"):
+        estimate(path, replace(PI4, core=""))
+    for unknown in ("clock_ghz", "cores", "l2_kb", "memory_gb_s"):
+        with pytest.raises(FsgError, match=f"its profile lacks one of .*{unknown}.*--devices"):
+            estimate(path, replace(PI4, **{unknown: None}))
     assert all(core.binary > core.int8 >= core.float32 for core in CORES.values())
