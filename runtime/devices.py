@@ -68,7 +68,9 @@ def find_device(name: str, extra: Path | None = None) -> Device:
     """The device of that name; FsgError with all names there are if there is none."""
     devices = load_devices(extra)
     if name not in devices:
-        raise FsgError(f"no device is called {name}; there are {', '.join(devices)}, and you can add your own to {user_file()}")
+        raise FsgError(
+            f"no device is called {name}; there are {', '.join(devices)}, and you can add your own to {user_file()}"
+        )
     return devices[name]
 
 
