@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,7 +75,8 @@ def cli(debug: bool) -> None:
     \b
     fsg train                         train a network, into runs/NAME
     fsg export --format tflite        write a verified model file
-    fsg bench                         measure it on this machine
+    fsg bench                         measure it on this machine, or a board with --device and --host
+    fsg report                        all about it on one HTML page
     fsg compare --methods ste,fsg     train with several methods and seeds, and compare
     """
 
@@ -332,12 +335,16 @@ def bench_train(context: click.Context, rounds: int, steps: int, json_path: str 
 
 def write_json(content: Any, path: str | None) -> None:
     """Writes JSON to a file, or prints it where the path is "-"; without a path, nothing."""
-    text = json.dumps(content, indent=2)
+    write_text(json.dumps(content, indent=2) + "\n", path)
+
+
+def write_text(text: str, path: str | None) -> None:
+    """The same with text."""
     if path == "-":
-        click.echo(text)
+        click.echo(text, nl=False)
     elif path:
         with replacing(Path(path)) as temporary:
-            temporary.write_text(text + "\n")
+            temporary.write_text(text)
 
 
 @cli.command()
@@ -375,45 +382,216 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
 
 
 @cli.command()
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--device", type=click.Choice(["local"]), default="local", show_default=True)
+@click.argument("targets", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|RUN]...")
+@click.option("--device", "device_name", default="local", show_default=True, help="Which board: see fsg devices.")
+@click.option("--devices", type=click.Path(path_type=Path), help="TOML file with profiles of your own.")
+@click.option("--host", "hosts", multiple=True, help="Where the board is, as for ssh; may be given several times.")
+@click.option("-p", "--port", type=click.IntRange(1, 65535), help="Of ssh on the board.")
+@click.option("-i", "--identity", type=click.Path(path_type=Path), help="Key file for ssh.")
+@click.option(
+    "-o", "ssh_options", multiple=True, metavar="KEY=VALUE", help="Option for ssh; may be given several times."
+)
+@click.option(
+    "--timeout", default=60.0, show_default=True, type=click.FloatRange(min=1), help="Seconds without a sign."
+)
+@click.option("--runtime-lib", type=click.Path(path_type=Path), help="LiteRT's C library, where it cannot be fetched.")
 @click.option("--threads", default="1", show_default=True, help="Thread counts, such as 1,2.")
 @click.option("--runs", default=50, show_default=True, help="Timed inferences for each record.")
+@click.option("--cpus", help="Cores to stay on, such as 2,3.")
+@click.option("--cooldown", default=0, show_default=True, type=click.IntRange(min=0), help="Pause before a run, in ms.")
+@click.option("--profile", is_flag=True, help="Time of each operator, too.")
+@click.option("--baseline", metavar="float32,int8", help="The same network in these numbers, too.")
+@click.option("--accuracy", metavar="DATASET", help="Accuracy on these test images, too.")
+@click.option("--data-dir", help="Where data sets are.")
 @click.option("--json", "json_path", help="Write the records to this file, or with - print them.")
-def bench(files: tuple[Path, ...], device: str, threads: str, runs: int, json_path: str | None) -> None:
+@click.option("--csv", "csv_path", help="The same as comma-separated values.")
+@click.option("--markdown", "markdown_path", help="The table in Markdown.")
+def bench(
+    targets: tuple[Path, ...],
+    device_name: str,
+    hosts: tuple[str, ...],
+    port: int | None,
+    identity: Path | None,
+    ssh_options: tuple[str, ...],
+    timeout: float,
+    threads: str,
+    cpus: str | None,
+    cooldown: int,
+    baseline: str | None,
+    accuracy: str | None,
+    data_dir: str | None,
+    json_path: str | None,
+    csv_path: str | None,
+    markdown_path: str | None,
+    **settings: Any,
+) -> None:
     """Measure latency and memory of exported models.
 
-    FILE is a .tflite or .onnx; the export of the newest run under ./runs if left away.
-    """
-    from fsg.runtime.benchmark import benchmark
-    from fsg.runtime.metadata import model_format
-    from fsg.runtime.report import bench_table
+    \b
+    fsg bench                                     on this machine
+    fsg bench --device rpi4 --host pi@raspberry   on a board, by ssh; nothing is installed on it
+    fsg bench --device rpi4                       without one: emulated and estimated, never a latency
 
-    counts = parse_counts("--threads", threads, "1,2,4")
-    if json_path and json_path != "-":
-        make_folder(Path(json_path).parent)
-    files = files or newest_export()
-    for path in files:
-        model_format(path)
-    console = make_console()
-    records = []
-    for path in files:
-        for count in counts:
-            with console.status(f"measuring {path} with {count} thread{'s' * (count > 1)}"):
-                records.append(benchmark(path, threads=count, runs=runs, device=device))
-    write_json(records, json_path)
-    if json_path != "-":
+    FILE is a .tflite or .onnx, RUN a run folder; the export of the newest run under ./runs if left away. Records of
+    exports are kept beside them in bench.json, for fsg report.
+    """
+    from fsg.runtime import bench as room
+
+    ssh_words = [
+        *(("-i", str(identity)) if identity else ()),
+        *(word for option in ssh_options for word in ("-o", option)),
+    ]
+    if hosts and device_name == "local":
+        raise FsgError("--host needs to know what it reaches: name the board with --device, such as --device rpi4")
+    if not hosts and (port or ssh_words):
+        raise FsgError("-p, -i and -o are for ssh: say with --host where the board is")
+    plan = room.Plan(
+        threads=parse_counts("--threads", threads, "1,2,4"),
+        cpus=parse_counts("--cpus", cpus, "2,3", least=0) if cpus else None,
+        cooldown_ms=cooldown,
+        ssh=room.Ssh(port=port, options=ssh_words, timeout_s=timeout),
+        **settings,
+    )
+    outputs = {"json": json_path, "csv": csv_path, "markdown": markdown_path}
+    for path in filter(None, outputs.values()):
+        if path != "-":
+            make_folder(Path(path).parent)
+    is_local = device_name == "local"
+    device = None
+    if not is_local:
+        from fsg.runtime.devices import find_device
+
+        device = find_device(device_name, plan.devices)
+    models = [room.Model(path) for path in model_files(targets, onnx=is_local and not room.needs_program(plan))]
+    with make_console().status("starting") as status:
+        if baseline:
+            models = with_baselines(models, baseline, data_dir, status.update)
+        accuracies = accuracies_on(accuracy, models, data_dir, status.update) if accuracy else {}
+        if device is None:
+            outcome = room.bench_local(models, plan, status.update)
+        elif hosts:
+            outcome = room.bench_boards(models, device, hosts, plan, status.update)
+        else:
+            outcome = room.bench_without_board(models, device, plan, status.update)
+    if accuracy:
+        room.add_accuracy(outcome.records, accuracies, accuracy)
+    room.keep(outcome.records, models)
+    if outcome.records:
+        print_records(outcome.records, outputs)
+    notes = list(outcome.notes)
+    if device and not hosts:
+        notes.append(f"to measure on a board: {shlex.join(['fsg', *sys.argv[1:]])} --host USER@HOST")
+    for note in notes:
+        click.echo(note, err="-" in outputs.values())
+    if outcome.problems:
+        raise FsgError("; ".join(map(str, outcome.problems)))
+
+
+def print_records(records: list[dict[str, Any]], outputs: dict[str, str | None]) -> None:
+    """Writes bench records in the forms asked for; prints the table unless one of them went to stdout."""
+    from fsg.runtime.report import bench_table, csv_text, markdown
+
+    write_json(records, outputs["json"])
+    write_text(csv_text(records), outputs["csv"])
+    write_text(markdown(records), outputs["markdown"])
+    if "-" not in outputs.values():
         print_table(bench_table(records))
 
 
-def parse_counts(option: str, text: str, example: str) -> list[int]:
-    """The numbers, of at least 1, in a list such as "1,2,4"."""
+def model_files(targets: tuple[Path, ...], *, onnx: bool) -> tuple[Path, ...]:
+    """The model files that `targets` name: files, or runs for what was exported of them; the newest run for none."""
+    from fsg.runtime.metadata import model_format
+
+    files: list[Path] = []
+    for target in targets or (newest_export().parent,):
+        if not target.is_dir():
+            model_format(target)
+            files.append(target)
+            continue
+        folder = target if (target / "report.json").exists() else target / "export"
+        exported = [path for path in sorted(folder.glob("model.*"), reverse=True) if onnx or path.suffix == ".tflite"]
+        if not exported:
+            what = "" if onnx else " as .tflite, which this takes"
+            raise FsgError(f"{target}: nothing exported{what}: fsg export {target} --format tflite")
+        files += exported
+    return tuple(dict.fromkeys(files))
+
+
+def with_baselines(models: list[Any], numbers: str, data_dir: str | None, show: Callable[[str], Any]) -> list[Any]:
+    """The models, each .tflite followed by its twins in the numbers that --baseline names."""
+    from fsg.runtime.bench import Model, run_of
+
+    kinds = [kind.strip() for kind in numbers.split(",")]
+    if not set(kinds) <= {"float32", "int8"}:
+        raise FsgError(f"--baseline {numbers}: choose float32, int8 or float32,int8")
+    runs = {model.path: run_of(model.path) for model in models if model.path.suffix == ".tflite"}
+    for package in ("torch", "tensorflow"):
+        if find_spec(package) is None:
+            raise FsgError(f"--baseline needs the package {package}: pip install 'fsg[all]'")
+    from fsg.export.baseline import baseline
+
+    found: list[Any] = []
+    for model in models:
+        found.append(model)
+        if model.path in runs:
+            for kind in dict.fromkeys(kinds):
+                path = baseline(runs[model.path], kind, data_dir=data_dir, on_step=show)
+                found.append(Model(path, kind, model.path))
+    return found
+
+
+def accuracies_on(spec: str, models: list[Any], data_dir: str | None, show: Callable[[str], Any]) -> dict[Path, float]:
+    """The accuracy of each model on the test images of a data set, computed on this machine."""
+    from fsg.runtime.evaluate import evaluate as evaluate_model
+    from fsg.runtime.session import open_model
+    from fsg.training.data import check_spec, load_dataset
+
+    check_spec(spec)
+    data = load_dataset(spec, data_dir=data_dir, test_only=True)
+    found = {}
+    for model in models:
+        show(f"testing {model.path} on {len(data.x_test)} images")
+        result = evaluate_model(open_model(model.path), data.x_test, data.y_test, data.class_names)
+        found[model.path] = result["accuracy"]
+    return found
+
+
+@cli.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--bench", "bench_files", multiple=True, type=click.Path(path_type=Path), help="More records of fsg bench."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: RUN/report.html]")
+def report(run: Path | None, bench_files: tuple[Path, ...], out: Path | None) -> None:
+    """Write one HTML page about a run: training, export, latency.
+
+    It needs no network and holds every figure of the run's summary.json, of export/report.json and of the records that
+    fsg bench kept in export/bench.json.
+    """
+    run = run or newest_run()
+    if not run.is_dir():
+        raise FsgError(f"{run}: no such folder; give that of a run")
+    for path in bench_files:
+        if not path.is_file():
+            raise FsgError(f"{path}: no such file; fsg bench --json writes one")
+    from fsg.runtime.html import page, read_facts
+
+    out = out or run / "report.html"
+    text = page(read_facts(run, bench_files))
+    make_folder(out.parent)
+    with replacing(out) as temporary:
+        temporary.write_text(text)
+    click.echo(f"report in {out}")
+
+
+def parse_counts(option: str, text: str, example: str, *, least: int = 1) -> list[int]:
+    """The numbers, of at least `least`, in a list such as "1,2,4"."""
     try:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         counts = []
-    if not counts or min(counts) < 1:
-        raise FsgError(f"{option} {text}: give numbers of at least 1, such as {example}")
+    if not counts or min(counts) < least:
+        raise FsgError(f"{option} {text}: give numbers of at least {least}, such as {example}")
     return counts
 
 
@@ -535,13 +713,13 @@ def newest_run() -> Path:
     return runs[-1].parent
 
 
-def newest_export() -> tuple[Path, ...]:
-    """The model files of the newest export under ./runs, after saying which they are."""
+def newest_export() -> Path:
+    """The report of the newest export under ./runs, after saying which it is."""
     reports = sorted(RUNS.glob("*/export/report.json"), key=lambda path: path.stat().st_mtime)
     if not reports:
         raise FsgError(f"no export under ./{RUNS}: write one with fsg export, or name a model file")
     click.echo(f"taking the newest export, {reports[-1].parent}", err=True)
-    return tuple(sorted(reports[-1].parent.glob("model.*"), reverse=True))
+    return reports[-1]
 
 
 def make_console(*, stderr: bool = True) -> Any:

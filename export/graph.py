@@ -44,6 +44,17 @@ class Sign(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Negative(Node):
+    """6 where the input is negative, else 0: what is left of a sign where nothing runs on bits.
+
+    Computed as min(max(-gain * input, 0), 6), one cheap operation of any runtime; `gain` is large enough for inputs
+    that are not as good as 0.
+    """
+
+    gain: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Convolution(Node):
     """What float and binary convolutions share. `padding` is added on both sides of (rows, columns)."""
 

@@ -31,6 +31,8 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
         match node:
             case g.Sign():
                 return tf.where(x >= 0, 1.0, -1.0)
+            case g.Negative():
+                return tf.nn.relu6(x * -node.gain)
             case g.Conv():
                 padding = "VALID" if node.padding == (0, 0) else "SAME"
                 return conv2d(x, node.weight, node, padding) + node.bias

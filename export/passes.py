@@ -13,8 +13,10 @@ from fsg.export.graph import (
     BinaryGraph,
     BinaryLayer,
     Conv,
+    Convolution,
     Dense,
     MaxPool,
+    Negative,
     Node,
     Pad,
     Pool,
@@ -123,6 +125,63 @@ def float_where_input_is_float(graph: BinaryGraph) -> BinaryGraph:
     return rewrite(graph, rule)
 
 
+def bits_as_floats(graph: BinaryGraph, gain: float) -> BinaryGraph:
+    """Writes binary layers that run on bits as float ones of the same result: a network without any bitwise operation.
+
+    With n = 6 for a negative input and 0 for the others, sign = 1 - n / 3: the sum over weight * sign is the sum over
+    the weights less the sum over weight / 3 * n. Padding with +1 becomes padding with 0, which every runtime does for
+    free.
+    """
+
+    def name(sign: str) -> str:
+        return f"{sign}.negative"
+
+    def rule(node: Node) -> list[Node]:
+        if isinstance(node, Sign):
+            negative = Negative(name=name(node.name), inputs=node.inputs, shape=node.shape, gain=gain)
+            return [negative, node]
+        if not isinstance(node, BinaryLayer) or not graph.takes_bits(node):
+            return [node]
+        signs = node.signs()
+        scale = node.scale.reshape(-1, *[1] * (signs.ndim - 1))
+        bias = node.bias + node.scale * signs.reshape(len(signs), -1).sum(1)
+        source = name(node.inputs[0])
+        base: dict[str, Any] = {"name": node.name, "shape": node.shape, "weight": signs * scale / -3, "bias": bias}
+        if not isinstance(node, BinaryConv):
+            return [Dense(inputs=(source,), **base)]
+        base |= {"stride": node.stride, "dilation": node.dilation, "groups": node.groups}
+        if node.padding_value == 1 or node.padding == (0, 0):
+            return [Conv(inputs=(source,), padding=node.padding, **base)]
+        pad = _pad(graph, node, source, 3 * (1 - node.padding_value))
+        return [pad, Conv(inputs=(pad.name,), padding=(0, 0), **base)]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def pad_before_convolution(graph: BinaryGraph) -> BinaryGraph:
+    """Pads float convolutions by a node of its own where TensorFlow's SAME padding would not be symmetric.
+
+    For TensorFlow Lite's own converter, which leaves it at that; LCE's wants `same_padding`.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, Conv) or node.padding == (0, 0):
+            return [node]
+        if all(_is_symmetric(node, axis, graph[node.inputs[0]].shape[2 + axis]) for axis in range(2)):
+            return [node]
+        pad = _pad(graph, node, node.inputs[0], 0.0)
+        return [pad, replace(node, inputs=(pad.name,), padding=(0, 0))]
+
+    return rewrite(graph, rule)
+
+
+def _is_symmetric(node: Conv, axis: int, size: int) -> bool:
+    """Whether SAME padding of an axis of `size` pixels is the node's own."""
+    reach = node.dilation[axis] * (node.weight.shape[2 + axis] - 1) + 1
+    total = max((node.shape[2 + axis] - 1) * node.stride[axis] + reach - size, 0)
+    return total == 2 * node.padding[axis] and node.shape[2 + axis] == -(-size // node.stride[axis])
+
+
 def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
     """Pads with +1 or -1 before the sign instead of after it, unless LCE knows the padding behind the sign.
 
@@ -216,7 +275,7 @@ def remove_unused(graph: BinaryGraph) -> BinaryGraph:
     return BinaryGraph(tuple(reversed(kept)))
 
 
-def _pad(graph: BinaryGraph, node: BinaryConv | Pool, source: str, value: float) -> Pad:
+def _pad(graph: BinaryGraph, node: Convolution | Pool, source: str, value: float) -> Pad:
     batch, channels, height, width = graph[node.inputs[0]].shape
     rows, columns = node.padding
     return Pad(

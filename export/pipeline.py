@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import fsg
 from fsg import FsgError, make_folder, replacing
@@ -45,15 +46,7 @@ def export_run(
     as it was.
     """
     on_step("reading the test images")
-    data = load_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir or None, test_only=True)
-    if data.shape != run.data.shape:
-        raise FsgError(
-            f"{run.config.dataset}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}"
-        )
-    chosen = np.linspace(0, len(data.x_test) - 1, min(len(data.x_test), MAX_SAMPLES)).astype(int)
-    images = normalize(data.x_test[chosen], run.data.mean, run.data.std)
-    labels = match_labels(run, data.y_test[chosen], data.class_names)
-    expected = run(images)
+    images, labels, expected = test_images(run, data_dir)
 
     on_step("reading the graph")
     graph = simplify(trace(run.model, run.data.shape))
@@ -95,6 +88,18 @@ def export_run(
     with replacing(folder / "report.json") as target:
         target.write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def test_images(run: Run, data_dir: str | None = None) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """Up to 1000 normalised images of the test split, their labels, and the logits that PyTorch computes."""
+    data = load_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir or None, test_only=True)
+    if data.shape != run.data.shape:
+        raise FsgError(
+            f"{run.config.dataset}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}"
+        )
+    chosen = np.linspace(0, len(data.x_test) - 1, min(len(data.x_test), MAX_SAMPLES)).astype(int)
+    images = normalize(data.x_test[chosen], run.data.mean, run.data.std)
+    return images, match_labels(run, data.y_test[chosen], data.class_names), run(images)
 
 
 @contextmanager

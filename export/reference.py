@@ -22,6 +22,8 @@ def _compute(node: g.Node, inputs: list[Tensor]) -> Tensor:
     match node:
         case g.Sign():
             return torch.where(x < 0, -1.0, 1.0)
+        case g.Negative():
+            return (x * -node.gain).clamp(0, 6)
         case g.Conv():
             return _conv2d(x, _tensor(node.weight), node, node.padding) + _per_channel(node.bias, x)
         case g.BinaryConv():

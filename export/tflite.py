@@ -6,6 +6,7 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from fsg import FsgError
 from fsg.export.graph import BinaryConv, BinaryGraph, Conv, Dense
@@ -25,22 +26,30 @@ def to_tflite(graph: BinaryGraph) -> bytes:
     Errors: FsgError where a layer has no counterpart, where the packages for it are missing, and where the converter
     did not make of the graph exactly the operators that it should.
     """
-    for package in ("larq_compute_engine", "tensorflow"):
+    graph = lower(graph)
+    content = run_writer("lce_writer", graph, packages=("larq_compute_engine", "tensorflow"))
+    check_operators(graph, op_counts(content))
+    return content
+
+
+def run_writer(module: str, content: Any, *arguments: str, packages: tuple[str, ...] = ("tensorflow",)) -> bytes:
+    """The file that a module of this package writes; it is a program that reads `content`, pickled.
+
+    Errors: FsgError where `packages` are missing or the converter fails.
+    """
+    for package in packages:
         if find_spec(package) is None:
             raise FsgError(f"TensorFlow Lite export needs the package {package}: pip install 'fsg[export]'")
-    graph = lower(graph)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "model.tflite"
         # A process of its own: TensorFlow shares no memory or symbols with PyTorch, and its chatter stays away.
         # -P, so that it imports nothing from the folder the user happens to be in.
-        command = [sys.executable, "-P", "-m", "fsg.export.lce_writer", str(output)]
-        result = subprocess.run(command, input=pickle.dumps(graph), capture_output=True, check=False)
+        command = [sys.executable, "-P", "-m", f"fsg.export.{module}", *arguments, str(output)]
+        result = subprocess.run(command, input=pickle.dumps(content), capture_output=True, check=False)
         if result.returncode or not output.exists():
             lines = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-            raise FsgError(f"the converter of Larq Compute Engine failed: {lines[-1].strip()}")
-        content = output.read_bytes()
-    check_operators(graph, op_counts(content))
-    return content
+            raise FsgError(f"the converter to TensorFlow Lite failed: {lines[-1].strip()}")
+        return output.read_bytes()
 
 
 def lower(graph: BinaryGraph) -> BinaryGraph:

@@ -17,7 +17,7 @@ KEY = "fsg"
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
 
 # What the readers of both formats raise on damaged bytes.
-_DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
 def model_format(path: str | Path) -> str:
@@ -45,7 +45,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         text = _tflite_metadata(content) if is_tflite else _onnx_metadata(content)
         metadata = {} if text is None else json.loads(text)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise FsgError(f"{path}: truncated or damaged ({error}); export or copy it again") from error
     if not isinstance(metadata, dict):
         raise FsgError(f"{path}: its metadata is not a JSON object; export it again")
@@ -63,7 +63,7 @@ def add_tflite_metadata(model: bytes, metadata: dict[str, Any]) -> bytes:
     _check_identifier("model", model)
     try:
         graph = schema.ModelT.InitFromPackedBuf(model)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise FsgError(f"model: truncated or damaged .tflite content ({error}); convert it again") from error
     graph.metadata = [entry for entry in graph.metadata or [] if entry.name != KEY.encode()]
     entry = schema.MetadataT()
@@ -112,29 +112,42 @@ def op_counts(model: str | Path | bytes) -> dict[str, int]:
     Raises:
         FsgError: no such file, not a .tflite file, or damaged content.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     name = "model" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes) and model_format(model) != "tflite":
         raise FsgError(f"{name}: operators are counted in .tflite files only")
-    content = model if isinstance(model, bytes) else _read(model)
-    _check_identifier(name, content)
-    builtin = {code: op for op, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    root, names = read_tflite(model)
     counts: Counter[str] = Counter()
     try:
-        root = schema.Model.GetRootAs(content)
-        codes = [root.OperatorCodes(i) for i in range(root.OperatorCodesLength())]
-        names = []
-        for code in codes:
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            is_custom = number == schema.BuiltinOperator.CUSTOM
-            names.append(code.CustomCode().decode() if is_custom else builtin.get(number, f"BUILTIN_{number}"))
         for g in range(root.SubgraphsLength()):
             graph = root.Subgraphs(g)
             counts.update(names[graph.Operators(i).OpcodeIndex()] for i in range(graph.OperatorsLength()))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise FsgError(f"{name}: truncated or damaged ({error}); export or copy it again") from error
     return dict(counts.most_common())
+
+
+def read_tflite(model: str | Path | bytes) -> tuple[Any, list[str]]:
+    """The root of a .tflite file (a path or its content), and the operators' names by their code's index.
+
+    Raises:
+        FsgError: not a .tflite file, or damaged content.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    name = "model" if isinstance(model, bytes) else str(model)
+    content = model if isinstance(model, bytes) else _read(model)
+    _check_identifier(name, content)
+    builtin = {code: op for op, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    names = []
+    try:
+        root = schema.Model.GetRootAs(content)
+        for code in map(root.OperatorCodes, range(root.OperatorCodesLength())):
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            is_custom = number == schema.BuiltinOperator.CUSTOM
+            names.append(code.CustomCode().decode() if is_custom else builtin.get(number, f"BUILTIN_{number}"))
+    except DAMAGE as error:
+        raise FsgError(f"{name}: truncated or damaged ({error}); export or copy it again") from error
+    return root, names
 
 
 def _read(path: str | Path) -> bytes:

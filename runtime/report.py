@@ -1,65 +1,271 @@
-"""Bench records as a table for people."""
+"""Bench records as a table for people, as CSV and as Markdown: the same rows of the same records."""
 
-from collections.abc import Iterable
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
+
+Record = dict[str, Any]
+LEFT = ("file", "board", "kind", "time", "operator", "computes")  # columns of text, the others are of numbers
 
 
-def bench_table(records: Iterable[dict[str, Any]]) -> "Group":
-    """One row for each record of `fsg.runtime.benchmark.benchmark`, in their order; fits 80 columns."""
+def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells, a row for each record; a column that no record fills is left out.
+
+    A measured record has its median in "median", an estimated one its range, marked as such, in "time"; an emulated one
+    has no time at all.
+    """
+    boards = len({board_name(record) for record in records}) > 1
+    twins = any("baseline_of" in record for record in records)  # whose size says how much smaller the binary one is
+    columns: dict[str, Callable[[Record], str]] = {
+        "file": file_name,
+        "board": lambda record: board_name(record) if boards else "",
+        "threads": lambda record: str(record.get("threads", "")),
+        "median": lambda record: _latency(record, "p50"),
+        "p90": lambda record: _latency(record, "p90"),
+        "p99": lambda record: _latency(record, "p99"),
+        "time": estimated_range,
+        "bit-exact": bit_exact,
+        "instructions": lambda record: millions(record["instructions"]) if "instructions" in record else "",
+        "size": lambda record: size(record["size_bytes"]) if "size_bytes" in record else "",
+        "memory": lambda record: size(record["peak_rss_bytes"]) if "peak_rss_bytes" in record else "",
+        "energy": lambda record: f"{record['energy_mj']:.3g} mJ" if record.get("energy_mj") is not None else "",
+        "takes": lambda record: f"{record['times_as_long']:.2f}x" if "times_as_long" in record else "",
+        "smaller": lambda record: "" if twins else _smaller(record),
+        "accuracy": lambda record: f"{record['accuracy']:.2%}" if "accuracy" in record else "",
+        "kind": lambda record: record["kind"],
+    }
+    cells = {name: [cell(record) for record in records] for name, cell in columns.items()}
+    filled = [name for name, column in cells.items() if any(column)]
+    return filled, [[cells[name][i] for name in filled] for i in range(len(records))]
+
+
+def bench_table(records: Iterable[Record]) -> "Group":
+    """One row for each record, in their order, then the profiles; fits 80 columns where all are of one machine."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     records = list(records)
+    headings, cells = rows(records)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings:
+        is_text = heading in LEFT
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "file", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    parts: list[Any] = [Text(_title(records), "bold"), table, Text("\n".join(notes(records)), "dim")]
+    parts += [Text(f"warning: {warning}", "yellow") for warning in warnings(records)]
+    for record in records:
+        if record.get("ops"):
+            parts += ["", Text(profile_title(record), "bold"), profile_table(record)]
+            parts.append(Text(profile_note(record), "dim"))
+    return Group(*parts)
+
+
+def profile_table(record: Record) -> "Table":
+    """The operators of a profiled record in the order in which they run."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    headings, cells = profile_rows(record)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "computes")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of a profile: each operator's time, share, binary MACs, rate and part of the ceiling."""
+    headings = ["operator", "computes", "us", "share", "binary MACs", "GMAC/s", "of ceiling"]
+    cells = [
+        [
+            op["kind"],
+            short_name(op["name"]),
+            f"{op['us']:.1f}",
+            f"{op['share']:.1%}",
+            millions(op["binary_macs"]) if op.get("binary_macs") else "",
+            f"{op['gmacs_per_s']:.1f}" if op.get("gmacs_per_s") else "",
+            f"{op['ceiling_share']:.0%}" if "ceiling_share" in op else "",
+        ]
+        for op in record["ops"]
+    ]
+    return headings, cells
+
+
+def profile_note(record: Record) -> str:
+    """How much of the median the operators add up to, and what their ceiling is."""
+    total = sum(op["us"] for op in record["ops"]) / 1e3
+    text = f"together {milliseconds(total)} ms, {total / record['latency_ms']['p50']:.0%} of the median"
+    if any("ceiling_share" in op for op in record["ops"]):
+        text += "; ceiling: the multiply-accumulates that the core can do at its peak, see fsg/runtime/estimate.py"
+    return text
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """The table of `rows` in Markdown, with the title and the notes."""
+    headings, cells = rows(records)
+    lines = [f"**{_title(records)}**", "", _markdown_row(headings)]
+    lines.append(_markdown_row("---" if heading in LEFT else "---:" for heading in headings))
+    lines += map(_markdown_row, cells)
+    lines += ["", *(f"{note}  " for note in notes(records))]
+    lines += [f"**warning**: {warning}  " for warning in warnings(records)]
+    for record in records:
+        if record.get("ops"):
+            headings, cells = profile_rows(record)
+            lines += ["", f"**{profile_title(record)}**", "", _markdown_row(headings)]
+            lines.append(_markdown_row("---" if heading in LEFT else "---:" for heading in headings))
+            lines += [*map(_markdown_row, cells), "", profile_note(record)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def csv_text(records: Sequence[Record]) -> str:
+    """One line for each record with every figure it has, unrounded; nested ones as "latency_ms.p50".
+
+    The operators of a profile are lists and stay in the JSON.
+    """
+    flat = [flatten(record) for record in records]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def flatten(record: Record, prefix: str = "") -> Record:
+    """Nested objects as one, their keys joined by dots; lists of numbers and texts as text, other lists left out."""
+    flat: Record = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif not isinstance(value, list):
+            flat[prefix + name] = value
+        elif not any(isinstance(item, (dict, list)) for item in value):
+            flat[prefix + name] = "; ".join(map(str, value))
+    return flat
+
+
+def warnings(records: Iterable[Record]) -> list[str]:
+    """What the boards' own state says against trusting their figures, each once."""
+    texts = (f"{board_name(record)}: {text}" for record in records for text in record.get("warnings") or ())
+    return list(dict.fromkeys(texts))
+
+
+def file_name(record: Record) -> str:
+    """The name of the model file; of a twin, what it is of the model above it."""
+    return f"as {record['variant']}" if "baseline_of" in record else Path(record["artefact"]).name
+
+
+def estimated_range(record: Record) -> str:
+    """ "~31-45 ms estimated" for an estimated record, else nothing."""
+    if record["kind"] != "estimated":
+        return ""
+    low, high = record["latency_ms"]["low"], record["latency_ms"]["high"]
+    digits = 0 if low >= 10 else 1 if low >= 1 else 2
+    return f"~{low:.{digits}f}-{high:.{digits}f} ms estimated"
+
+
+def bit_exact(record: Record) -> str:
+    """Whether an emulated record's outputs are those of this machine."""
+    if record["kind"] != "emulated":
+        return ""
+    return "yes" if record["bit_exact"] else f"no, {record['differing']} differ"
+
+
+def _title(records: Sequence[Record]) -> str:
+    if any(record["kind"] == "measured" for record in records):
+        return f"Time for one image on {', '.join(dict.fromkeys(map(_machine, records)))}"
+    devices = ", ".join(dict.fromkeys(record["device"] for record in records))
+    return f"Without a board: what can be known of {devices}"
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """What the columns mean, and what the figures stand on."""
+    measured = [record for record in records if record["kind"] == "measured"]
     known = [record for record in records if "accuracy" in record]
-    machines = ", ".join(dict.fromkeys(_machine(record) for record in records))
-    runs = " or ".join(str(n) for n in dict.fromkeys(record["runs"] for record in records))
-    notes = [f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process"]
+    texts = []
+    if measured:
+        runs = " or ".join(str(n) for n in dict.fromkeys(record["runs"] for record in measured))
+        texts.append(f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process")
+    if any("times_as_long" in record for record in records):
+        texts.append("takes: median over that of the binary model, on as many threads of the same board")
+    if any(record["kind"] == "emulated" for record in records):
+        texts.append("emulated: outputs compared with this machine's, and instructions of one inference; never a time")
+    texts += dict.fromkeys(f"estimated: {record['basis']}" for record in records if record["kind"] == "estimated")
     if known:
         sets = ", ".join(dict.fromkeys(record["dataset"] for record in known))
-        notes.append(f"smaller: than the float32 weights; accuracy: on the test images of {sets}")
+        texts.append(f"accuracy: on the test images of {sets}, computed on the host")
+    if "smaller" in rows(records)[0]:
+        texts.append("smaller: than the float32 weights")
     if any(record["format"] == "onnx" for record in records):
-        notes.append(".onnx: ONNX Runtime has no bitwise kernels and computes in float32")
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    columns = ["file", "threads", "median", "p90", "p99", "size", "memory"]
-    for column in (*columns, *(["smaller", "accuracy"] if known else []), "kind"):
-        is_text = column in ("file", "kind")
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
-    for record in records:
-        latency = record["latency_ms"]
-        cells = [
-            Path(record["artefact"]).name,
-            str(record["threads"]),
-            *(_milliseconds(latency[name]) for name in ("p50", "p90", "p99")),
-            *(_bytes(record[name]) for name in ("size_bytes", "peak_rss_bytes")),
-        ]
-        if "accuracy" in record:
-            smaller = record["float_size_bytes"] / record["size_bytes"]
-            cells += [f"{smaller:.1f}x", f"{record['accuracy']:.2%}"]
-        elif known:
-            cells += ["", ""]
-        table.add_row(*cells, record["kind"])
-    title = f"Time for one image on {machines}"
-    return Group(Text(title, "bold"), table, Text("\n".join(notes), "dim"))
+        texts.append(".onnx: ONNX Runtime has no bitwise kernels and computes in float32")
+    return texts
 
 
-def _machine(record: dict[str, Any]) -> str:
-    device = "this machine" if record["device"] == "local" else record["device"]
-    return f"{device} ({record['cpu']})"
+def profile_title(record: Record) -> str:
+    """What was profiled, where, and on how many threads."""
+    where = f"{board_name(record)}, {threads_text(record)}"
+    return f"Where the time of {Path(record['artefact']).name} goes on {where}"
 
 
-def _milliseconds(value: float) -> str:
+def _machine(record: Record) -> str:
+    if record["device"] == "local":
+        return f"this machine ({record['cpu']})"
+    return f"{record['device']} ({record['cpu']})" if record.get("cpu") else record["device"]
+
+
+def board_name(record: Record) -> str:
+    """The host that a record was measured on, or else its device."""
+    if record.get("host"):
+        return str(record["host"])
+    return "this machine" if record["device"] == "local" else str(record["device"])
+
+
+def threads_text(record: Record) -> str:
+    return f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
+
+
+def _latency(record: Record, name: str) -> str:
+    return milliseconds(record["latency_ms"][name]) if record["kind"] == "measured" else ""
+
+
+def _smaller(record: Record) -> str:
+    if "float_size_bytes" not in record:
+        return ""
+    return f"{record['float_size_bytes'] / record['size_bytes']:.1f}x"
+
+
+def short_name(name: str, limit: int = 32) -> str:
+    """The first part of what a converter calls a tensor, for it joins the names of all that it fused."""
+    first = name.split(";")[0]
+    return first if len(first) <= limit else "..." + first[3 - limit :]
+
+
+def milliseconds(value: float) -> str:
+    """Three digits behind the point below ten milliseconds, else one."""
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
-def _bytes(count: float) -> str:
+def millions(count: float) -> str:
+    return f"{count / 1e6:.1f} M" if count < 1e9 else f"{count / 1e9:.2f} G"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that people would take."""
     if count < 1000:
         return f"{count:.0f} B"
     count /= 1000
     if count < 1000:
         return f"{count:.1f} kB"
     return f"{count / 1000:.1f} MB"
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

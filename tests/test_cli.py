@@ -80,6 +80,27 @@ def test_bench_takes_the_newest_export_and_says_so(project, fsg):
     assert json.loads((project / "bench.json").read_text())[0]["format"] == "tflite"
 
 
+@pytest.mark.slow
+def test_twins_are_measured_beside_the_binary_model(project, fsg):
+    spec = load_config(project / "runs/short/config.toml").dataset
+    arguments = ("--runs", "5", "--baseline", "float32,int8", "--accuracy", spec, "--json", "twins.json")
+    code, out, err = fsg("bench", "runs/short/export/model.tflite", *arguments)
+    assert code == 0, err
+    binary, float32, int8 = json.loads((project / "twins.json").read_text())
+    assert [record["variant"] for record in (binary, float32, int8)] == ["binary", "float32", "int8"]
+    expected = json.loads(fsg("eval", "runs/short", "--json")[1])["accuracy"]
+    assert float32["accuracy"] == pytest.approx(expected, abs=0.001)
+    assert int8["accuracy"] == pytest.approx(expected, abs=0.05)
+    for twin in (float32, int8):
+        ratio = twin["latency_ms"]["p50"] / binary["latency_ms"]["p50"]
+        assert twin["times_as_long"] == pytest.approx(ratio, rel=1e-3) and f"{ratio:.2f}x" in out
+    assert len(json.loads((project / "runs/short/export/bench.json").read_text())) >= 3
+    assert fsg("report", "runs/short")[0] == 0
+    text = (project / "runs/short/report.html").read_text()
+    assert "baseline-int8.tflite" in text and "<polyline" in text and f"{expected:.2%}" in text
+    (project / "runs/short/report.html").unlink()
+
+
 def test_eval_agrees_between_run_and_artefacts(project, fsg):
     accuracies = []
     for target in ("runs/short", "runs/short/export/model.tflite", "runs/short/export/model.onnx"):

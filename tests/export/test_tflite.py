@@ -247,7 +247,7 @@ def test_a_failure_of_the_converter_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(tflite, "lower", lambda graph: graph)
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('a file of the user')")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FsgError, match="converter of Larq Compute Engine failed: TypeError: no TensorFlow") as caught:
+    with pytest.raises(FsgError, match="converter to TensorFlow Lite failed: TypeError: no TensorFlow") as caught:
         to_tflite(graph)
     assert "\n" not in str(caught.value)
 

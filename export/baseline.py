@@ -1,0 +1,103 @@
+"""The same network in float32 and int8: what a binary model is compared with.
+
+Weights, signs and results are those of the binary network, but no operation is bitwise: every convolution is one that
+any runtime has, and a sign costs one multiplication with a clamp. So a baseline shows what the network would cost
+without binary kernels, its accuracy can be held against PyTorch's, and it needs no training of its own.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsg import FsgError, make_folder, replacing
+from fsg.export.graph import BinaryGraph, Floats, trace
+from fsg.export.passes import (
+    bits_as_floats,
+    float_where_input_is_float,
+    pad_before_convolution,
+    pad_before_pool,
+    simplify,
+)
+from fsg.export.pipeline import test_images
+from fsg.export.tflite import run_writer
+from fsg.export.verify import compare, require_agreement
+from fsg.runtime.evaluate import normalize
+from fsg.runtime.metadata import add_tflite_metadata, read_metadata
+from fsg.runtime.session import open_model
+from fsg.training.checkpoint import CHECKPOINT, Run, open_run
+from fsg.training.data import load_dataset
+
+GAINS = {"float32": 2.0**40, "int8": 2.0**12}
+"""Of the signs. float32: what a batch normalisation gives is larger than 2^-37 or 0. int8: the smallest number that
+differs from 0 has to reach the end of the scale, and XNNPACK wants the ratio of the scales below 256."""
+CALIBRATION_IMAGES = 100
+
+
+def baseline(
+    folder: Path, numbers: str, *, data_dir: str | None = None, on_step: Callable[[str], object] = lambda text: None
+) -> Path:
+    """Path of RUN/export/baseline-NUMBERS.tflite, made if it is not there for this very checkpoint.
+
+    Args:
+        folder: of the run.
+        numbers: "float32", which has to agree with PyTorch as every export does, or "int8".
+
+    Errors: FsgError for a run that cannot be exported, missing packages, and a file that disagrees.
+    """
+    path = folder / "export" / f"baseline-{numbers}.tflite"
+    source = _digest(folder / CHECKPOINT)
+    if path.exists() and _metadata(path).get("checkpoint") == source:
+        return path
+    on_step(f"making the {numbers} twin of {folder}")
+    run = open_run(folder)
+    images, labels, expected = test_images(run, data_dir)
+    calibration = _calibration_images(run, data_dir) if numbers == "int8" else images[:0]
+    content = run_writer("float_writer", (without_bits(run, GAINS[numbers]), calibration), numbers)
+    make_folder(path.parent)
+    with replacing(path) as temporary:
+        candidate = temporary.with_name(f"{path.stem}.candidate.tflite")  # sessions go by the suffix
+        try:
+            candidate.write_bytes(content)
+            logits = open_model(candidate)(images)
+        finally:
+            candidate.unlink(missing_ok=True)
+        check = require_agreement if numbers == "float32" else _compared
+        verify = check(path.name, logits, expected, labels)
+        metadata = {**run.metadata, "numbers": numbers, "checkpoint": source, "verify": verify}
+        temporary.write_bytes(add_tflite_metadata(content, metadata))
+    return path
+
+
+def without_bits(run: Run, gain: float) -> BinaryGraph:
+    """The graph of a run's model with float operations only, ready for TensorFlow Lite's converter."""
+    graph = float_where_input_is_float(simplify(trace(run.model, run.data.shape)))
+    return pad_before_convolution(pad_before_pool(bits_as_floats(graph, gain)))
+
+
+def _compared(_what: str, logits: Floats, expected: Floats, labels: np.ndarray) -> dict[str, Any]:
+    return compare(logits, expected, labels)
+
+
+def _calibration_images(run: Run, data_dir: str | None) -> Floats:
+    data = load_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir or None)
+    chosen = np.linspace(0, len(data.x_train) - 1, min(len(data.x_train), CALIBRATION_IMAGES)).astype(int)
+    return normalize(data.x_train[chosen], run.data.mean, run.data.std)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise FsgError(
+            f"{path}: cannot be read ({error.strerror}); a baseline is made from the run's weights"
+        ) from error
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        return read_metadata(path)
+    except FsgError:  # damaged: it is made anew
+        return {}

@@ -1,0 +1,278 @@
+"""The records of `fsg bench`: measured here or on boards; or emulated and estimated where there is no board.
+
+Every record is one line of the table and one object of the JSON, which bench_schema.json describes. `kind` says what
+its figures are: "measured" (that hardware ran it), "emulated" (results and instructions, never a time) or "estimated"
+(a range).
+"""
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsg
+from fsg import FsgError, replacing
+from fsg.runtime.benchmark import RUNS, WARMUP, benchmark, exported_facts
+from fsg.runtime.estimate import CORES, estimate, layer_cycles
+from fsg.runtime.layers import read_layers
+from fsg.runtime.metadata import model_format, read_metadata
+
+if TYPE_CHECKING:
+    from fsg.runtime.devices import Device
+
+Record = dict[str, Any]
+Show = Callable[[str], object]
+RECORDS = "bench.json"  # beside an export: what was measured of it, for `fsg report`
+
+
+@dataclass(frozen=True)
+class Model:
+    """A file to measure; `baseline_of` is the binary model of which it is the twin in other numbers."""
+
+    path: Path
+    variant: str = "binary"
+    baseline_of: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """How to reach the boards: port, words for ssh as they stand, seconds until a silent board is given up."""
+
+    port: int | None = None
+    options: Sequence[str] = ()
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure."""
+
+    threads: Sequence[int] = (1,)
+    runs: int = RUNS
+    warmup: int = WARMUP
+    cpus: Sequence[int] | None = None
+    cooldown_ms: int = 0
+    profile: bool = False
+    runtime_lib: Path | None = None
+    devices: Path | None = None  # the user's own profiles
+    ssh: Ssh = field(default_factory=Ssh)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: records, what failed, and what people should know besides."""
+
+    records: list[Record]
+    problems: list[FsgError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
+    """Measures on this machine: on ARM, and where the plan needs it, by the program that runs on boards too."""
+    device, records = None, list[Record]()
+    for model in models:
+        if model_format(model.path) == "tflite" and (needs_program(plan) or platform.machine() == "aarch64"):
+            from fsg.runtime.devices import find_device
+            from fsg.runtime.remote import LocalBoard, measure
+
+            device = find_device("local", plan.devices)
+            with LocalBoard(timeout_s=plan.ssh.timeout_s, runtime_lib=plan.runtime_lib) as board:
+                records += measure(board, [model.path], device=device, **_how(plan, show))
+            continue
+        if needs_program(plan):
+            raise FsgError(f"{model.path}: profiles, pinned cores and pauses are for .tflite files; leave it out")
+        for threads in plan.threads:
+            show(f"measuring {model.path} with {threads} thread{'s' * (threads > 1)}")
+            records.append(benchmark(model.path, threads=threads, runs=plan.runs, warmup=plan.warmup))
+    return Outcome(finished(records, models, device))
+
+
+def needs_program(plan: Plan) -> bool:
+    """Whether only the program that runs on boards can do what the plan wants."""
+    return bool(plan.profile or plan.cpus or plan.cooldown_ms)
+
+
+def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show) -> Outcome:
+    """Measures on every board in turn. A board that fails costs its own rows only."""
+    from fsg.runtime.remote import Board, measure
+
+    _require_tflite(models)
+    records: list[Record] = []
+    problems, notes = list[FsgError](), list[str]()
+    for host in hosts:
+        show(f"connecting to {host}")
+        try:
+            with Board(
+                host,
+                port=plan.ssh.port,
+                options=list(plan.ssh.options),
+                timeout_s=plan.ssh.timeout_s,
+                runtime_lib=plan.runtime_lib,
+            ) as board:
+                records += measure(board, [model.path for model in models], device=device, **_how(plan, show))
+            if board.left_behind:
+                notes.append(board.left_behind)
+        except FsgError as error:
+            problems.append(error)
+    return Outcome(finished(records, models, device), problems, notes)
+
+
+def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, show: Show) -> Outcome:
+    """What can be known without the hardware: an emulated record of each model, and estimates; notes say what not."""
+    from fsg.runtime.emulate import emulate, why_not
+
+    _require_tflite(models)
+    records: list[Record] = []
+    missing = why_not()
+    notes = [f"not emulated: {missing}"] if missing else []
+    for model in models:
+        instructions = None
+        if not missing:
+            show(f"running {model.path} on an emulated {device.core or 'processor'}")
+            cpu = {"cpu": device.core} if device.core else {}
+            records.append({**emulate(model.path, runtime_lib=plan.runtime_lib, **cpu), "device": device.name})
+            instructions = records[-1]["instructions"]
+        try:
+            records += [estimate(model.path, device, threads=n, instructions=instructions) for n in plan.threads]
+        except FsgError as error:
+            notes.append(str(error))
+    return Outcome(finished(records, models, device), notes=list(dict.fromkeys(notes)))
+
+
+def finished(records: Iterable[Record], models: Sequence[Model], device: "Device | None") -> list[Record]:
+    """The records with what is known of their files: variant, accuracy, ratios to the binary model, MACs of ops."""
+    known = {str(model.path): model for model in models}
+    records = [_described(record, known[record["artefact"]]) for record in records]
+    for record in records:
+        add_ratio(record, records)
+        if record.get("ops"):
+            record["ops"] = rated_ops(record, device)
+    return records
+
+
+def _described(record: Record, model: Model) -> Record:
+    facts = exported_facts(model.path) | _baseline_facts(model)
+    more = {"baseline_of": str(model.baseline_of)} if model.baseline_of else {}
+    size = model.path.stat().st_size
+    return {**record, "size_bytes": size, "fsg_version": fsg.__version__, "variant": model.variant, **more, **facts}
+
+
+def _baseline_facts(model: Model) -> dict[str, Any]:
+    """Accuracy of a twin, as its exporter found it and wrote into the file."""
+    if model.baseline_of is None:
+        return {}
+    metadata = read_metadata(model.path)
+    verify = metadata.get("verify", {})
+    return {"accuracy": verify["accuracy"], "dataset": metadata["dataset"]} if "accuracy" in verify else {}
+
+
+def add_ratio(record: Record, records: Iterable[Record]) -> None:
+    """Puts `times_as_long` into a measured twin: its median over the binary model's, same board, same threads."""
+    if record["kind"] != "measured" or "baseline_of" not in record:
+        return
+    same = ("device", "host", "threads", "kind")
+    for other in records:
+        if other["artefact"] == record["baseline_of"] and all(other.get(name) == record.get(name) for name in same):
+            record["times_as_long"] = round(record["latency_ms"]["p50"] / other["latency_ms"]["p50"], 4)
+
+
+def rated_ops(record: Record, device: "Device | None") -> list[Record]:
+    """The ops of a profile with share of the time, MACs, GMAC/s, and which part of the core's ceiling that is.
+
+    An op is found in the file by its kind and the name of what it computes. The ceiling is that of all threads, and
+    only known for a core whose peaks are.
+    """
+    layers = {(layer.kind, layer.name): layer for layer in read_layers(record["artefact"])}
+    total = sum(_microseconds(op) for op in record["ops"])
+    core, ghz = None, 0.0  # of all the threads together
+    if device and device.clock_ghz and device.cores:
+        core, ghz = CORES.get(device.core), device.clock_ghz * min(record["threads"], device.cores)
+    rated = []
+    for op in record["ops"]:
+        time, layer = _microseconds(op), layers.get((op["kind"], op["name"]))
+        row = {"name": op["name"], "kind": op["kind"], "us": round(time, 3), "share": round(time / (total or 1.0), 5)}
+        if layer:
+            macs = layer.binary_macs + layer.float_macs + layer.int8_macs
+            row |= {"binary_macs": layer.binary_macs, "float_macs": layer.float_macs, "int8_macs": layer.int8_macs}
+            row["gmacs_per_s"] = round(macs / time / 1e3, 3) if time else 0.0
+            if core and macs and time:
+                row["ceiling_share"] = round(layer_cycles(layer, core) / (ghz * 1e3) / time, 5)
+        rated.append(row)
+    return rated
+
+
+def _microseconds(op: Record) -> float:
+    return float(op["us"][0] if isinstance(op["us"], list) else op["us"])
+
+
+def _how(plan: Plan, show: Show) -> dict[str, Any]:
+    names = ("runs", "warmup", "cpus", "cooldown_ms", "profile")
+    return {"threads": list(plan.threads), "progress": show, **{name: getattr(plan, name) for name in names}}
+
+
+def _require_tflite(models: Sequence[Model]) -> None:
+    for model in models:
+        if model_format(model.path) != "tflite":
+            raise FsgError(f"{model.path}: boards run .tflite files; write one with `fsg export --format tflite`")
+
+
+def add_accuracy(records: Sequence[Record], accuracies: dict[Path, float], dataset: str) -> None:
+    """Puts the accuracy of each model on a data set into its records."""
+    known = {str(path): accuracy for path, accuracy in accuracies.items()}
+    for record in records:
+        record |= {"accuracy": known[record["artefact"]], "dataset": dataset}
+
+
+def run_of(path: Path) -> Path:
+    """The folder of the run that a model file was exported from; FsgError where none is to be found."""
+    said = _report_beside(path).get("run")
+    for run in (path.parent.parent, Path(said) if isinstance(said, str) else path.parent):
+        if (run / "config.toml").is_file():
+            return run
+    raise FsgError(
+        f"{path}: --baseline makes the same network in other numbers from the run it was trained in, and none belongs"
+        " to this file; give a run folder, or a file that fsg export wrote into one"
+    )
+
+
+def _report_beside(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.with_name("report.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def keep(records: Sequence[Record], models: Sequence[Model]) -> None:
+    """Adds records to bench.json beside the exports that they measure, in place of older ones of the same thing."""
+    exports = {
+        model.path.parent
+        for model in models
+        if model.variant == "binary" and model.path.with_name("report.json").exists()
+    }
+    for folder in exports:
+        fresh = [record for record in records if Path(record["artefact"]).parent == folder]
+        replaced = {_same_thing(record) for record in fresh}
+        kept = [record for record in read_records(folder / RECORDS) if _same_thing(record) not in replaced]
+        with replacing(folder / RECORDS) as temporary:
+            temporary.write_text(json.dumps([*kept, *fresh], indent=2) + "\n")
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file that `fsg bench` wrote; none where there is no file. FsgError for another content."""
+    try:
+        records = json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise FsgError(f"{path}: holds no records of fsg bench ({error}); measure again") from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) and "kind" in record for record in records):
+        raise FsgError(f"{path}: holds no records of fsg bench; measure again")
+    return records
+
+
+def _same_thing(record: Record) -> tuple[Any, ...]:
+    names = ("kind", "device", "host", "threads", "cpu" if record["kind"] == "emulated" else "kind")
+    return (Path(record["artefact"]).name, *(record.get(name) for name in names))

@@ -1,0 +1,195 @@
+"""What a model might take on a board that is not here: from counts and published figures, always as a range.
+
+An estimate adds up what the processor and the memory need at their best, the ideal:
+
+    ideal = multiply-accumulates / (peak of the core x clock x threads) + bytes / bandwidth
+            with counted instructions, if that is more: instructions / (best rate x clock x threads) + bytes / bandwidth
+    expected = ideal / EFFICIENCY           range = from ideal to ideal / EFFICIENCY^2
+
+Threads share the arithmetic but not the memory. EFFICIENCY is the only number that is fitted: to what Larq Compute
+Engine (LCE) takes for its networks on a Raspberry Pi 4, six published figures. That is another runtime than fsg's. The
+estimate assumes that fsg's comes about as close to the ideal; that it may reach the ideal, but nothing can be faster;
+and that it falls short of LCE's figure by at most as much as LCE's falls short of the ideal.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsg
+from fsg import FsgError
+from fsg.runtime.layers import Layer, read_layers
+from fsg.runtime.metadata import model_format
+
+ELEMENT_BYTES = 4  # of float32, which most of what is between the layers is
+
+
+@dataclass(frozen=True)
+class Core:
+    """Peaks of one core in a cycle: multiply-accumulates by kind, and instructions of the best loop.
+
+    binary: every design spends three 128-bit operations (eor, cnt, a reduction) on 128 products; the cores issue one
+    (A53, A55) or two of them in a cycle. float32: FMLA on four numbers, one a cycle, or two (A76, A78). int8: SDOT on
+    16 products, two a cycle, where the core has it; else SMULL and SADALP come to about what FMLA does. instructions:
+    those of fsg's inner loop that cycle, scheduled by llvm-mca 19 (neoverse-n1 standing for the A76 and what followed
+    it); `python tests/benchmarks/kernels.py loops` shows the same for the products.
+    """
+
+    binary: float
+    float32: float
+    int8: float
+    instructions: float
+
+
+CORES = {
+    "cortex-a53": Core(binary=42.7, float32=4.0, int8=4.0, instructions=0.93),
+    "cortex-a55": Core(binary=42.7, float32=4.0, int8=16.0, instructions=0.9),
+    "cortex-a72": Core(binary=85.3, float32=4.0, int8=4.0, instructions=2.2),
+    "cortex-a76": Core(binary=85.3, float32=8.0, int8=32.0, instructions=2.2),
+    "cortex-a78": Core(binary=85.3, float32=8.0, int8=32.0, instructions=2.2),
+    "cortex-a78ae": Core(binary=85.3, float32=8.0, int8=32.0, instructions=2.2),
+    "neoverse-n1": Core(binary=85.3, float32=8.0, int8=32.0, instructions=2.2),
+}
+
+
+class Board(Protocol):
+    """What an estimate wants to know of a device: `core` as CORES names it, its clock and the sustained bandwidth.
+
+    None, or an empty core, is what nobody knows.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def core(self) -> str: ...
+    @property
+    def clock_ghz(self) -> float | None: ...
+    @property
+    def cores(self) -> int | None: ...
+    @property
+    def l2_kb(self) -> float | None: ...
+    @property
+    def memory_gb_s(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network's latency as its authors measured it, with what it computes and moves as `read_layers` counts it."""
+
+    network: str
+    binary_macs: float
+    float_macs: float
+    moved_bytes: float
+    threads: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class PublishedBoard:
+    """The Raspberry Pi 4B of LCE's figures: LPDDR4-3200 on 32 bits, of which a copy gets about 5 GB/s."""
+
+    name: str = "rpi4"
+    core: str = "cortex-a72"
+    clock_ghz: float = 1.5
+    cores: int = 4
+    l2_kb: float = 1024
+    memory_gb_s: float = 5.0
+
+
+PUBLISHED = tuple(
+    Published(network, binary * 1e6, floats * 1e6, moved * 1e6, threads, latency)
+    for network, binary, floats, moved, latencies in (
+        ("QuickNetSmall", 1156.1, 15.9, 27.8, (27.7, 12.1)),
+        ("QuickNet", 1849.7, 29.6, 43.8, (45.0, 20.8)),
+        ("QuickNetLarge", 3699.4, 29.6, 70.5, (77.0, 31.7)),
+    )
+    for threads, latency in zip((1, 4), latencies, strict=True)
+)
+"""LCE's figures on a Raspberry Pi 4B: https://docs.larq.dev/zoo/api/sota/."""
+
+
+def fit_efficiency(figures: Iterable[Published] = PUBLISHED) -> float:
+    """Which share of the time published is the ideal: the geometric mean over `figures`."""
+    shares = []
+    for figure in figures:
+        layer = Layer("", "", (), int(figure.binary_macs), int(figure.float_macs), 0, int(figure.moved_bytes), 0)
+        shares.append(math.log(ideal_seconds([layer], PublishedBoard(), figure.threads) * 1e3 / figure.latency_ms))
+    return math.exp(sum(shares) / len(shares))
+
+
+def ideal_seconds(layers: Sequence[Layer], device: Board, threads: int, instructions: int | None = None) -> float:
+    """What an inference takes at least: arithmetic at the core's peak and memory at the device's bandwidth.
+
+    Raises:
+        FsgError: the profile does not say enough.
+    """
+    core = CORES.get(device.core)
+    if core is None:
+        name = f"the core {device.core}" if device.core else "an unknown core"
+        raise FsgError(f"no estimate for {device.name}: it has {name}; known are {', '.join(CORES)}")
+    if not (device.clock_ghz and device.cores and device.l2_kb and device.memory_gb_s):
+        raise FsgError(
+            f"no estimate for {device.name}: its profile lacks one of clock_ghz, cores, l2_kb and memory_gb_s; give"
+            " them in a file with --devices"
+        )
+    cycles = sum(layer_cycles(layer, core) for layer in layers)
+    if instructions is not None:
+        cycles = max(cycles, instructions / core.instructions)
+    moved = (layer.weight_bytes + ELEMENT_BYTES * layer.elements for layer in layers)
+    from_memory = sum(size for size in moved if size > device.l2_kb * 1024)
+    return cycles / (device.clock_ghz * 1e9 * min(threads, device.cores)) + from_memory / (device.memory_gb_s * 1e9)
+
+
+def layer_cycles(layer: Layer, core: Core) -> float:
+    """Cycles of a layer's multiply-accumulates at a core's peak."""
+    return layer.binary_macs / core.binary + layer.float_macs / core.float32 + layer.int8_macs / core.int8
+
+
+def estimate(path: str | Path, device: Board, *, threads: int = 1, instructions: int | None = None) -> dict[str, Any]:
+    """A record of kind "estimated": latency_ms {low, expected, high}, basis, and what was counted.
+
+    Args:
+        path: the .tflite file.
+        device: its profile.
+        threads: those beyond the device's cores are of no use.
+        instructions: of one inference on such a core, if they were counted.
+
+    Raises:
+        FsgError: a file that cannot be read, or a core whose peaks are not known.
+    """
+    layers = read_layers(path)
+    latency = estimate_range(layers, device, threads=threads, instructions=instructions)
+    counted = f"{instructions / 1e6:.1f} M instructions" if instructions is not None else "multiply-accumulates"
+    return {
+        "artefact": str(path),
+        "format": model_format(path),
+        "device": device.name,
+        "kind": "estimated",
+        "threads": threads,
+        "latency_ms": {name: round(value, 4) for name, value in latency.items()},
+        "basis": (
+            f"{counted} at the peak of {device.core}, {device.clock_ghz} GHz, and bytes at {device.memory_gb_s} GB/s;"
+            f" the best is {fit_efficiency():.0%} of what LCE's networks take on a Raspberry Pi 4"
+        ),
+        "binary_macs": sum(layer.binary_macs for layer in layers),
+        "float_macs": sum(layer.float_macs for layer in layers),
+        "int8_macs": sum(layer.int8_macs for layer in layers),
+        "size_bytes": Path(path).stat().st_size,
+        "fsg_version": fsg.__version__,
+    }
+
+
+def estimate_range(
+    layers: Sequence[Layer],
+    device: Board,
+    *,
+    threads: int = 1,
+    instructions: int | None = None,
+    efficiency: float | None = None,
+) -> dict[str, float]:
+    """Milliseconds {low, expected, high} of an inference; `efficiency` is that of all published figures by default."""
+    share = fit_efficiency() if efficiency is None else efficiency
+    ideal = ideal_seconds(layers, device, threads, instructions) * 1e3
+    return {"low": ideal, "expected": ideal / share, "high": ideal / share**2}

@@ -1,0 +1,145 @@
+"""The page of `fsg report`: complete, self-contained, and well-formed."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import records
+
+from fsg import FsgError
+from fsg.runtime.bench import Model, finished
+from fsg.runtime.estimate import PublishedBoard, estimate
+from fsg.runtime.html import nice_ticks, page, read_facts
+
+VOID = {"meta", "line", "circle", "polyline", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """The texts of a page, its tags, and whether every one is closed."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.texts, self.tags, self.links, self.open = [], set(), [], []
+        self.feed(content)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "data", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data.strip())
+
+
+def numbers(content):
+    """Every number in a JSON value, written as JSON writes it."""
+    if isinstance(content, dict):
+        return [n for value in content.values() for n in numbers(value)]
+    if isinstance(content, list):
+        return [n for value in content for n in numbers(value)]
+    return [json.dumps(content)] if isinstance(content, (int, float)) and not isinstance(content, bool) else []
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with an export and records of all kinds, its numbers all different and odd."""
+    run = tmp_path / "net"
+    export = run / "export"
+    export.mkdir(parents=True)
+    path = records.model_file(export / "model.tflite")
+    twin = records.model_file(export / "baseline-int8.tflite")
+    pi4 = PublishedBoard()
+    found = [
+        records.measured(path, ops=True),
+        records.measured(twin, factor=2.6125),
+        records.measured(path, host=None, device="local", threads=2, factor=0.125),
+        {**records.emulated(path), "device": "rpi5"},
+        estimate(path, replace(pi4, name="rpi5", clock_ghz=2.4), threads=3, instructions=3_456_789),
+    ]
+    found = finished(found, [Model(path), Model(twin, "int8", path)], pi4)
+    summary = {"model": "resnet20", "dataset": "digits", "method": "fsg", "seed": 5, "activation_bits": 1}
+    summary |= {"test_accuracy": 0.98125, "train_loss": 0.0123, "seconds": 77.25, "stopped": ""}
+    verify = {"samples": 360, "top1_agreement": 0.9975, "median_abs_diff": 2.5e-07, "max_abs_diff": 0.625}
+    verify |= {"accuracy": 0.9825, "torch_accuracy": 0.985}
+    artefact = {"format": "tflite", "path": "export/model.tflite", "size_bytes": 12345, "ops": {"ADD": 17}}
+    report = {"model": "resnet20", "dataset": "digits", "layers": {"bitwise": 18, "float": 4}}
+    report |= {"hypernetwork_parameters_discarded": 290, "float_size_bytes": 1096168}
+    report |= {"artefacts": [{**artefact, "verify": verify}]}
+    for name, content in (("summary.json", summary), ("export/report.json", report), ("export/bench.json", found)):
+        (run / name).write_text(json.dumps(content))
+    rows = ["epoch,train_loss,train_accuracy,test_loss,test_accuracy"]
+    rows += ["1,1.5,0.25,1.25,0.5", "2,0.75,0.625,nan,0.875", "3,0.5,0.75,0.625,0.9375"]
+    (run / "metrics.csv").write_text("\n".join(rows) + "\n")
+    return run
+
+
+def test_every_number_of_the_json_is_on_the_page(run):
+    shown = set(Page(page(read_facts(run))).texts)
+    for name in ("summary.json", "export/report.json", "export/bench.json"):
+        wanted = numbers(json.loads((run / name).read_text()))
+        assert len(wanted) > 3 and not [number for number in wanted if number not in shown], name
+
+
+def test_the_page_needs_nothing_but_itself(run):
+    content = page(read_facts(run))
+    parsed = Page(content)
+    assert not parsed.links and not parsed.tags & {"script", "link", "img", "iframe", "object"}
+    assert "http" not in content and "url(" not in content and "@import" not in content
+    assert "prefers-color-scheme: dark" in content and "@media print" in content
+    assert 'name="viewport"' in content and 'charset="utf-8"' in content
+
+
+def test_the_kinds_are_told_apart(run):
+    texts = Page(page(read_facts(run))).texts
+    estimated = [text for text in texts if text.startswith("~")]
+    assert estimated and all(text.endswith(" ms") or text.endswith(" ms estimated") for text in estimated)
+    (emulation,) = [text for text in texts if "emulated cortex-a72:" in text]
+    assert "bit-exact: every output is this machine's" in emulation and "no time" in emulation
+    assert "3.919 ms, 2.61x" in texts and "pi@desk (Cortex-A72)" in texts
+
+
+def test_curves_leave_out_what_is_no_number(run):
+    content = page(read_facts(run))
+    assert content.count("<polyline") == 4 and 'points="' in content
+    assert "nan" not in content.partition("<h2>Sizes")[0].partition("<h2>Training")[2]
+
+
+@pytest.mark.parametrize("missing", ["summary.json", "metrics.csv", "export/report.json", "export/bench.json"])
+def test_what_is_missing_is_left_out(run, missing):
+    (run / missing).unlink()
+    assert "<h1>resnet20 on digits</h1>" in page(read_facts(run))
+
+
+def test_text_from_files_is_no_html(run):
+    (run / "summary.json").write_text(json.dumps({"model": "<script>alert(1)</script>", "dataset": "a&b"}))
+    content = page(read_facts(run))
+    assert "<script" not in content and "&lt;script&gt;" in content and "a&amp;b" in content
+
+
+def test_damaged_files_are_named(run, tmp_path):
+    with pytest.raises(FsgError, match="nowhere: holds neither a finished epoch nor an export"):
+        read_facts(tmp_path / "nowhere")
+    (run / "metrics.csv").write_text("epoch,test_loss\n1,low\n")
+    with pytest.raises(FsgError, match=r"metrics\.csv: cannot be read"):
+        read_facts(run)
+    (run / "metrics.csv").unlink()
+    (run / "summary.json").write_text("[1]")
+    with pytest.raises(FsgError, match=r"summary\.json: is no JSON object"):
+        read_facts(run)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.12, 0.98), (0, 0), (3, 3), (1e-7, 2e-7), (-0.5, 250), (0.999, 1.0)])
+def test_ticks_are_few_round_and_around_the_values(low, high):
+    ticks = nice_ticks(low, high)
+    assert 2 <= len(ticks) <= 6 and ticks[0] <= low and ticks[-1] >= high and ticks == sorted(set(ticks))
+    assert all(len(f"{tick:g}") <= 7 for tick in ticks)
