@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import signal
 import socket
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import records
 
 from fsg import FsgError
 from fsg.runtime import remote
@@ -88,11 +90,11 @@ def measure(board, model, **how):
 
 def test_a_board_is_measured(virtual, board, model):
     told = []
-    records = measure(
+    found = measure(
         board(), model, threads=[1, 4], runs=2, cpus=[2, 3], cooldown_ms=5, profile=True, progress=told.append
     )
-    assert [record["threads"] for record in records] == [1, 4]
-    record = records[0]
+    assert [record["threads"] for record in found] == [1, 4]
+    record = found[0]
     assert (record["kind"], record["device"], record["host"]) == ("measured", "rpi4", "pi@127.0.0.1")
     assert record["artefact"] == str(model) and record["size_bytes"] == 4 and record["runs"] == 2
     assert record["latency_ms"]["p50"] == 0.2 and record["first_run_ms"] == 0.9005
@@ -155,15 +157,16 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("fault", CAUSES)
-def test_a_fault_is_one_line_and_leaves_nothing(virtual, board, model, fault):
+def test_a_fault_is_one_line_and_leaves_nothing(virtual, refused, tmp_path, fault):
     assert CAUSES.keys() >= FAULTS.keys()
     virtual.fault = fault
+    model = records.model_file(tmp_path / "my model.tflite")
     start = time.monotonic()
-    with pytest.raises(FsgError, match=CAUSES[fault]) as caught:
-        measure(board(), model)
+    where = ["--host", "pi@127.0.0.1", "-p", virtual.port, *virtual.cli_options]
+    line = refused("bench", model, "--device", "rpi4", *where, "--timeout", "10")
     assert time.monotonic() - start < 10
-    message = str(caught.value)
-    assert message.startswith("pi@127.0.0.1: ") and message.isprintable()
+    assert re.search(CAUSES[fault], line) and line.startswith("fsg: error: pi@127.0.0.1: ")
+    assert line.removesuffix("\n").isprintable()
     await_that(lambda: not virtual.leftovers)
 
 

@@ -80,8 +80,13 @@ class VirtualBoard:
     @property
     def options(self) -> list[str]:
         """For ssh: nothing of the configuration of who runs the tests."""
+        return ["-F", "none", *self.cli_options]
+
+    @property
+    def cli_options(self) -> list[str]:
+        """What `fsg bench` takes of them."""
         known = ["-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "GlobalKnownHostsFile=none"]
-        return ["-F", "none", "-i", str(self.key), "-o", "IdentitiesOnly=yes", *known]
+        return ["-i", str(self.key), "-o", "IdentitiesOnly=yes", *known]
 
     @property
     def leftovers(self) -> list[str]:
