@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import records
 
 from fsg import FsgError
+from fsg.runtime import board as boards
 from fsg.runtime import remote
 from fsg.runtime.child import Child
 from fsg.runtime.devices import Device, find_device
@@ -25,7 +27,7 @@ pytest.importorskip("asyncssh", reason="the virtual board needs asyncssh")
 from stand_in import stand_in_target
 from virtual_board import FAULTS, VirtualBoard
 
-pytestmark = pytest.mark.skipif(not remote.shutil.which("ssh"), reason="there is no ssh")
+pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="there is no ssh")
 RPI4 = find_device("rpi4")
 HERE = Device("local", machine=platform.machine())
 
@@ -46,8 +48,8 @@ def stand_in(tmp_path, monkeypatch):
     library = tmp_path / "library"
     library.write_bytes(os.urandom(300_000))
     target = stand_in_target(tmp_path, "any")
-    monkeypatch.setattr(remote, "target", lambda machine: target)
-    monkeypatch.setattr(remote, "runtime_library", lambda machine, given, progress: given or library)
+    monkeypatch.setattr(boards, "target", lambda machine: target)
+    monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress: given or library)
 
 
 @pytest.fixture
@@ -104,6 +106,7 @@ def test_a_board_is_measured(virtual, board, model):
         " --runs 2 --warmup 10 --cpus 2,3 --cooldown-ms 5 --profile --threads 1"
     )
     assert any("governor" in text for text in record["warnings"]) and record["ops"] == []
+    assert "pi@127.0.0.1: Cortex-A72, governor ondemand, 81.2 °C, load 0.1" in told
     assert "pi@127.0.0.1: run 1/2" in told and any("with 4 threads" in text for text in told)
 
 
@@ -149,6 +152,7 @@ CAUSES = {
     "garbage": r"did not answer in JSON while measuring my model\.tflite",
     "endless garbage": r"far more output than there should be",
     "no loader": r"cannot be started .*needs glibc",
+    "old system": r"version GLIBC_2\.30 not found; its system is too old: Debian 11, Raspberry Pi OS Bullseye",
     "program fails": r"127\.0\.0\.1: /.*/my model\.tflite: the model is for a greater board$",
     "32-bit programs": r"its kernel is aarch64, but its programs are 32-bit; .*install the 64-bit Raspberry Pi OS",
     "no times": r"an answer that makes no sense",
@@ -266,7 +270,7 @@ def test_leftovers_of_other_runs_are_removed(virtual, board):
         (virtual.home / name / "model.tflite").touch()
     dead = subprocess.Popen(["true"])
     dead.wait()
-    scripts = [remote.keeper_script(dead.pid), remote.keeper_script()]
+    scripts = [boards.keeper_script(dead.pid), boards.keeper_script()]
     ssh = ["ssh", *virtual.options, "-p", str(virtual.port), "pi@127.0.0.1"]
     keepers = [Child([*ssh, f"exec sh -c {shlex.quote(script)}"], silence_s=10, limit=1000) for script in scripts]
     try:
@@ -285,12 +289,12 @@ def test_leftovers_of_other_runs_are_removed(virtual, board):
 MEASURES = """
 import sys
 from pathlib import Path
-from fsg.runtime import remote
+from fsg.runtime import board as boards, remote
 from fsg.runtime.devices import Device
 from fsg.runtime.targets import Target
 _, machine, program, model, *ssh = sys.argv
-remote.target = lambda machine: Target(machine, Path(program), Path(program))
-remote.runtime_library = lambda machine, given, progress: Path(program)
+boards.target = lambda machine: Target(machine, Path(program), Path(program))
+boards.runtime_library = lambda machine, given, progress: Path(program)
 board = remote.Board(ssh[0], port=int(ssh[1]), options=ssh[2:]) if ssh else remote.LocalBoard()
 with board:
     tell = lambda text: print(text, flush=True)
@@ -363,6 +367,13 @@ def test_an_interrupt_cleans_this_machine_up(measuring, tmp_path):
     assert b"KeyboardInterrupt" in process.communicate(timeout=10)[1]
     assert {*os.listdir(tmp_path)} <= before | {"my model.tflite"}
     await_that(lambda: not processes_in(tmp_path))
+
+
+def test_facts_are_described():
+    facts = {"model": "Raspberry Pi 4 Model B Rev 1.4", "cores": 4, "cpu": "Cortex-A72", "max_clock_mhz": 1800}
+    facts |= {"governor": None, "memory_free_bytes": 3_456_789_012, "glibc": "2.31", "temperature_c": None}
+    expected = "Raspberry Pi 4 Model B Rev 1.4, Cortex-A72, 4 cores, up to 1800 MHz, 3456 MB free, glibc 2.31"
+    assert remote.described(facts) == expected
 
 
 def test_doubts():

@@ -24,6 +24,7 @@ FAULTS = {
     "endless garbage": ("./fsg_benchmark run", "cat /dev/zero; : ./fsg_benchmark run"),
     "no loader": ("./fsg_benchmark", "./no-such-program"),
     "no times": ("./fsg_benchmark run", 'echo \'{"version": 1, "times_us": []}\'; : ./fsg_benchmark run'),
+    "old system": ("./fsg_benchmark run", "sh -c 'echo version GLIBC_2.30 not found >&2; exit 2' ./fsg_benchmark run"),
     "program fails": (
         "./fsg_benchmark run",
         "sh -c 'echo fsg_benchmark: the model is for a greater board >&2; exit 2'",
