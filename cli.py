@@ -673,6 +673,24 @@ def summary(target: str | None, activation_bits: int, first_last: str, shape: st
 
 
 @cli.command()
+@click.argument("name", required=False)
+@click.option("--devices", "extra", type=click.Path(path_type=Path), help="A file with devices of your own.")
+@click.option("--json", "as_json", is_flag=True, help="Print the devices as JSON.")
+def devices(name: str | None, extra: Path | None, as_json: bool) -> None:
+    """The boards that fsg bench --device knows.
+
+    With NAME, all that is known of one, and where the figures are from.
+    """
+    from fsg.runtime.devices import device_table, devices_table, find_device, load_devices
+
+    found = [find_device(name, extra)] if name else list(load_devices(extra).values())
+    if as_json:
+        click.echo(json.dumps([asdict(device) for device in found], indent=2))
+    else:
+        print_table(device_table(found[0]) if name else devices_table(found))
+
+
+@cli.command()
 def env() -> None:
     """Versions, processor, and which native kernels are active."""
     from fsg.runtime.environment import environment, environment_table

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsg
 from fsg import FsgError
 from fsg.runtime import active_kernels
 from fsg.runtime.environment import cpu_name
 from fsg.runtime.metadata import model_format
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 RUNS = 50
 WARMUP = 10  # enough for caches and the clock of a small board to settle
@@ -89,16 +92,6 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
         start = time.perf_counter_ns()
         session.invoke()
         times[i] = time.perf_counter_ns() - start
-    times /= 1e6
-    p50, p90, p99 = np.percentile(times, [50, 90, 99])
-    latency = {
-        "min": times.min(),
-        "p50": p50,
-        "p90": p90,
-        "p99": p99,
-        "mean": times.mean(),
-        "std": times.std(),
-    }
     return {
         "artefact": str(path),
         "format": session.format,
@@ -106,7 +99,7 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
         "kind": "measured",
         "threads": threads,
         "runs": runs,
-        "latency_ms": {name: round(float(value), 4) for name, value in latency.items()},
+        "latency_ms": latency_ms(times / 1e6),
         "first_run_ms": round(first / 1e6, 4),
         "size_bytes": path.stat().st_size,
         "peak_rss_bytes": peak_rss(),
@@ -115,6 +108,16 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
         "kernels": active_kernels() if session.format == "tflite" else "onnxruntime",
         "fsg_version": fsg.__version__,
     }
+
+
+def latency_ms(times: "npt.ArrayLike") -> dict[str, float]:
+    """Minimum, percentiles, mean and standard deviation of times in milliseconds."""
+    import numpy as np
+
+    times = np.asarray(times)
+    p50, p90, p99 = np.percentile(times, [50, 90, 99])
+    figures = {"min": times.min(), "p50": p50, "p90": p90, "p99": p99, "mean": times.mean(), "std": times.std()}
+    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 def peak_rss() -> int:

@@ -31,7 +31,7 @@ def test_wheel_holds_one_package_and_the_native_libraries(clean_source, tmp_path
     assert wheel.name.startswith("fsg-0.") and "-py3-none-linux_" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fsg"}
-    for name in ("cli.py", "__main__.py", "training/loop.py", "export/tflite.py"):
+    for name in ("cli.py", "__main__.py", "training/loop.py", "export/tflite.py", "runtime/devices.toml"):
         assert f"fsg/{name}" in names
     for name in ("runtime/libfsg_delegate.so", "training/libfsg_training.so"):
         assert f"fsg/{name}" in names
@@ -83,6 +83,7 @@ def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
     result = base_install("eval", model, "--dataset", f"npz:{tmp_path / 'data.npz'}")
     assert result.returncode == 0 and "on 50 images" in result.stdout, result.stderr
     assert base_install("env").returncode == 0
+    assert "cortex-a72" in base_install("devices").stdout
     result = base_install("bench", model, "--runs", 3)
     assert result.returncode == 0 and "measured" in result.stdout, result.stderr
     for arguments, cure in (

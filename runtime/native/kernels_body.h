@@ -332,8 +332,7 @@ void ConvolvePixels(const Conv& conv, const ConvPlan& plan, const uint32_t* in, 
 void Convolve(ThreadPool* pool, const Conv& conv, const ConvPlan& plan, const uint32_t* in, void* out) {
   const Window& w = conv.window;
   const int64_t work = int64_t{8} * plan.patch_bytes * conv.channels_out;  // of a pixel
-  const int64_t tiles = kGrain / (work * kTile) + 1;
-  ParallelFor(pool, static_cast<int64_t>(w.batch) * w.out_height * w.out_width, tiles * kTile,
+  ParallelFor(pool, static_cast<int64_t>(w.batch) * w.out_height * w.out_width, {kTile, kGrain / work + 1},
               [&](int64_t begin, int64_t end, int thread) {
                 ConvolvePixels(conv, plan, in, begin, end, thread, out);
               });
@@ -374,7 +373,7 @@ constexpr int64_t kPackGrain = kGrain / 32;  // values
 
 template <typename T>
 void Pack(ThreadPool* pool, const T* in, int64_t rows, int channels, T zero_point, uint32_t* out) {
-  ParallelFor(pool, rows, kPackGrain / channels + 1, [=](int64_t begin, int64_t end, int) {
+  ParallelFor(pool, rows, {1, kPackGrain / channels + 1}, [=](int64_t begin, int64_t end, int) {
     PackRows(in + begin * channels, end - begin, channels, zero_point, out + begin * PackedWords(channels));
   });
 }
@@ -411,7 +410,7 @@ void MaxPool(ThreadPool* pool, const Window& w, const uint32_t* in, uint32_t* ou
   const int64_t image = static_cast<int64_t>(w.in_height) * w.in_width * w.words;
   const int64_t out_row = static_cast<int64_t>(w.out_width) * w.words;
   const int64_t work = out_row * w.filter_height * w.filter_width * 32;
-  ParallelFor(pool, static_cast<int64_t>(w.batch) * w.out_height, kPackGrain / work + 1,
+  ParallelFor(pool, static_cast<int64_t>(w.batch) * w.out_height, {1, kPackGrain / work + 1},
               [&](int64_t begin, int64_t end, int) {
                 for (int64_t row = begin; row < end; ++row) {
                   MaxPoolRow(w, in + row / w.out_height * image, static_cast<int>(row % w.out_height),

@@ -298,7 +298,7 @@ bool Concatenate(TfLiteContext* context, const Partition& partition, const Op& o
     float* const start = to + channel;
     channel += input.dims[3];
     if (start == from) continue;
-    ParallelFor(partition.runtime->pool, input.bytes / 4 / width, 4096 / width + 1,
+    ParallelFor(partition.runtime->pool, input.bytes / 4 / width, {1, 4096 / width + 1},
                 [=](int64_t begin, int64_t end, int) {
                   for (int64_t row = begin; row < end; ++row) {
                     memcpy(start + row * to_step, from + row * from_step,

@@ -323,13 +323,13 @@ class Runner {
 constexpr int64_t kSweepGrain = kGrain / 32;  // values
 
 void Sweep(ThreadPool* pool, const Program& program, int64_t pixels) {
-  const int64_t tiles = kSweepGrain / (int64_t{program.channels} * kSweepTile) + 1;
-  ParallelFor(pool, pixels, tiles * kSweepTile, [&](int64_t begin, int64_t end, int) {
-    Runner runner;
-    runner.Prepare(program);
-    for (int64_t at = begin; at < end; at += kSweepTile) {
-      const int count = end - at < kSweepTile ? static_cast<int>(end - at) : kSweepTile;
-      runner.Run({program, at, nullptr, nullptr, nullptr}, count);
-    }
-  });
+  ParallelFor(pool, pixels, {kSweepTile, kSweepGrain / program.channels + 1},
+              [&](int64_t begin, int64_t end, int) {
+                Runner runner;
+                runner.Prepare(program);
+                for (int64_t at = begin; at < end; at += kSweepTile) {
+                  const int count = end - at < kSweepTile ? static_cast<int>(end - at) : kSweepTile;
+                  runner.Run({program, at, nullptr, nullptr, nullptr}, count);
+                }
+              });
 }

@@ -16,7 +16,7 @@ constexpr int kRangesPerThread = 4;  // evens out threads of unequal speed
 struct Loop {
   LoopBody body;
   const void* arg;
-  int64_t count, step;
+  int64_t count, unit, units, ranges;
 };
 
 void Pause() {
@@ -29,24 +29,25 @@ void Pause() {
 
 template <typename T>
 T Load(const T* value) {
-  return __atomic_load_n(value, __ATOMIC_ACQUIRE);
+  return __atomic_load_n(value, __ATOMIC_SEQ_CST);
 }
 
 }  // namespace
 
 struct ThreadPool {
-  pthread_mutex_t turn;   // held during a loop
-  pthread_mutex_t mutex;  // guards everything below but `next`
+  pthread_mutex_t turn;  // held during a loop
+  Loop loop;             // read by threads that have joined it
+  int64_t next;          // first range that nobody has taken
+  int state;             // 1 while threads may join the loop, plus 2 for each that has and not yet left
+  uint64_t loops;        // begun so far
+  int callers;           // of Call that have not yet dismissed the threads
+
+  pthread_mutex_t mutex;  // held by threads that fall asleep or wake others
   pthread_cond_t begun;
-  Loop loop;
-  int64_t next;    // first iteration that nobody has taken
-  uint64_t loops;  // begun so far; also read without the mutex
-  bool is_open;    // threads may join the loop
-  int active;      // threads that have joined and not yet left; also read without the mutex
-  int sleeping;
   uint64_t calls;  // of Call so far
-  int callers;     // that have not yet dismissed the threads; read without the mutex
+  int sleeping;
   bool is_stopping;
+
   int worker_count;
   struct Worker {
     pthread_t thread;
@@ -59,25 +60,44 @@ namespace {
 
 void RunRanges(ThreadPool* pool, const Loop& loop, int thread) {
   for (;;) {
-    const int64_t begin = __atomic_fetch_add(&pool->next, loop.step, __ATOMIC_RELAXED);
-    if (begin >= loop.count) return;
-    loop.body(loop.arg, begin, begin + loop.step < loop.count ? begin + loop.step : loop.count, thread);
+    const int64_t range = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED);
+    if (range >= loop.ranges) return;
+    const int64_t begin = loop.units * range / loop.ranges * loop.unit;
+    const int64_t end = loop.units * (range + 1) / loop.ranges * loop.unit;
+    loop.body(loop.arg, begin, end < loop.count ? end : loop.count, thread);
   }
 }
 
-// Waits until a loop has begun after the `seen` first ones. Returns with the mutex held.
+void Wake(ThreadPool* pool) {
+  pthread_mutex_lock(&pool->mutex);
+  pthread_cond_broadcast(&pool->begun);
+  pthread_mutex_unlock(&pool->mutex);
+}
+
+// Waits until a loop has begun after the `seen` first ones.
 void AwaitLoop(ThreadPool* pool, uint64_t seen) {
-  for (;;) {
-    for (int i = 0; i < kSpins && Load(&pool->loops) == seen && Load(&pool->callers) > 0; ++i) Pause();
+  const auto has_work = [=] { return Load(&pool->loops) != seen || Load(&pool->is_stopping); };
+  while (!has_work()) {
+    for (int i = 0; i < kSpins && !has_work() && Load(&pool->callers) > 0; ++i) Pause();
+    if (has_work()) return;
     pthread_mutex_lock(&pool->mutex);
     const uint64_t calls = pool->calls;
-    const auto has_work = [&] { return pool->loops != seen || pool->is_stopping; };
-    ++pool->sleeping;
+    // Before the last look for work: Begin counts its loop first and looks for sleepers then.
+    __atomic_fetch_add(&pool->sleeping, 1, __ATOMIC_SEQ_CST);
     while (!has_work() && pool->calls == calls) pthread_cond_wait(&pool->begun, &pool->mutex);
-    --pool->sleeping;
-    if (has_work()) return;
+    __atomic_fetch_sub(&pool->sleeping, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&pool->mutex);
   }
+}
+
+// Joins the loop, unless it has ended: a thread that wakes late has nothing left to do.
+bool Join(ThreadPool* pool) {
+  for (int state = Load(&pool->state); state & 1;) {
+    if (__atomic_compare_exchange_n(&pool->state, &state, state + 2, true, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE))
+      return true;
+  }
+  return false;
 }
 
 void* Work(void* arg) {
@@ -85,34 +105,25 @@ void* Work(void* arg) {
   ThreadPool* pool = worker.pool;
   for (uint64_t seen = 0;;) {
     AwaitLoop(pool, seen);
-    const bool is_stopping = pool->is_stopping, joins = pool->is_open && !is_stopping;
-    const Loop loop = pool->loop;
-    seen = pool->loops;
-    if (joins) __atomic_fetch_add(&pool->active, 1, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&pool->mutex);
-    if (is_stopping) return nullptr;
-    if (!joins) continue;
-    RunRanges(pool, loop, worker.index);
-    __atomic_fetch_sub(&pool->active, 1, __ATOMIC_RELEASE);
+    if (Load(&pool->is_stopping)) return nullptr;
+    seen = Load(&pool->loops);
+    if (!Join(pool)) continue;
+    RunRanges(pool, pool->loop, worker.index);
+    __atomic_fetch_sub(&pool->state, 2, __ATOMIC_RELEASE);
   }
 }
 
 void Begin(ThreadPool* pool, const Loop& loop) {
-  pthread_mutex_lock(&pool->mutex);
   pool->loop = loop;
   pool->next = 0;
-  pool->is_open = true;
-  __atomic_store_n(&pool->loops, pool->loops + 1, __ATOMIC_RELEASE);
-  if (pool->sleeping > 0) pthread_cond_broadcast(&pool->begun);
-  pthread_mutex_unlock(&pool->mutex);
+  __atomic_store_n(&pool->state, 1, __ATOMIC_RELEASE);
+  __atomic_fetch_add(&pool->loops, 1, __ATOMIC_SEQ_CST);
+  if (Load(&pool->sleeping) > 0) Wake(pool);
 }
 
-// Only threads that have joined are waited for: one that wakes late has nothing left to do and is shut out.
 void End(ThreadPool* pool) {
-  pthread_mutex_lock(&pool->mutex);
-  pool->is_open = false;
-  pthread_mutex_unlock(&pool->mutex);
-  for (int i = 0; Load(&pool->active) > 0; ++i) i < kSpins ? Pause() : static_cast<void>(sched_yield());
+  __atomic_fetch_sub(&pool->state, 1, __ATOMIC_ACQ_REL);
+  for (int i = 0; Load(&pool->state) > 0; ++i) i < kSpins ? Pause() : static_cast<void>(sched_yield());
 }
 
 // Workers leave signals to the program's own threads.
@@ -145,10 +156,8 @@ ThreadPool* MakeThreadPool(int threads) {
 
 void FreeThreadPool(ThreadPool* pool) {
   if (pool == nullptr) return;
-  pthread_mutex_lock(&pool->mutex);
-  pool->is_stopping = true;
-  pthread_cond_broadcast(&pool->begun);
-  pthread_mutex_unlock(&pool->mutex);
+  __atomic_store_n(&pool->is_stopping, true, __ATOMIC_SEQ_CST);
+  Wake(pool);
   for (int i = 0; i < pool->worker_count; ++i) pthread_join(pool->workers[i].thread, nullptr);
   pthread_cond_destroy(&pool->begun);
   pthread_mutex_destroy(&pool->mutex);
@@ -158,10 +167,11 @@ void FreeThreadPool(ThreadPool* pool) {
 
 void Call(ThreadPool* pool) {
   if (ThreadCount(pool) == 1) return;
+  __atomic_fetch_add(&pool->callers, 1, __ATOMIC_SEQ_CST);
+  if (Load(&pool->sleeping) == 0) return;
   pthread_mutex_lock(&pool->mutex);
   ++pool->calls;
-  __atomic_fetch_add(&pool->callers, 1, __ATOMIC_RELEASE);
-  if (pool->sleeping > 0) pthread_cond_broadcast(&pool->begun);
+  pthread_cond_broadcast(&pool->begun);
   pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -173,14 +183,15 @@ uint64_t SharedLoops(const ThreadPool* pool) { return pool == nullptr ? 0 : Load
 
 int ThreadCount(const ThreadPool* pool) { return pool == nullptr ? 1 : pool->worker_count + 1; }
 
-void ParallelFor(ThreadPool* pool, int64_t count, int64_t grain, LoopBody body, const void* arg) {
+void ParallelFor(ThreadPool* pool, int64_t count, const Sharing& sharing, LoopBody body, const void* arg) {
   if (count <= 0) return;
-  const int threads = ThreadCount(pool);
-  if (threads == 1 || count <= grain || pthread_mutex_trylock(&pool->turn) != 0) {
+  const int64_t threads = ThreadCount(pool), most = threads * kRangesPerThread;
+  int64_t ranges = count / sharing.least < most ? count / sharing.least : most;
+  if (ranges > threads) ranges -= ranges % threads;  // the same number for each
+  if (threads == 1 || ranges < 2 || pthread_mutex_trylock(&pool->turn) != 0) {
     return body(arg, 0, count, 0);
   }
-  const int64_t grains = (count + grain - 1) / grain, ranges = int64_t{threads} * kRangesPerThread;
-  const Loop loop = {body, arg, count, (grains + ranges - 1) / ranges * grain};
+  const Loop loop = {body, arg, count, sharing.unit, (count + sharing.unit - 1) / sharing.unit, ranges};
   Begin(pool, loop);
   RunRanges(pool, loop, 0);
   End(pool);

@@ -24,20 +24,25 @@ void Dismiss(ThreadPool* pool);
 
 uint64_t SharedLoops(const ThreadPool* pool);  // so far
 
-// Calls body(arg, begin, end, thread) until the ranges have covered [0, count). Ranges are multiples of
-// `grain` iterations but for the last; a loop of one grain stays on the calling thread. `thread` is below
+// How a loop is divided.
+struct Sharing {
+  int64_t unit;   // ranges are multiples of as many iterations, but for the last
+  int64_t least;  // ranges have about as many at least; a loop of fewer than two stays on the calling thread
+};
+
+// Calls body(arg, begin, end, thread) until the ranges have covered [0, count). `thread` is below
 // ThreadCount, and no two calls that run at once are given the same: it selects scratch memory. The threads
 // serve one loop at a time; another that begins meanwhile runs on its calling thread alone.
 using LoopBody = void (*)(const void* arg, int64_t begin, int64_t end, int thread);
-void ParallelFor(ThreadPool* pool, int64_t count, int64_t grain, LoopBody body, const void* arg);
+void ParallelFor(ThreadPool* pool, int64_t count, const Sharing& sharing, LoopBody body, const void* arg);
 
 // The same for a callable `body(begin, end, thread)`.
 template <typename Body>
-void ParallelFor(ThreadPool* pool, int64_t count, int64_t grain, const Body& body) {
+void ParallelFor(ThreadPool* pool, int64_t count, const Sharing& sharing, const Body& body) {
   const LoopBody call = [](const void* arg, int64_t begin, int64_t end, int thread) {
     (*static_cast<const Body*>(arg))(begin, end, thread);
   };
-  ParallelFor(pool, count, grain, call, &body);
+  ParallelFor(pool, count, sharing, call, &body);
 }
 
 }  // namespace fsg

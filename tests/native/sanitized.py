@@ -40,6 +40,7 @@ TARGETS = {
     ),
     "kernels_driver": Target(MEMORY, (DRIVER,)),
     "kernels_driver_threads": Target(("-fsanitize=thread",), (DRIVER,)),
+    "stress_threads": Target(("-fsanitize=thread",), (HERE / "stress_threads.cc",), ("threads.cc",)),
     "library": Target(MEMORY, link=("-shared", "-shared-libasan")),
 }
 

@@ -43,6 +43,13 @@ def test_kernels_on_random_shapes(built, target, kernels):
     assert result.returncode == 0, result.stderr[-6000:]
 
 
+@pytest.mark.parametrize("threads", ["2", "5"])
+def test_threads_share_loops_without_races(built, threads):
+    command = [built("stress_threads"), threads, "30000"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr[-6000:]
+
+
 def test_operators_in_an_interpreter(built, tmp_path):
     """Python's tests of the delegate, on a copy of the package that holds the sanitized library."""
     package = tmp_path / "fsg"

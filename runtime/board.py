@@ -1,0 +1,448 @@
+"""Boards as they are reached, over the system's own ssh; nothing is installed there, and nothing stays.
+
+A session is held open for as long as a board is used. Its shell, the keeper, makes a folder of its own on the board,
+waits for the end of its input, which comes when we close it, die, or lose the connection, and then stops the benchmark
+and removes the folder. A keeper that was itself killed (the board lost its power) leaves a folder behind that the next
+one finds and removes: the folder's name holds the keeper's process id. All other commands share the keeper's
+connection. They need a POSIX shell with cat, mkdir, rm, chmod and uname, and Linux's /proc.
+"""
+
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from fsg import FsgError
+from fsg.runtime.child import Child
+from fsg.runtime.devices import Device
+from fsg.runtime.litert import runtime_library
+from fsg.runtime.targets import target
+
+Facts = dict[str, Any]
+Progress = Callable[[str], object]
+
+TIMEOUT_S = 60.0
+CLOSING_S = 10.0  # for what happens after the measurements
+CLOSING_SILENT_S = 2.0  # for that with a board that was just given up
+PROGRAM, DELEGATE, LIBRARY, MODEL = "fsg_benchmark", "libfsg_delegate.so", "liblitert.so", "model.tflite"
+OUTPUT_LIMIT = 1 << 24
+BEGIN = b"fsg-begin\n"  # what a board says before it is the noise of its user's shell
+# Of a keeper: what it is called is the board (home folders may be shared), who it works for, and its process id.
+# Neither single quotes nor two backslashes in a row: every user's shell, even fish, then hands it to sh whole.
+KEEPER = (
+    'echo fsg-begin; umask 077; trap "" HUP INT TERM PIPE; name=".fsg-board.$(uname -n)"; folder="$name.CLIENT.$$"; '
+    '{ for base in "${HOME:-/}" "${TMPDIR:-/tmp}"; do cd "$base" && for old in "$name".*; do '
+    'case $(cat "/proc/${old##*.}/cmdline") in *fsg-board*) echo "$PWD/$old" ;; *) rm -rf "$old" ;; esac; '
+    "done; done; } 2> /dev/null; echo fsg-board; "
+    'for base in "${HOME:-/}" "${TMPDIR:-/tmp}"; do '
+    'cd "$base" && mkdir "$folder" && cd "$folder" && ready=1 && break; done; [ "$ready" ] || exit 3; '
+    'uname -s; uname -m; printf "%s\\n" "$PWD"; echo fsg-ready; cat > /dev/null; '
+    '[ -f pid ] && kill "$(cat pid)"; cd ..; rm -rf "$folder"'
+)
+RUN = "./%s %s & echo $! > pid; wait $!; code=$?; rm -f pid; exit $code"
+HINTS = {
+    "host key verification failed": "connect to it once with `ssh %s` and accept its key",
+    "permission denied": "give it your public key with `ssh-copy-id %s`, or name a key with -i",
+    "could not resolve hostname": "is it switched on, and is this its name?",
+    "connection refused": "is ssh enabled on it, and on this port?",
+    "timed out": "is it switched on, and on this network?",
+    "no route to host": "is it switched on, and on this network?",
+}
+ANSWER: dict[str, Any] = {
+    "times_us": list,
+    "first_us": int | float,
+    "peak_rss_bytes": int,
+    "base_rss_bytes": int,
+    "kernels": str,
+}
+NEEDS_64_BIT = (
+    "binary kernels need 64-bit ARM, and on 32-bit systems binary networks are slower than float ones: install the"
+    " 64-bit Raspberry Pi OS, or another 64-bit Linux"
+)
+
+
+class _ProgramError(Exception):
+    """Why the program failed."""
+
+
+class Board:
+    """A board that ssh reaches; a context manager, within which it can be measured.
+
+    The user's ssh configuration, keys, jump hosts and multiplexing hold; passwords are never asked for.
+
+    Args:
+        host: as for ssh: a name of the configuration, or USER@HOST.
+        port: another than the configuration's.
+        options: words for ssh as they stand, such as ["-i", "key", "-o", "ProxyJump=gate"].
+        timeout_s: after so many seconds without a sign of life the board is given up.
+        runtime_lib: LiteRT's C library for the board, if it is not to be fetched.
+
+    Raises (all methods):
+        FsgError: what is wrong with which board.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        port: int | None = None,
+        options: Sequence[str] = (),
+        timeout_s: float = TIMEOUT_S,
+        runtime_lib: Path | None = None,
+    ) -> None:
+        if not host:
+            raise FsgError("--host is empty: give a name of your ssh configuration, or USER@HOST")
+        self._name = host
+        self._port = [] if port is None else ["-p", str(port)]
+        self._options = list(options)
+        self._timeout_s = timeout_s
+        self._runtime_lib = runtime_lib
+        self._sharing: list[str] = []
+        self._scratch: str | None = None
+        self._keeper: Child | None = None
+        self._folder = ""
+        self._is_prepared = self._is_silent = False
+        self.machine = ""
+        self.left_behind = ""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self._name
+
+    @property
+    def host(self) -> str | None:
+        """The host as it was given; None for this machine."""
+        return self._name
+
+    def __enter__(self) -> Self:
+        try:
+            self._connect()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+        if self.left_behind and isinstance(error, FsgError):
+            raise FsgError(f"{error}; {self.left_behind}") from error
+
+    def prepare(self, device: Device, progress: Progress) -> None:
+        """Copies the program and its libraries to the board, after a look at what it is.
+
+        Raises:
+            FsgError: it is no machine for these programs, or another than the device's.
+        """
+        if self.machine != device.machine:
+            other = f"the device {device.name} is {device.machine}: choose another --device"
+            raise FsgError(f"{self.name} is {self.machine}, but {other}")
+        if self._is_prepared:
+            return
+        built = target(self.machine)
+        library = runtime_library(self.machine, self._runtime_lib, progress=progress)
+        for name, path in ((PROGRAM, built.program), (DELEGATE, built.delegate), (LIBRARY, library)):
+            progress(f"copying {name} to {self.name}")
+            self.send(path, name)
+        self._call(f"chmod 700 {PROGRAM}", "making the program executable")
+        self._is_prepared = True
+
+    def facts(self) -> Facts:
+        """What the board says of itself now: processor, clock, temperature, load and so on."""
+        try:
+            return self._run_program(["facts"], "asking what it is", patience_s=self._timeout_s)
+        except _ProgramError as error:
+            raise FsgError(f"{self.name}: {error}") from error
+
+    def send(self, path: Path, name: str) -> None:
+        """Copies a file into the board's folder, and compares what arrived."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise FsgError(f"{path}: {error.strerror}") from error
+        doing = f"copying {path.name} to it"
+        code, output, errors = self._call(f"cat > {name} && cat {name}", doing, data=content)
+        if code:
+            raise FsgError(f"{self.name}: cannot store {path.name} ({len(content) / 1e6:.1f} MB): {_cause(errors)}")
+        if output != content:
+            raise FsgError(
+                f"{self.name}: {path.name} arrived damaged: {len(output)} bytes of {len(content)}; try again"
+            )
+
+    def run(self, path: Path, arguments: Sequence[str], progress: Progress, *, pause_s: float = 0) -> dict[str, Any]:
+        """Runs the model that was sent last, that of `path`; the answer of `fsg_benchmark run`.
+
+        Args:
+            path: what messages call the model.
+            arguments: for the program.
+            progress: is told how far it is.
+            pause_s: how long it keeps silent between two inferences.
+        """
+        words = ["run", MODEL, "--runtime", f"./{LIBRARY}", "--delegate", f"./{DELEGATE}", "--progress", *arguments]
+
+        def hear(line: str) -> None:
+            if line.startswith("fsg: "):
+                progress(f"{self.name}: {line.removeprefix('fsg: ')}")
+
+        try:
+            answer = self._run_program(words, f"measuring {path.name}", hear, patience_s=self._timeout_s + pause_s)
+        except _ProgramError as error:
+            cause = str(error).replace(MODEL, str(path))
+            raise FsgError(f"{self.name}: {cause if MODEL in str(error) else f'{path}: {cause}'}") from error
+        wrong = [name for name, kind in ANSWER.items() if not isinstance(answer.get(name), kind)]
+        if wrong or not answer["times_us"] or not all(map(_is_time, answer["times_us"])):
+            raise FsgError(f"{self.name}: {PROGRAM} gave an answer that makes no sense: {wrong or answer['times_us']}")
+        return answer
+
+    def remove(self, name: str) -> None:
+        """Removes a file from the board's folder."""
+        self._call(f"rm -f {name}", f"removing {name}")
+
+    def _ssh(self, *more: str) -> list[str]:
+        """ssh's command line up to the host. What the user gives comes first: ssh takes the first of each option."""
+        ours = [
+            *("BatchMode=yes", f"ConnectTimeout={max(1, int(min(self._timeout_s, 15)))}", "ServerAliveInterval=5"),
+            *("ServerAliveCountMax=3", "RemoteCommand=none", "ClearAllForwardings=yes", "PermitLocalCommand=no"),
+        ]
+        words = [word for option in ours for word in ("-o", option)]
+        return ["ssh", *self._options, *self._port, *more, "-T", *words, "--", self._name]
+
+    def _command(self, script: str, *more: str) -> list[str]:
+        """What runs a script in a shell of the board; `more` is for ssh."""
+        return [*self._ssh(*more), f"exec sh -c {shlex.quote(script)}"]
+
+    def _connect(self) -> None:
+        own = self._share_connection()
+        with self._child(self._command(keeper_script(), *own), "connecting", ends=False) as keeper:
+            self._keeper = keeper
+            keeper.listen(until=lambda: b"\nfsg-ready\n" in keeper.output)
+            if b"\nfsg-ready\n" not in keeper.output:
+                self._refuse(keeper)
+        others, _, said = bytes(keeper.output).partition(BEGIN)[2].decode(errors="replace").partition("fsg-board\n")
+        system, self.machine, self._folder = said.removesuffix("\nfsg-ready\n").split("\n", 2)
+        for folder in filter(is_abandoned, others.splitlines()):
+            keeper_pid = folder.rpartition(".")[2]
+            script = f"kill -9 {shlex.quote(keeper_pid)}; rm -rf {shlex.quote(folder)}"
+            self._call(script, "removing what an earlier run left there")
+        if system != "Linux":
+            raise FsgError(f"{self.name} runs {system}; boards are measured on Linux")
+        if self.machine in ("armv6l", "armv7l", "armv8l", "i386", "i686"):
+            raise FsgError(f"{self.name} runs a 32-bit system ({self.machine}); {NEEDS_64_BIT}")
+
+    def _share_connection(self) -> list[str]:
+        """Options for the keeper's ssh, whose connection the other commands share, unless the user has that set up."""
+        try:
+            asked = subprocess.run(
+                [self._ssh()[0], "-G", *self._ssh()[1:]], capture_output=True, text=True, timeout=self._timeout_s
+            )
+        except FileNotFoundError:
+            raise FsgError("there is no ssh on this machine: install OpenSSH's client (openssh-client)") from None
+        except subprocess.TimeoutExpired:
+            raise FsgError(f"{self.name}: ssh does not finish reading its configuration") from None
+        if asked.returncode:
+            raise FsgError(f"{self.name}: {_cause(asked.stderr)}")
+        settings = dict(line.split(" ", 1) for line in asked.stdout.splitlines() if " " in line)
+        if settings.get("controlpath", "none") != "none":
+            return []
+        # A socket's name must be short, and in ssh's eyes a % is no plain letter.
+        folder = tempfile.gettempdir()
+        self._scratch = tempfile.mkdtemp(
+            prefix="fsg-", dir=folder if len(folder) < 60 and "%" not in folder else "/tmp"
+        )
+        self._sharing = ["-o", "ControlMaster=no", "-S", f"{self._scratch}/ssh"]
+        return ["-o", "ControlPersist=no", "-M", "-S", f"{self._scratch}/ssh"]
+
+    def _refuse(self, keeper: Child) -> NoReturn:
+        """Tells why no session came about."""
+        code = keeper.finish()
+        cause = _cause(keeper.errors.decode(errors="replace"))
+        if code == 3:
+            raise FsgError(f"{self.name}: cannot make a folder there: {cause}")
+        if code != 255:
+            shown = bytes(keeper.output[:60]).decode(errors="replace") or cause
+            raise FsgError(f"{self.name}: its shell does not do what it is told: {shown!r}")
+        hint = next((hint for sign, hint in HINTS.items() if sign in cause.lower()), "")
+        hint = hint.replace("%s", " ".join([*self._port, self._name]))
+        raise FsgError(f"{self.name}: no connection: {cause}{f'; {hint}' if hint else ''}")
+
+    @contextmanager
+    def _child(
+        self, command: Sequence[str], doing: str, heard: Progress | None = None, *, ends: bool = True
+    ) -> Iterator[Child]:
+        """A child whose trouble is the board's; it does not outlive the block if it `ends`."""
+        try:
+            child = Child(command, silence_s=self._timeout_s, limit=OUTPUT_LIMIT, heard=heard)
+        except OSError as error:
+            raise FsgError(f"{self.name}: cannot start {command[0]}: {error.strerror}") from error
+        try:
+            yield child
+        except TimeoutError:
+            self._is_silent = True
+            raise FsgError(
+                f"{self.name}: no sign of life for {child.silence_s:g} s while {doing}; is it still on the network?"
+                " --timeout gives it longer"
+            ) from None
+        except OverflowError:
+            raise FsgError(f"{self.name}: far more output than there should be while {doing}") from None
+        finally:
+            if ends:
+                child.kill()
+
+    def _call(
+        self,
+        script: str,
+        doing: str,
+        *,
+        data: bytes = b"",
+        heard: Progress | None = None,
+        patience_s: float | None = None,
+    ) -> tuple[int, bytes, str]:
+        """Runs a script in the board's folder: its exit code, output and errors; FsgError for a lost connection."""
+        script = f"echo fsg-begin; cd {shlex.quote(self._folder)} && {{ {script}; }}"
+        with self._child(self._command(script, *self._sharing), doing, heard) as child:
+            child.silence_s = patience_s or self._timeout_s
+            child.limit = len(data) + OUTPUT_LIMIT
+            child.send(data)
+            child.listen()
+            code = child.end()
+        output, errors = bytes(child.output), child.errors.decode(errors="replace")
+        if self._is_lost(code):
+            raise FsgError(
+                f"{self.name}: the connection was lost while {doing}{f': {_cause(errors)}' if errors else ''}"
+            )
+        return code, output.partition(BEGIN)[2], errors
+
+    def _is_lost(self, code: int) -> bool:
+        return code == 255 or self._keeper is None or self._keeper.has_ended
+
+    def _run_program(
+        self, words: Sequence[str], doing: str, heard: Progress | None = None, *, patience_s: float
+    ) -> dict[str, Any]:
+        """Runs fsg_benchmark; the JSON object that it prints. _ProgramError says why it fails, but not where."""
+        script = RUN % (PROGRAM, shlex.join(words))
+        code, output, errors = self._call(script, doing, heard=heard, patience_s=patience_s)
+        if code:
+            raise _ProgramError(self._why(code, errors))
+        try:
+            answer = json.loads(output)
+            if not isinstance(answer, dict) or answer.get("version") != 1:
+                raise ValueError
+        except ValueError:
+            shown = output[:60].decode(errors="replace")
+            raise FsgError(f"{self.name}: {PROGRAM} did not answer in JSON while {doing}: {shown!r}") from None
+        return answer
+
+    def _why(self, code: int, errors: str) -> str:
+        """The cause of a program's failure."""
+        cause = _cause(errors)
+        if code == 2:
+            old = "; its system is too old: Debian 11, Raspberry Pi OS Bullseye and later will do"
+            return cause.removeprefix(f"{PROGRAM}: ") + (old if "GLIBC_" in cause else "")
+        if code in (126, 127):
+            # An executable that is not found has a loader that is not there. What cat is, the system is.
+            _, binary, _ = self._call("cat /proc/self/exe", "looking at its programs")
+            if binary.startswith(b"\x7fELF\x01"):
+                return f"its kernel is {self.machine}, but its programs are 32-bit; {NEEDS_64_BIT}"
+            return f"{PROGRAM} cannot be started ({cause}); it needs glibc, and a home folder that allows programs"
+        if code > 128:
+            memory = "; is there enough memory?" if code - 128 == signal.SIGKILL else ""
+            return f"{PROGRAM} was killed: {signal.strsignal(code - 128) or code}{memory}"
+        return f"{PROGRAM} failed with exit code {code}: {cause}"
+
+    def _close(self) -> None:
+        """Ends the session, which removes the folder; through a connection of its own if the session is lost."""
+        try:
+            if self._folder and not self._end_keeper():
+                where = f"{self.name}:{self._folder}" if self.host else self._folder
+                self.left_behind = f"{where} may be left there, and is removed by the next fsg bench of that board"
+        finally:
+            if self._keeper:
+                self._keeper.kill()
+            if self._scratch:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+            self._folder = ""
+
+    def _end_keeper(self) -> bool:
+        """Whether the folder is gone."""
+        assert self._keeper is not None
+        patience = CLOSING_SILENT_S if self._is_silent else CLOSING_S
+        self._keeper.silence_s = self._timeout_s = min(self._timeout_s, patience)
+        try:
+            return self._keeper.finish() == 0 or self._remove_folder()
+        except (TimeoutError, OverflowError):
+            return False
+
+    def _remove_folder(self) -> bool:
+        """Whether the folder is gone after another connection was made."""
+        script = (
+            f'folder={shlex.quote(self._folder)}; [ -f "$folder/pid" ] && kill "$(cat "$folder/pid")"; rm -rf "$folder"'
+        )
+        try:
+            with self._child(self._command(script), "removing its folder") as child:
+                child.send(b"")
+                child.listen()
+                return child.end() == 0
+        except FsgError:
+            return False
+
+
+class LocalBoard(Board):
+    """This machine, measured as a board is, but without ssh."""
+
+    def __init__(self, *, timeout_s: float = TIMEOUT_S, runtime_lib: Path | None = None) -> None:
+        super().__init__("this machine", timeout_s=timeout_s, runtime_lib=runtime_lib)
+
+    @property
+    def host(self) -> str | None:
+        return None
+
+    def _command(self, script: str, *more: str) -> list[str]:
+        return ["sh", "-c", script]
+
+    def _share_connection(self) -> list[str]:
+        return []
+
+
+def keeper_script(pid: int | None = None) -> str:
+    """What a keeper runs, for the process of this machine with that id; this process if none is given."""
+    return KEEPER.replace("CLIENT", f"{_node()}-{pid or os.getpid()}")
+
+
+def is_abandoned(folder: str) -> bool:
+    """Whether a folder on a board, whose keeper lives, belongs to a process of this machine that does not.
+
+    That is so where a connection was lost in a way that the board cannot notice for hours.
+    """
+    client = folder.rpartition(".")[0].rpartition(".")[2]
+    node, _, pid = client.rpartition("-")
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return node == _node()
+    except (PermissionError, ValueError, OverflowError):
+        pass
+    return False
+
+
+def _node() -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in platform.node())
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
+def _cause(errors: str) -> str:
+    """The last line of what was said of a failure, without anything that a terminal would obey."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()] or ["it does not say why"]
+    return "".join(letter if letter.isprintable() else "?" for letter in lines[-1])

@@ -1,0 +1,139 @@
+"""Measures models on boards, and says what speaks against trusting the times."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fsg
+from fsg.runtime.benchmark import RUNS, WARMUP, latency_ms
+from fsg.runtime.board import MODEL, Board, Facts, LocalBoard, Progress
+from fsg.runtime.devices import Device
+
+__all__ = ["Board", "LocalBoard", "measure"]
+
+
+def measure(
+    board: Board,
+    models: Sequence[Path],
+    *,
+    device: Device,
+    threads: Sequence[int] = (1,),
+    runs: int = RUNS,
+    warmup: int = WARMUP,
+    cpus: Sequence[int] | None = None,
+    cooldown_ms: int = 0,
+    profile: bool = False,
+    progress: Progress = lambda text: None,
+) -> list[dict[str, Any]]:
+    """Measures every model with every number of threads on a board.
+
+    Args:
+        board: within its `with` block.
+        models: .tflite files.
+        device: what the board is; its machine must be the board's.
+        threads: numbers of threads, a record for each.
+        runs: timed inferences for each record.
+        warmup: untimed ones before them.
+        cpus: cores to run on; None leaves that to the board.
+        cooldown_ms: pause before each inference.
+        profile: whether the records tell the time of each operator.
+        progress: is told what happens.
+
+    Returns:
+        Records as `fsg.runtime.benchmark.benchmark` makes them, of kind "measured", with host, facts {before, after},
+        warnings (what speaks against trusting the times), warmup, cpus, cooldown_ms and, if profiled, ops.
+
+    Raises:
+        FsgError: something fails on the board, or on the way there.
+    """
+    board.prepare(device, progress)
+    how = ["--runs", str(runs), "--warmup", str(warmup)]
+    how += ["--cpus", ",".join(map(str, cpus))] if cpus else []
+    how += ["--cooldown-ms", str(cooldown_ms)] if cooldown_ms else []
+    how += ["--profile"] if profile else []
+    first = before = board.facts()
+    progress(f"{board.name}: {described(first)}")
+    records = []
+    for path in models:
+        progress(f"copying {path.name} to {board.name}")
+        board.send(path, MODEL)
+        for count in threads:
+            progress(f"measuring {path.name} with {count} thread{'s' * (count > 1)} on {board.name}")
+            answer = board.run(path, [*how, "--threads", str(count)], progress, pause_s=cooldown_ms / 1e3)
+            after = board.facts()
+            records.append(
+                {
+                    "artefact": str(path),
+                    "format": "tflite",
+                    "device": device.name,
+                    "host": board.host,
+                    "kind": "measured",
+                    "threads": count,
+                    "runs": len(answer["times_us"]),
+                    "warmup": warmup,
+                    "cpus": list(cpus) if cpus else None,
+                    "cooldown_ms": cooldown_ms,
+                    "latency_ms": latency_ms([time / 1e3 for time in answer["times_us"]]),
+                    "first_run_ms": round(answer["first_us"] / 1e3, 4),
+                    "size_bytes": path.stat().st_size,
+                    "peak_rss_bytes": answer["peak_rss_bytes"],
+                    "base_rss_bytes": answer["base_rss_bytes"],
+                    "cpu": after.get("cpu") or board.machine,
+                    "kernels": answer["kernels"],
+                    "fsg_version": fsg.__version__,
+                    "facts": {"before": before, "after": after},
+                    "warnings": doubts(before, after, device, load=first.get("load")),
+                    **({"ops": answer["ops"]} if profile else {}),
+                }
+            )
+            before = after
+        board.remove(MODEL)
+    return records
+
+
+def described(facts: Facts) -> str:
+    """A board's facts for people, in a line; what it does not say is left out."""
+    memory = facts.get("memory_free_bytes")
+    words = (
+        ("%s", facts.get("model")),
+        ("%s", facts.get("cpu")),
+        ("%s cores", facts.get("cores")),
+        ("up to %s MHz", facts.get("max_clock_mhz")),
+        ("governor %s", facts.get("governor")),
+        ("%s °C", facts.get("temperature_c")),
+        ("load %s", facts.get("load")),
+        ("%s MB free", None if memory is None else memory // 10**6),
+        ("glibc %s", facts.get("glibc")),
+    )
+    return ", ".join(text % word for text, word in words if word is not None)
+
+
+HOT_C = 80.0  # where a Raspberry Pi begins to slow down
+BUSY = 0.5  # of one core, by other programs
+THROTTLING = (
+    "its voltage was too low",
+    "its clock was capped",
+    "it was throttled",
+    "it reached its soft temperature limit",
+)
+
+
+def doubts(before: Facts, after: Facts, device: Device, *, load: float | None = None) -> list[str]:
+    """What speaks against trusting times, from a board's facts before and after; `load` is that before all runs."""
+    found = []
+    old, new = (facts.get("throttled") or 0 for facts in (before, after))
+    # vcgencmd's bits: what is so now, and from the 16th on what was so since the board was switched on.
+    bits = (old | new) & 0xF | (new & ~old) >> 16
+    found += [text for bit, text in enumerate(THROTTLING) if bits >> bit & 1]
+    hottest = max(facts.get("temperature_c") or 0 for facts in (before, after))
+    if hottest >= HOT_C:
+        found.append(f"it was hot: {hottest:.0f} °C")
+    governor = after.get("governor")
+    if governor not in (None, "performance"):
+        found.append(f"its governor is {governor}, not performance: its clock may have changed")
+    if load is not None and load > BUSY:
+        found.append(f"it was busy before: load {load:.1f}")
+    cpu = str(after.get("cpu") or "").lower()
+    if device.core and cpu.startswith("cortex-") and device.core not in cpu:
+        found.append(f"its processor is {after['cpu']}, not the {device.core} of {device.name}")
+    return found

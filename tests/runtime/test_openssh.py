@@ -1,0 +1,39 @@
+"""Measurements over a real OpenSSH server, as a user has them made."""
+
+import json
+
+import pytest
+import records
+from openssh import Server, find_server
+from stand_in import stand_in_target
+
+from fsg.runtime import board
+
+pytestmark = pytest.mark.skipif(not find_server(), reason="there is no OpenSSH server: apt-get install openssh-server")
+
+
+@pytest.fixture
+def measured(fsg, tmp_path):
+    """Runs fsg bench against a server; its records, after a look at what it left behind."""
+
+    def run(model, *arguments, emulator=""):
+        with Server(tmp_path / "board", emulator=emulator) as server:
+            where = ["--host", server.host, "-p", server.port, *server.cli_options]
+            code, out, err = fsg("bench", model, "--device", "rpi4", *where, "--json", "-", *arguments)
+            assert code == 0, err
+            assert server.leftovers == []
+            found = json.loads(out)
+            records.validate(found)
+            assert {record["host"] for record in found} == {server.host}
+        return found
+
+    return run
+
+
+def test_a_board_is_measured_and_left_as_it_was(measured, tmp_path, monkeypatch):
+    model = records.model_file(tmp_path / "model.tflite")
+    monkeypatch.setattr(board, "target", lambda machine: stand_in_target(tmp_path, machine))
+    monkeypatch.setattr(board, "runtime_library", lambda machine, given, progress: model)
+    found = measured(model, "--threads", "1,2")
+    assert [record["threads"] for record in found] == [1, 2]
+    assert found[0]["latency_ms"]["p50"] == 0.2 and found[0]["facts"]["after"]["cpu"] == "Cortex-A72"

@@ -1,0 +1,393 @@
+"""Measurements on a board behind ssh, and what can go wrong; a shell script stands in for the program."""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import records
+
+from fsg import FsgError
+from fsg.runtime import board as boards
+from fsg.runtime import remote
+from fsg.runtime.child import Child
+from fsg.runtime.devices import Device, find_device
+
+pytest.importorskip("asyncssh", reason="the virtual board needs asyncssh")
+from stand_in import stand_in_target
+from virtual_board import FAULTS, VirtualBoard
+
+pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="there is no ssh")
+RPI4 = find_device("rpi4")
+HERE = Device("local", machine=platform.machine())
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch):
+    """This side's folder for temporary files: empty again after a test. (Names of sockets must be short.)"""
+    folder = tempfile.mkdtemp(prefix="t")
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    yield folder
+    assert os.listdir(folder) == []
+    os.rmdir(folder)
+
+
+@pytest.fixture(autouse=True)
+def stand_in(tmp_path, monkeypatch):
+    """The stand-in for what is built for boards."""
+    library = tmp_path / "library"
+    library.write_bytes(os.urandom(300_000))
+    target = stand_in_target(tmp_path, "any")
+    monkeypatch.setattr(boards, "target", lambda machine: target)
+    monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress: given or library)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "my model.tflite"
+    path.write_bytes(b"TFL3")
+    return path
+
+
+@pytest.fixture
+def virtual(tmp_path):
+    """A virtual board; nothing of fsg is on it after a test."""
+    with VirtualBoard(tmp_path / "virtual") as virtual:
+        yield virtual
+        virtual.thaw()
+        await_that(lambda: not virtual.leftovers)
+
+
+@pytest.fixture
+def board(virtual):
+    """What reaches it."""
+
+    def make(*, timeout_s=20.0, host="pi@127.0.0.1", port=None, options=()):
+        return remote.Board(host, port=port or virtual.port, options=[*options, *virtual.options], timeout_s=timeout_s)
+
+    return make
+
+
+def await_that(holds, seconds=10):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def measure(board, model, **how):
+    with board:
+        return remote.measure(board, [model], device=RPI4, **how)
+
+
+def test_a_board_is_measured(virtual, board, model):
+    told = []
+    found = measure(
+        board(), model, threads=[1, 4], runs=2, cpus=[2, 3], cooldown_ms=5, profile=True, progress=told.append
+    )
+    assert [record["threads"] for record in found] == [1, 4]
+    record = found[0]
+    assert (record["kind"], record["device"], record["host"]) == ("measured", "rpi4", "pi@127.0.0.1")
+    assert record["artefact"] == str(model) and record["size_bytes"] == 4 and record["runs"] == 2
+    assert record["latency_ms"]["p50"] == 0.2 and record["first_run_ms"] == 0.9005
+    assert record["facts"]["before"]["cpu"] == record["cpu"] == "Cortex-A72"
+    assert record["kernels"] == (
+        "run model.tflite --runtime ./liblitert.so --delegate ./libfsg_delegate.so --progress"
+        " --runs 2 --warmup 10 --cpus 2,3 --cooldown-ms 5 --profile --threads 1"
+    )
+    assert any("governor" in text for text in record["warnings"]) and record["ops"] == []
+    assert "pi@127.0.0.1: Cortex-A72, governor ondemand, 81.2 °C, load 0.1" in told
+    assert "pi@127.0.0.1: run 1/2" in told and any("with 4 threads" in text for text in told)
+
+
+def test_all_commands_share_one_connection(virtual, board, model):
+    with board() as open_board:
+        remote.measure(open_board, [model], device=RPI4)
+        assert virtual.connections == 1 and len(virtual.commands) > 6
+
+
+def test_several_models_leave_no_copies(virtual, board, model):
+    with board() as open_board:
+        for _ in range(2):
+            remote.measure(open_board, [model, model], device=RPI4)
+        (folder,) = virtual.leftovers
+        assert "model.tflite" not in os.listdir(virtual.home / folder)
+        assert sum("cat > liblitert.so" in command for command in virtual.commands) == 1
+
+
+def test_what_a_users_shell_says_is_no_answer(virtual, board, model):
+    virtual.noise = "echo Welcome; echo you have mail >&2; "
+    assert measure(board(), model)[0]["latency_ms"]["p50"] == 0.2
+
+
+def test_the_users_multiplexing_is_used(virtual, board, model, tmp_path):
+    path = Path(tempfile.mkdtemp(dir="/tmp", prefix="t")) / "mine"
+    words = ["-o", f"ControlPath={path}"]
+    master = ["ssh", *virtual.options, *words, "-M", "-N", "-p", str(virtual.port), "pi@127.0.0.1"]
+    with subprocess.Popen(master, stdin=subprocess.DEVNULL) as process:
+        try:
+            await_that(path.exists)
+            measure(board(options=words), model)
+            assert virtual.connections == 1
+        finally:
+            process.terminate()
+    path.parent.rmdir()
+
+
+CAUSES = {
+    "full disk": r"cannot store library \(0\.3 MB\): .*No space left on device",
+    "damaged copy": r"library arrived damaged: 15 bytes of 300000",
+    "killed": r"was killed: Killed; is there enough memory\?",
+    "killed by itself": r"was killed: Illegal instruction$",
+    "garbage": r"did not answer in JSON while measuring my model\.tflite",
+    "endless garbage": r"far more output than there should be",
+    "no loader": r"cannot be started .*needs glibc",
+    "old system": r"version GLIBC_2\.30 not found; its system is too old: Debian 11, Raspberry Pi OS Bullseye",
+    "program fails": r"127\.0\.0\.1: /.*/my model\.tflite: the model is for a greater board$",
+    "32-bit programs": r"its kernel is aarch64, but its programs are 32-bit; .*install the 64-bit Raspberry Pi OS",
+    "no times": r"an answer that makes no sense",
+    "drop": r"the connection was lost while measuring my model\.tflite",
+}
+
+
+@pytest.mark.parametrize("fault", CAUSES)
+def test_a_fault_is_one_line_and_leaves_nothing(virtual, refused, tmp_path, fault):
+    assert CAUSES.keys() >= FAULTS.keys()
+    virtual.fault = fault
+    model = records.model_file(tmp_path / "my model.tflite")
+    start = time.monotonic()
+    where = ["--host", "pi@127.0.0.1", "-p", virtual.port, *virtual.cli_options]
+    line = refused("bench", model, "--device", "rpi4", *where, "--timeout", "10")
+    assert time.monotonic() - start < 10
+    assert re.search(CAUSES[fault], line) and line.startswith("fsg: error: pi@127.0.0.1: ")
+    assert line.removesuffix("\n").isprintable()
+    await_that(lambda: not virtual.leftovers)
+
+
+def test_a_board_that_stalls_is_given_up(virtual, board, model):
+    virtual.fault = "stall"
+    start = time.monotonic()
+    with pytest.raises(FsgError, match=r"no sign of life for 2 s while measuring .* may be left there") as caught:
+        measure(board(timeout_s=2), model)
+    assert 2 < time.monotonic() - start < 7
+    assert "\n" not in str(caught.value) and "pi@127.0.0.1" in str(caught.value)
+    virtual.thaw()
+    await_that(lambda: not virtual.leftovers)
+
+
+def test_a_program_that_stalls_is_stopped(virtual, board, model):
+    model.write_bytes(b"slow")
+    with pytest.raises(FsgError, match=r"no sign of life for 2 s while measuring my model\.tflite; [^;]*$"):
+        measure(board(timeout_s=2), model)
+    assert not virtual.leftovers
+    await_that(lambda: not processes_in(virtual.home))
+
+
+@pytest.mark.parametrize(
+    ("machine", "cause"),
+    [
+        ("armv7l", r"runs a 32-bit system \(armv7l\); .*install the 64-bit Raspberry Pi OS"),
+        ("x86_64", r"is x86_64, but the device rpi4 is aarch64: choose another --device"),
+    ],
+)
+def test_a_wrong_architecture_is_refused(virtual, board, model, machine, cause):
+    virtual.machine = machine
+    with pytest.raises(FsgError, match=cause):
+        measure(board(), model)
+    assert not any("cat >" in command and "fsg_benchmark" in command for command in virtual.commands)
+
+
+def test_another_system_is_refused(virtual, board, model):
+    virtual.script("uname", "echo Darwin")
+    with pytest.raises(FsgError, match=r"pi@127\.0\.0\.1 runs Darwin; boards are measured on Linux"):
+        measure(board(), model)
+
+
+def test_a_home_that_cannot_be_written_is_avoided(virtual, board, model):
+    virtual.script(
+        "mkdir", 'case $PWD in /tmp) exec /bin/mkdir "$@" ;; esac; echo "$1: Read-only file system" >&2; exit 1'
+    )
+    with board() as open_board:
+        assert remote.measure(open_board, [model], device=RPI4) and not virtual.leftovers
+    virtual.script("mkdir", 'echo "mkdir: $1: No space left on device" >&2; exit 1')
+    with pytest.raises(FsgError, match=r"cannot make a folder there: .*No space left on device"):
+        measure(board(), model)
+
+
+def test_a_shell_that_does_something_else_is_refused(virtual, board, model):
+    virtual.noise = "echo This account is not available.; exit 1; "
+    with pytest.raises(FsgError, match="its shell does not do what it is told: 'This account is not available"):
+        measure(board(), model)
+
+
+def test_connections_that_do_not_come_about_say_why(virtual, board, model, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        with pytest.raises(FsgError, match=r"^pi@127\.0\.0\.1: no connection: .*refused; is ssh enabled on it"):
+            measure(board(port=other.getsockname()[1]), model)
+        other.listen()
+        with pytest.raises(FsgError, match=r"no sign of life for 1 s while connecting|timed out"):
+            measure(board(port=other.getsockname()[1], timeout_s=1), model)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
+    with pytest.raises(FsgError, match=r"ermission denied.*ssh-copy-id -p \d+ pi@127\.0\.0\.1`"):
+        virtual.key = tmp_path / "other"
+        measure(board(), model)
+    virtual.known_hosts.write_text("")
+    with pytest.raises(FsgError, match=r"ost key verification failed.*connect to it once with `ssh -p"):
+        measure(board(), model)
+    with pytest.raises(FsgError, match=r"nobody.invalid: no connection: .*switched on, and is this its name"):
+        measure(board(host="nobody.invalid"), model)
+
+
+def test_mistakes_in_what_is_given_are_refused(board, model, monkeypatch):
+    with pytest.raises(FsgError, match="--host is empty"):
+        remote.Board("")
+    with pytest.raises(FsgError, match=r"(?i)bad.*nonsense"):
+        measure(board(options=["-o", "Nonsense=1"]), model)
+    with pytest.raises(FsgError, match=r"^-oProxyCommand=false: "):  # a host, and no option
+        measure(board(host="-oProxyCommand=false"), model)
+    with pytest.raises(FsgError, match=r"gone\.tflite: No such file"):
+        measure(board(), model.with_name("gone.tflite"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(FsgError, match="there is no ssh on this machine: install"):
+        measure(board(), model)
+
+
+def test_leftovers_of_other_runs_are_removed(virtual, board):
+    """Of a keeper that is dead, and of one whose fsg is dead; not of one that is at work."""
+    for name in (".fsg-board.virtual.other-1.999999999", ".fsg-board.elsewhere.other-1.999999999"):
+        (virtual.home / name).mkdir()
+        (virtual.home / name / "model.tflite").touch()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    scripts = [boards.keeper_script(dead.pid), boards.keeper_script()]
+    ssh = ["ssh", *virtual.options, "-p", str(virtual.port), "pi@127.0.0.1"]
+    keepers = [Child([*ssh, f"exec sh -c {shlex.quote(script)}"], silence_s=10, limit=1000) for script in scripts]
+    try:
+        for keeper in keepers:
+            keeper.listen(until=lambda keeper=keeper: b"fsg-ready" in keeper.output)
+        with board():
+            names = [name for name in virtual.leftovers if f"-{dead.pid}." not in name and "other" not in name]
+            assert len(names) == 2 and set(virtual.leftovers) == {*names, ".fsg-board.elsewhere.other-1.999999999"}
+    finally:
+        for keeper in keepers:
+            keeper.kill()
+    (virtual.home / ".fsg-board.elsewhere.other-1.999999999" / "model.tflite").unlink()
+    (virtual.home / ".fsg-board.elsewhere.other-1.999999999").rmdir()
+
+
+MEASURES = """
+import sys
+from pathlib import Path
+from fsg.runtime import board as boards, remote
+from fsg.runtime.devices import Device
+from fsg.runtime.targets import Target
+_, machine, program, model, *ssh = sys.argv
+boards.target = lambda machine: Target(machine, Path(program), Path(program))
+boards.runtime_library = lambda machine, given, progress: Path(program)
+board = remote.Board(ssh[0], port=int(ssh[1]), options=ssh[2:]) if ssh else remote.LocalBoard()
+with board:
+    tell = lambda text: print(text, flush=True)
+    remote.measure(board, [Path(model)], device=Device("x", machine=machine), progress=tell)
+"""
+
+
+@pytest.fixture
+def measuring(tmp_path, model, scratch):
+    """Starts a process that measures a slow model, and waits until it does."""
+    model.write_bytes(b"slow")
+
+    def start(home, machine, *ssh):
+        command = [sys.executable, "-c", MEASURES, machine, tmp_path / "program", model, *ssh]
+        environment = {**os.environ, "HOME": str(home), "TMPDIR": scratch}
+        process = subprocess.Popen(
+            [*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        while not process.stdout.readline().startswith(b"measuring"):
+            assert process.poll() is None, process.stderr.read()
+        await_that(lambda: processes_in(home))
+        return process
+
+    return start
+
+
+def processes_in(folder):
+    """The stand-ins that sleep in a folder of a board under `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(folder) in os.readlink(process / "cwd") and (process / "cmdline").read_bytes() == b"sleep\x0060\0":
+                found.append(process.name)
+    return found
+
+
+def test_an_interrupt_cleans_up(measuring, tmp_path, virtual):
+    process = measuring(virtual.home, "aarch64", "pi@127.0.0.1", virtual.port, *virtual.options)
+    process.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=10)[1]
+    assert not virtual.leftovers
+    await_that(lambda: not processes_in(virtual.home))
+
+
+def test_a_killed_fsg_leaves_nothing_on_the_board(measuring, virtual, scratch):
+    process = measuring(virtual.home, "aarch64", "pi@127.0.0.1", virtual.port, *virtual.options)
+    process.kill()
+    process.communicate(timeout=10)
+    await_that(lambda: not virtual.leftovers)
+    await_that(lambda: not processes_in(virtual.home))
+    for folder in Path(scratch).iterdir():  # nobody is left to remove this side's, which holds nothing
+        await_that(lambda folder=folder: not list(folder.iterdir()))
+        folder.rmdir()
+
+
+def test_this_machine_is_measured_the_same_way(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = set(os.listdir(tmp_path))
+    with remote.LocalBoard() as board:
+        (record,) = remote.measure(board, [model], device=HERE)
+        assert set(os.listdir(tmp_path)) > before
+    assert record["host"] is None and record["device"] == "local" and record["latency_ms"]["p50"] == 0.2
+    assert set(os.listdir(tmp_path)) == before
+
+
+def test_an_interrupt_cleans_this_machine_up(measuring, tmp_path):
+    before = {*os.listdir(tmp_path)}
+    process = measuring(tmp_path, platform.machine())
+    process.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=10)[1]
+    assert {*os.listdir(tmp_path)} <= before | {"my model.tflite"}
+    await_that(lambda: not processes_in(tmp_path))
+
+
+def test_facts_are_described():
+    facts = {"model": "Raspberry Pi 4 Model B Rev 1.4", "cores": 4, "cpu": "Cortex-A72", "max_clock_mhz": 1800}
+    facts |= {"governor": None, "memory_free_bytes": 3_456_789_012, "glibc": "2.31", "temperature_c": None}
+    expected = "Raspberry Pi 4 Model B Rev 1.4, Cortex-A72, 4 cores, up to 1800 MHz, 3456 MB free, glibc 2.31"
+    assert remote.described(facts) == expected
+
+
+def test_doubts():
+    calm = {"governor": "performance", "temperature_c": 55.0, "throttled": 0, "cpu": "Cortex-A72"}
+    assert remote.doubts(calm, calm, RPI4, load=0.1) == []
+    assert remote.doubts({}, {}, RPI4) == [] == remote.doubts({"throttled": None}, dict.fromkeys(calm), RPI4)
+    (text,) = remote.doubts(calm, {**calm, "throttled": 0x40000}, RPI4)
+    assert text == "it was throttled"
+    throttled_long_ago = {**calm, "throttled": 0x50005 & 0xF0000}
+    assert remote.doubts(throttled_long_ago, throttled_long_ago, RPI4) == []
+    assert len(remote.doubts(calm, {**calm, "throttled": 0x50005}, RPI4)) == 2
+    (text,) = remote.doubts({**calm, "temperature_c": 84.9}, calm, RPI4)
+    assert text == "it was hot: 85 °C"
+    (text,) = remote.doubts(calm, {**calm, "cpu": "Cortex-A76"}, RPI4)
+    assert "Cortex-A76, not the cortex-a72 of rpi4" in text
+    (text,) = remote.doubts(calm, calm, RPI4, load=2.0)
+    assert text == "it was busy before: load 2.0"
