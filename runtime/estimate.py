@@ -146,7 +146,8 @@ def ideal_seconds(layers: Sequence[Layer], device: Board, threads: int, instruct
             f"no estimate for {device.name}: its profile lacks one of clock_ghz, cores, l2_kb and memory_gb_s; give"
             " them in a file with --devices"
         )
-    cycles = sum(layer_cycles(layer, core) for layer in layers)
+    macs = {name: sum(getattr(layer, name) for layer in layers) for name in ("binary_macs", "float_macs", "int8_macs")}
+    cycles = mac_cycles(core, **macs)
     if instructions is None:
         cycles += ELEMENT_INSTRUCTIONS * sum(layer.elements for layer in layers) / core.instructions
     else:
@@ -165,9 +166,9 @@ def memory_bytes(layers: Sequence[Layer], cache_bytes: float) -> int:
     return weights + sum(values) if weights + max(values, default=0) > cache_bytes else 0
 
 
-def layer_cycles(layer: Layer, core: Core) -> float:
-    """Cycles of a layer's multiply-accumulates at a core's peak."""
-    return layer.binary_macs / core.binary + layer.float_macs / core.float32 + layer.int8_macs / core.int8
+def mac_cycles(core: Core, *, binary_macs: float, float_macs: float, int8_macs: float) -> float:
+    """Cycles of multiply-accumulates at a core's peak."""
+    return binary_macs / core.binary + float_macs / core.float32 + int8_macs / core.int8
 
 
 def estimate(path: str | Path, device: Board, *, threads: int = 1, instructions: int | None = None) -> dict[str, Any]:
