@@ -2,6 +2,7 @@
 
 import json
 
+import blocks
 import pytest
 import records
 from openssh import Server, find_server
@@ -37,3 +38,27 @@ def test_a_board_is_measured_and_left_as_it_was(measured, tmp_path, monkeypatch)
     found = measured(model, "--threads", "1,2")
     assert [record["threads"] for record in found] == [1, 2]
     assert found[0]["latency_ms"]["p50"] == 0.2 and found[0]["facts"]["after"]["cpu"] == "Cortex-A72"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(blocks.why_not() is not None, reason=str(blocks.why_not()))
+def test_the_native_program_runs_on_an_emulated_board(measured, tmp_path):
+    """What is really sent to boards, on aarch64. The times are the emulator's, and nobody's business."""
+    model = records.model_file(tmp_path / "model.tflite")
+    arguments = ["--threads", "1,2", "--runs", "3", "--cpus", "0", "--profile"]
+    found = measured(model, *arguments, emulator=emulator(tmp_path))
+    assert [(record["threads"], record["runs"], record["cpus"]) for record in found] == [(1, 3, [0]), (2, 3, [0])]
+    for record in found:
+        assert record["kernels"] == "neon-a72" and record["cpu"] == "Cortex-A72"
+        assert record["facts"]["before"]["machine"] == "aarch64" and record["facts"]["after"]["bits"] == 64
+        assert record["base_rss_bytes"] < record["peak_rss_bytes"] < 200e6
+        assert any("LceBconv2d" in op["kind"] + op["name"] for op in record["ops"])
+
+
+def emulator(folder):
+    """What runs a program for aarch64 on a system that looks like a board."""
+    root = folder / "root"
+    (root / "proc").mkdir(parents=True)
+    (root / "proc" / "cpuinfo").write_text(blocks.CPU_INFO)
+    (root / "lib").symlink_to(blocks.SYSROOT / "lib")
+    return f"{blocks.native.find_emulator()} -cpu cortex-a72 -L {root}"
