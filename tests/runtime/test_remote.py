@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import blocks
 import pytest
 import records
 
@@ -22,9 +23,11 @@ from fsg.runtime import board as boards
 from fsg.runtime import remote
 from fsg.runtime.child import Child
 from fsg.runtime.devices import Device, find_device
+from fsg.runtime.litert import runtime_library
+from fsg.runtime.targets import target
 
 pytest.importorskip("asyncssh", reason="the virtual board needs asyncssh")
-from stand_in import stand_in_target
+from stand_in import emulator_words, stand_in_target
 from virtual_board import FAULTS, VirtualBoard
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="there is no ssh")
@@ -47,8 +50,8 @@ def stand_in(tmp_path, monkeypatch):
     """The stand-in for what is built for boards."""
     library = tmp_path / "library"
     library.write_bytes(os.urandom(300_000))
-    target = stand_in_target(tmp_path, "any")
-    monkeypatch.setattr(boards, "target", lambda machine: target)
+    built = stand_in_target(tmp_path, "any")
+    monkeypatch.setattr(boards, "target", lambda machine: built)
     monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress: given or library)
 
 
@@ -108,6 +111,16 @@ def test_a_board_is_measured(virtual, board, model):
     assert any("governor" in text for text in record["warnings"]) and record["ops"] == []
     assert "pi@127.0.0.1: Cortex-A72, governor ondemand, 81.2 °C, load 0.1" in told
     assert "pi@127.0.0.1: run 1/2" in told and any("with 4 threads" in text for text in told)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(blocks.why_not() is not None, reason=str(blocks.why_not()))
+def test_the_native_program_runs_on_the_virtual_board(virtual, board, tmp_path, monkeypatch):
+    monkeypatch.setattr(boards, "target", target)
+    monkeypatch.setattr(boards, "runtime_library", runtime_library)
+    virtual.emulator = emulator_words(tmp_path)
+    (record,) = measure(board(), records.model_file(tmp_path / "model.tflite"), runs=2)
+    assert record["kernels"] == "neon-a72" and record["facts"]["after"]["machine"] == "aarch64"
 
 
 def test_all_commands_share_one_connection(virtual, board, model):
