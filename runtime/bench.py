@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import fsg
 from fsg import FsgError, replacing
 from fsg.runtime.benchmark import RUNS, WARMUP, benchmark, exported_facts
-from fsg.runtime.estimate import CORES, estimate, layer_cycles
+from fsg.runtime.estimate import CORES, estimate, mac_cycles
 from fsg.runtime.layers import read_layers
 from fsg.runtime.metadata import model_format, read_metadata
 
@@ -181,8 +181,8 @@ def add_ratio(record: Record, records: Iterable[Record]) -> None:
 def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     """The ops of a profile with share of the time, MACs, GMAC/s, and which part of the core's ceiling that is.
 
-    An op is found in the file by its kind and the name of what it computes. The ceiling is that of all threads, and
-    only known for a core whose peaks are.
+    An op that says its binary MACs is believed; others are found in the file by their kind and the name of what they
+    compute. The ceiling is that of all threads, and only known for a core whose peaks are.
     """
     layers = {(layer.kind, layer.name): layer for layer in read_layers(record["artefact"])}
     total = sum(_microseconds(op) for op in record["ops"])
@@ -193,12 +193,12 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     for op in record["ops"]:
         time, layer = _microseconds(op), layers.get((op["kind"], op["name"]))
         row = {"name": op["name"], "kind": op["kind"], "us": round(time, 3), "share": round(time / (total or 1.0), 5)}
-        if layer:
-            macs = layer.binary_macs + layer.float_macs + layer.int8_macs
-            row |= {"binary_macs": layer.binary_macs, "float_macs": layer.float_macs, "int8_macs": layer.int8_macs}
-            row["gmacs_per_s"] = round(macs / time / 1e3, 3) if time else 0.0
-            if core and macs and time:
-                row["ceiling_share"] = round(layer_cycles(layer, core) / (ghz * 1e3) / time, 5)
+        macs = {name: op.get(name, getattr(layer, name, 0)) for name in ("binary_macs", "float_macs", "int8_macs")}
+        row |= {name: count for name, count in macs.items() if count}
+        if any(macs.values()) and time:
+            row["gmacs_per_s"] = round(sum(macs.values()) / time / 1e3, 3)
+            if core:
+                row["ceiling_share"] = round(mac_cycles(core, **macs) / (ghz * 1e3) / time, 5)
         rated.append(row)
     return rated
 

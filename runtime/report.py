@@ -242,8 +242,8 @@ def _smaller(record: Record) -> str:
     return f"{record['float_size_bytes'] / record['size_bytes']:.1f}x"
 
 
-def short_name(name: str, limit: int = 32) -> str:
-    """The first part of what a converter calls a tensor, for it joins the names of all that it fused."""
+def short_name(name: str, limit: int = 48) -> str:
+    """The first part of a name, and the end of that, for a converter joins the names of all that it fused."""
     first = name.split(";")[0]
     return first if len(first) <= limit else "..." + first[3 - limit :]
 

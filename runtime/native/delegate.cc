@@ -19,6 +19,7 @@ struct Settings {
 struct Delegate {
   TfLiteDelegate base;
   fsg::Runtime runtime;
+  fsg::Profile profile;
   int threads;
   bool fuses;
 };
@@ -149,6 +150,7 @@ FSG_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys
   auto* delegate = static_cast<Delegate*>(calloc(1, sizeof(Delegate)));
   if (delegate == nullptr) return fail("fsg: out of memory");
   delegate->runtime.kernels = kernels;
+  delegate->runtime.profile = &delegate->profile;
   delegate->threads = settings.threads;
   delegate->fuses = settings.fuses;
   delegate->base.data = &delegate->runtime;
@@ -161,6 +163,19 @@ FSG_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* base) {
   auto* delegate = reinterpret_cast<Delegate*>(base);
   if (delegate != nullptr) fsg::FreeThreadPool(delegate->runtime.pool);
   free(delegate);
+}
+
+// From now on notes every run of an operator in `events`, as long as there is room; nullptr ends that.
+FSG_EXPORT void fsg_profile(TfLiteDelegate* base, fsg::Event* events, int capacity) {
+  reinterpret_cast<Delegate*>(base)->profile = {events, capacity, 0};
+}
+
+// How many events have been noted; the next is the first again.
+FSG_EXPORT int fsg_profiled(TfLiteDelegate* base) {
+  fsg::Profile* profile = &reinterpret_cast<Delegate*>(base)->profile;
+  const int count = profile->count;
+  profile->count = 0;
+  return count;
 }
 
 // The name of the kernels that kernels=auto selects on this processor, or nullptr and what is wrong with

@@ -1,5 +1,6 @@
 #include "ops.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -479,6 +480,45 @@ TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* va
   FSG_ENSURE(context, Measure(&values[op->output]), "%s: its output would have more than 2^31 elements",
              name);
   return kTfLiteOk;
+}
+
+void DescribeOp(const Value* values, const Op& op, Event* event) {
+  const Window& w = op.conv.window;
+  const Value* image = op.input_count > 0 ? &values[op.inputs[0]] : nullptr;
+  const auto describe = [&](const char* name) {
+    if (image == nullptr || image->rank != 4) {
+      snprintf(event->name, sizeof(event->name), "%s", name);
+    } else {
+      const int channels = image->dims[3] * (image->type == kTfLiteInt32 ? 32 : 1);
+      snprintf(event->name, sizeof(event->name), "%s %dx%dx%d", name, image->dims[1], image->dims[2],
+               channels);
+    }
+  };
+  event->macs = 0;
+  switch (op.kind) {
+    case OpKind::kConv:
+      snprintf(event->name, sizeof(event->name), "LceBconv2d %dx%dx%d -> %d, %dx%d%s", w.in_height,
+               w.in_width, op.options.channels_in, op.conv.channels_out, w.filter_height, w.filter_width,
+               op.program.step_count > 2 ? " with what follows" : "");
+      event->macs = int64_t{w.batch} * w.out_height * w.out_width * w.filter_height * w.filter_width *
+                    op.conv.channels_in * op.conv.channels_out;
+      return;
+    case OpKind::kQuantize:
+      return describe("LceQuantize");
+    case OpKind::kDequantize:
+      return describe("LceDequantize");
+    case OpKind::kMaxPool:
+      return describe("LceBMaxPool2d");
+    case OpKind::kConcatenate:
+      return describe("CONCATENATION");
+    case OpKind::kPad:
+      return describe("PAD of bits");
+    case OpKind::kSweep:
+      return describe(op.program.steps[0].kind == StepKind::kPool ? "MAX_POOL_2D with what follows"
+                                                                  : "elementwise operators");
+    case OpKind::kNone:
+      return describe("none");
+  }
 }
 
 void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out) {

@@ -4,6 +4,7 @@
 
 #include "fuse.h"
 #include "kernels.h"
+#include "profile.h"
 #include "tflite_abi.h"
 
 // Reports "fsg: ..." to the interpreter and leaves the calling function with kTfLiteError.
@@ -44,6 +45,7 @@ struct Runtime {
   ThreadPool* pool;
   const FusionPlan* plan;  // of the graph that is being partitioned, or nullptr
   int partition;           // of the plan
+  Profile* profile;
 };
 
 // The LCE operators come first.
@@ -86,6 +88,9 @@ TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op);
 
 // Infers the output's shape from the inputs' and makes the kernels ready. May be called again after a resize.
 TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op);
+
+// What the operator is, in words, and how much it computes.
+void DescribeOp(const Value* values, const Op& op, Event* event);
 
 void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out);
 

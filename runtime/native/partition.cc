@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "program.h"
 
@@ -320,6 +321,24 @@ bool Run(TfLiteContext* context, const Partition& partition, const Op& op) {
   return true;
 }
 
+double Seconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Run, and an event if someone asks for it.
+bool RunWithProfile(TfLiteContext* context, const Partition& partition, const Op& op) {
+  Profile* profile = partition.runtime->profile;
+  if (profile->events == nullptr || profile->count == profile->capacity) return Run(context, partition, op);
+  Event* event = &profile->events[profile->count++];
+  DescribeOp(partition.values, op, event);
+  event->begin = Seconds();
+  const bool has_run = Run(context, partition, op);
+  event->end = Seconds();
+  return has_run;
+}
+
 TfLiteStatus Invoke(TfLiteContext* context, TfLiteNode* node) {
   auto* partition = static_cast<Partition*>(node->user_data);
   ThreadPool* pool = partition->runtime->pool;
@@ -328,7 +347,7 @@ TfLiteStatus Invoke(TfLiteContext* context, TfLiteNode* node) {
   const uint64_t shared = SharedLoops(pool);
   bool has_run = true;
   for (int i = 0; i < partition->op_count && has_run; ++i) {
-    has_run = Run(context, *partition, partition->ops[i]);
+    has_run = RunWithProfile(context, *partition, partition->ops[i]);
   }
   partition->shares_loops = SharedLoops(pool) != shared;
   if (calls) Dismiss(pool);

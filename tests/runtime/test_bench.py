@@ -135,9 +135,22 @@ def test_a_profile_is_rated_and_adds_up(path, parts):
     assert (conv["binary_macs"], conv["us"]) == (macs, 1350.0)
     assert conv["gmacs_per_s"] == pytest.approx(macs / 1350e-6 / 1e9, rel=1e-3)
     assert conv["ceiling_share"] == pytest.approx(macs / 1350e-6 / (85.3 * 1.5e9 * 2), rel=1e-3)
-    assert quantize["binary_macs"] == 0 and "ceiling_share" not in add
+    assert not {"binary_macs", "gmacs_per_s", "ceiling_share"} & (quantize.keys() | add.keys())
     text = text_of(bench_table([record]))
     assert "LceBconv2d" in text and "91.5%" in text and "together 1.475 ms, 98% of the median" in text
+
+
+def test_an_operator_that_says_its_products_is_believed(path):
+    fused = {"name": "a convolution with what follows", "kind": "fsg", "us": 50.0, "binary_macs": 3_000_000}
+    rest = {"name": "LiteRT and XNNPACK", "kind": "rest", "us": 50.0, "binary_macs": 0}
+    record = {**records.measured(path), "ops": [fused, rest]}
+    (record,) = finished([record], [Model(path)], PI4)
+    assert record["ops"][0]["gmacs_per_s"] == 60 and record["ops"][0]["share"] == 0.5
+    assert record["ops"][0]["ceiling_share"] == pytest.approx(60 / (85.3 * 1.5), rel=1e-3)
+    records.validate([record])
+    assert finished([{**record, "ops": [fused, rest]}], [Model(path)], replace(PI4, core=""))[0]["ops"][0].keys() == {
+        *("name", "kind", "us", "share", "binary_macs", "gmacs_per_s")
+    }
 
 
 def test_a_profile_or_pinned_cores_take_the_program_of_the_boards(path, parts, monkeypatch):

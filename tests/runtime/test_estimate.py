@@ -8,13 +8,9 @@ import pytest
 
 from fsg import FsgError
 from fsg.runtime.estimate import CORES, PUBLISHED, PublishedBoard, estimate, estimate_range, fit_efficiency
-from fsg.runtime.layers import Layer, read_layers
+from fsg.runtime.layers import read_layers
 
 PI4 = PublishedBoard()
-
-
-def as_layer(figure):
-    return Layer("", "", (), int(figure.binary_macs), int(figure.float_macs), 0, int(figure.moved_bytes), 0)
 
 
 @pytest.fixture
@@ -35,7 +31,7 @@ def path(tmp_path):
 @pytest.mark.parametrize("figure", PUBLISHED, ids=lambda figure: f"{figure.network}-{figure.threads}")
 def test_published_figures_are_foretold_without_the_network_in_question(figure):
     efficiency = fit_efficiency(other for other in PUBLISHED if other.network != figure.network)
-    latency = estimate_range([as_layer(figure)], PI4, threads=figure.threads, efficiency=efficiency)
+    latency = estimate_range([figure.layer], PI4, threads=figure.threads, efficiency=efficiency)
     assert latency["expected"] == pytest.approx(figure.latency_ms, rel=0.25)
     assert latency["low"] < figure.latency_ms < latency["high"]
 
@@ -61,16 +57,26 @@ def test_an_estimate_says_that_it_is_one_and_what_it_stands_on(path):
 
 
 def test_threads_share_the_arithmetic_but_neither_memory_nor_cores_that_are_not_there():
-    layer = as_layer(PUBLISHED[0])
+    layer = PUBLISHED[0].layer
     one, four, eight = (estimate_range([layer], PI4, threads=count)["low"] for count in (1, 4, 8))
-    memory = layer.weight_bytes / PI4.memory_gb_s / 1e6
+    memory = (layer.weight_bytes + 4 * layer.elements) / PI4.memory_gb_s / 1e6
     assert four - memory == pytest.approx((one - memory) / 4) and eight == four
 
 
 def test_what_fits_the_cache_does_not_wait_for_memory():
-    layer = as_layer(PUBLISHED[0])
-    fits = replace(PI4, l2_kb=layer.weight_bytes)
-    assert estimate_range([layer], fits)["low"] < estimate_range([layer], PI4)["low"]
+    layer = PUBLISHED[0].layer
+    size = layer.weight_bytes + 4 * layer.elements
+    fits, too_small = (replace(PI4, l2_kb=size / 1024 + more) for more in (1, -1))
+    slower = estimate_range([layer], too_small)["low"] - estimate_range([layer], fits)["low"]
+    assert slower == pytest.approx(size / PI4.memory_gb_s / 1e6)
+
+
+def test_another_core_than_that_of_the_figures_is_more_doubtful():
+    def doubt(board):
+        latency = estimate_range([PUBLISHED[0].layer], board)
+        return latency["high"] / latency["low"]
+
+    assert doubt(replace(PI4, core="cortex-a53")) == pytest.approx(doubt(PI4) ** 2) and doubt(PI4) > 1.25
 
 
 def test_a_core_of_which_nothing_is_known_has_no_estimate(path):
