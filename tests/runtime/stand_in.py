@@ -1,6 +1,8 @@
-"""A shell script that answers as the native benchmark program does, in no time."""
+"""What stands in for the native benchmark program, a shell script; and for its processor, an emulator."""
 
 from pathlib import Path
+
+import blocks
 
 from fsg.runtime.targets import Target
 
@@ -22,3 +24,12 @@ def stand_in_target(folder: Path, machine: str) -> Target:
     program.write_text(PROGRAM)
     delegate.write_bytes(b"\x7fELF")
     return Target(machine, program, delegate)
+
+
+def emulator_words(folder: Path) -> str:
+    """What runs a program for aarch64 on a system that looks like a board."""
+    root = folder / "root"
+    (root / "proc").mkdir(parents=True)
+    (root / "proc" / "cpuinfo").write_text(blocks.CPU_INFO)
+    (root / "lib").symlink_to(blocks.SYSROOT / "lib")
+    return f"{blocks.native.find_emulator()} -cpu cortex-a72 -L {root}"

@@ -6,7 +6,7 @@ import blocks
 import pytest
 import records
 from openssh import Server, find_server
-from stand_in import stand_in_target
+from stand_in import emulator_words, stand_in_target
 
 from fsg.runtime import board
 
@@ -46,19 +46,10 @@ def test_the_native_program_runs_on_an_emulated_board(measured, tmp_path):
     """What is really sent to boards, on aarch64. The times are the emulator's, and nobody's business."""
     model = records.model_file(tmp_path / "model.tflite")
     arguments = ["--threads", "1,2", "--runs", "3", "--cpus", "0", "--profile"]
-    found = measured(model, *arguments, emulator=emulator(tmp_path))
+    found = measured(model, *arguments, emulator=emulator_words(tmp_path))
     assert [(record["threads"], record["runs"], record["cpus"]) for record in found] == [(1, 3, [0]), (2, 3, [0])]
     for record in found:
         assert record["kernels"] == "neon-a72" and record["cpu"] == "Cortex-A72"
         assert record["facts"]["before"]["machine"] == "aarch64" and record["facts"]["after"]["bits"] == 64
         assert record["base_rss_bytes"] < record["peak_rss_bytes"] < 200e6
         assert any("LceBconv2d" in op["kind"] + op["name"] for op in record["ops"])
-
-
-def emulator(folder):
-    """What runs a program for aarch64 on a system that looks like a board."""
-    root = folder / "root"
-    (root / "proc").mkdir(parents=True)
-    (root / "proc" / "cpuinfo").write_text(blocks.CPU_INFO)
-    (root / "lib").symlink_to(blocks.SYSROOT / "lib")
-    return f"{blocks.native.find_emulator()} -cpu cortex-a72 -L {root}"

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import blocks
 import pytest
 import records
 
@@ -22,9 +23,11 @@ from fsg.runtime import board as boards
 from fsg.runtime import remote
 from fsg.runtime.child import Child
 from fsg.runtime.devices import Device, find_device
+from fsg.runtime.litert import runtime_library
+from fsg.runtime.targets import target
 
 pytest.importorskip("asyncssh", reason="the virtual board needs asyncssh")
-from stand_in import stand_in_target
+from stand_in import emulator_words, stand_in_target
 from virtual_board import FAULTS, VirtualBoard
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="there is no ssh")
@@ -47,8 +50,8 @@ def stand_in(tmp_path, monkeypatch):
     """The stand-in for what is built for boards."""
     library = tmp_path / "library"
     library.write_bytes(os.urandom(300_000))
-    target = stand_in_target(tmp_path, "any")
-    monkeypatch.setattr(boards, "target", lambda machine: target)
+    built = stand_in_target(tmp_path, "any")
+    monkeypatch.setattr(boards, "target", lambda machine: built)
     monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress: given or library)
 
 
@@ -110,6 +113,16 @@ def test_a_board_is_measured(virtual, board, model):
     assert "pi@127.0.0.1: run 1/2" in told and any("with 4 threads" in text for text in told)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(blocks.why_not() is not None, reason=str(blocks.why_not()))
+def test_the_native_program_runs_on_the_virtual_board(virtual, board, tmp_path, monkeypatch):
+    monkeypatch.setattr(boards, "target", target)
+    monkeypatch.setattr(boards, "runtime_library", runtime_library)
+    virtual.emulator = emulator_words(tmp_path)
+    (record,) = measure(board(), records.model_file(tmp_path / "model.tflite"), runs=2)
+    assert record["kernels"] == "neon-a72" and record["facts"]["after"]["machine"] == "aarch64"
+
+
 def test_all_commands_share_one_connection(virtual, board, model):
     with board() as open_board:
         remote.measure(open_board, [model], device=RPI4)
@@ -128,6 +141,18 @@ def test_several_models_leave_no_copies(virtual, board, model):
 def test_what_a_users_shell_says_is_no_answer(virtual, board, model):
     virtual.noise = "echo Welcome; echo you have mail >&2; "
     assert measure(board(), model)[0]["latency_ms"]["p50"] == 0.2
+
+
+def test_the_users_multiplexing_may_begin_with_us(virtual, board, model):
+    """A connection that ssh itself keeps in the background stays open, but not our pipes."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="t"))
+    words = ["-o", f"ControlPath={folder / 'mine'}", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
+    start = time.monotonic()
+    measure(board(options=words), model)
+    assert time.monotonic() - start < 8 and virtual.connections == 1
+    ask = ["ssh", *virtual.options, *words, "-p", str(virtual.port), "-O", "exit", "pi@127.0.0.1"]
+    subprocess.run(ask, check=True, capture_output=True)
+    folder.rmdir()
 
 
 def test_the_users_multiplexing_is_used(virtual, board, model, tmp_path):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import asyncssh
 
-USER = "pi"
 FAULTS = {
     "full disk": ("cat > liblitert.so", "cat > /dev/full"),
     "damaged copy": ("&& cat liblitert.so", "&& echo something else"),
