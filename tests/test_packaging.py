@@ -31,7 +31,8 @@ def test_wheel_holds_one_package_and_the_native_libraries(clean_source, tmp_path
     assert wheel.name.startswith("fsg-0.") and "-py3-none-linux_" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fsg"}
-    for name in ("cli.py", "__main__.py", "training/loop.py", "export/tflite.py", "runtime/devices.toml"):
+    data = ("runtime/devices.toml", "runtime/bench_schema.json", "runtime/report.css")
+    for name in ("cli.py", "__main__.py", "training/loop.py", "export/tflite.py", *data):
         assert f"fsg/{name}" in names
     for name in ("runtime/libfsg_delegate.so", "training/libfsg_training.so"):
         assert f"fsg/{name}" in names

@@ -143,6 +143,18 @@ def test_what_a_users_shell_says_is_no_answer(virtual, board, model):
     assert measure(board(), model)[0]["latency_ms"]["p50"] == 0.2
 
 
+def test_the_users_multiplexing_may_begin_with_us(virtual, board, model):
+    """A connection that ssh itself keeps in the background stays open, but not our pipes."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="t"))
+    words = ["-o", f"ControlPath={folder / 'mine'}", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
+    start = time.monotonic()
+    measure(board(options=words), model)
+    assert time.monotonic() - start < 8 and virtual.connections == 1
+    ask = ["ssh", *virtual.options, *words, "-p", str(virtual.port), "-O", "exit", "pi@127.0.0.1"]
+    subprocess.run(ask, check=True, capture_output=True)
+    folder.rmdir()
+
+
 def test_the_users_multiplexing_is_used(virtual, board, model, tmp_path):
     path = Path(tempfile.mkdtemp(dir="/tmp", prefix="t")) / "mine"
     words = ["-o", f"ControlPath={path}"]
