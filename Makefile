@@ -1,13 +1,12 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-LIBRARIES := runtime/libfsg_delegate.so training/libfsg_training.so
-CPP := $(wildcard $(addsuffix /*.[ch]*,runtime/native training/native)) \
-       $(wildcard tests/benchmarks/*.c* tests/native/*.cc tests/native/*.h)
+NATIVE := $(wildcard $(addsuffix /*.[ch]*,runtime/native runtime/native/program runtime/native/emulator training/native))
+CPP := $(NATIVE) $(wildcard tests/benchmarks/*.c* tests/native/*.cc tests/native/*.h)
 
 .PHONY: setup demo test oracle interpreters fuzz wheels lint format clean
 
-setup: $(VENV)/installed $(LIBRARIES)
+setup: $(VENV)/built
 
 $(VENV)/installed: constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -16,10 +15,9 @@ $(VENV)/installed: constraints.txt pyproject.toml setup.py
 	touch $@
 
 # The installation builds the libraries; this is for edits of their sources.
-runtime/libfsg_delegate.so: $(wildcard runtime/native/*)
-training/libfsg_training.so: $(wildcard training/native/*) runtime/native/processor.h
-$(LIBRARIES): | $(VENV)/installed
+$(VENV)/built: $(NATIVE) $(VENV)/installed
 	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@
 
 demo: setup
 	$(BIN)/fsg train --method fsg --model resnet20 --dataset digits
@@ -65,4 +63,4 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf build dist *.egg-info $(LIBRARIES)
+	rm -rf build dist *.egg-info runtime/targets runtime/*.so training/*.so $(VENV)/built

@@ -1,6 +1,7 @@
-"""Compiles the folders native/ into shared libraries with ziglang's compiler; the rest is pyproject.toml.
+"""Compiles the folders native/ with ziglang's compiler; the rest is pyproject.toml.
 
-The environment variable FSG_TARGET, x86_64 or aarch64, builds for that processor on any host, and wheels that say so.
+What runs on boards is built for all of them on any host: `fsg bench` sends it there. The environment variable
+FSG_TARGET, x86_64 or aarch64, says for which processor the rest is, and makes wheels that say so.
 """
 
 import os
@@ -14,16 +15,12 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-LIBRARIES = {
-    "fsg.runtime.libfsg_delegate": Path("runtime/native"),
-    "fsg.training.libfsg_training": Path("training/native"),
-}
 MACHINES = ("x86_64", "aarch64")  # baseline instruction sets, faster code is chosen at run time
 GLIBC = "2.17"  # that of manylinux2014
-FLAGS = [
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-DNDEBUG", "-g0", "-Wall", "-Wextra"),
-    *("-fno-exceptions", "-fno-rtti", "-pthread", "-nostdlib++"),  # no C++ runtime to carry along, and a faster build
-]
+FLAGS = ["-O3", "-DNDEBUG", "-g0", "-Wall", "-Wextra"]
+SHARED = ["-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
+# No C++ runtime to carry along, and a faster build.
+CPLUSPLUS = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-nostdlib++"]
 
 
 def target_machine() -> str:
@@ -34,17 +31,42 @@ def target_machine() -> str:
     return machine
 
 
+class Native(Extension):
+    """A library or program for one kind of machine, that of the installation by default."""
+
+    def __init__(self, name: str, sources: list[Path], machine: str | None = None, *, is_program: bool = False) -> None:
+        headers = [*sources[0].parent.glob("*.h"), *Path("runtime/native").glob("*.h")]
+        super().__init__(name, sorted(map(str, sources)), depends=sorted(map(str, headers)))
+        self.machine, self.is_program = machine or target_machine(), is_program
+
+    def command(self, output: Path) -> list[str]:
+        is_c = self.sources[0].endswith(".c")
+        flags = [*FLAGS, *([] if is_c else CPLUSPLUS), *(["-s", "-ldl"] if self.is_program else SHARED)]
+        target = ["-target", f"{self.machine}-linux-gnu.{GLIBC}"]
+        return [sys.executable, "-m", "ziglang", "cc" if is_c else "c++", *target, *flags, "-o", str(output), *self.sources]
+
+
 class BuildNative(build_ext):
-    def build_extension(self, ext: Extension) -> None:
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or True  # as many at a time as there are processors
+
+    def build_extension(self, ext: Native) -> None:
         output = Path(self.get_ext_fullpath(ext.name))
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
-        compiler = [sys.executable, "-m", "ziglang", "c++", "-target", f"{target_machine()}-linux-gnu.{GLIBC}"]
-        subprocess.run([*compiler, *FLAGS, "-o", str(temporary), *ext.sources], check=True)
+        subprocess.run(ext.command(temporary), check=True)
         temporary.replace(output)
 
+    def copy_extensions_to_source(self) -> None:
+        for machine in MACHINES:
+            Path("runtime/targets", machine).mkdir(parents=True, exist_ok=True)
+        super().copy_extensions_to_source()
+
     def get_ext_filename(self, fullname: str) -> str:
-        return f"{Path(*fullname.split('.'))}.so"
+        programs = {ext.name.rpartition(".")[2] for ext in self.extensions if ext.is_program}
+        suffix = "" if fullname.rpartition(".")[2] in programs else ".so"
+        return f"{Path(*fullname.split('.'))}{suffix}"
 
 
 class BuildModules(build_py):
@@ -63,12 +85,29 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-def library(name: str, folder: Path) -> Extension:
-    headers = [*folder.glob("*.h"), Path("runtime/native/processor.h")]
-    return Extension(name, sources=sorted(map(str, folder.glob("*.cc"))), depends=sorted(map(str, headers)))
+def natives() -> list[Native]:
+    runtime, training = Path("runtime/native"), Path("training/native")
+    boards = [
+        native
+        for machine in MACHINES
+        for native in (
+            Native(f"fsg.runtime.targets.{machine}.libfsg_delegate", list(runtime.glob("*.cc")), machine),
+            Native(
+                f"fsg.runtime.targets.{machine}.fsg_benchmark",
+                list(runtime.glob("program/*.cc")),
+                machine,
+                is_program=True,
+            ),
+        )
+    ]
+    return [
+        *boards,
+        Native("fsg.runtime.libcount_instructions", [runtime / "emulator" / "count_instructions.c"]),
+        Native("fsg.training.libfsg_training", list(training.glob("*.cc"))),
+    ]
 
 
 setup(
-    ext_modules=[library(name, folder) for name, folder in LIBRARIES.items()],
+    ext_modules=natives(),
     cmdclass={"build_ext": BuildNative, "build_py": BuildModules, "bdist_wheel": PlatformWheel},
 )

@@ -2,7 +2,6 @@
 
 import ctypes
 import platform
-from pathlib import Path
 from typing import Any
 
 from fsg import FsgError
@@ -14,11 +13,9 @@ def delegate_path() -> str:
     Raises:
         FsgError: the library was not built for this machine.
     """
-    library = Path(__file__).with_name("libfsg_delegate.so")
-    if not library.is_file():
-        machine = f"{platform.system()} {platform.machine()}"
-        raise FsgError(f"{library.name} was not built for {machine}: run `make setup` or reinstall fsg")
-    return str(library)
+    from fsg.runtime.targets import target
+
+    return str(target(platform.machine()).delegate)
 
 
 def active_kernels() -> str:

@@ -132,7 +132,7 @@ class Board:
         """Instructions of one inference, as the difference that two more make, and a checksum of the output."""
         (self.folder / "model.tflite").write_bytes(content)
         emulator = [str(native.find_emulator()), "-cpu", "cortex-a72", "-L", self.folder / "root"]
-        plugin = ["-plugin", self.folder / "count_instructions.so"]
+        plugin = ["-plugin", self.folder / "libcount_instructions.so"]
 
         def executed(repetitions: int) -> tuple[int, str]:
             program = [self.driver, self.litert, self.delegate, str(int(fuse)), str(repetitions)]

@@ -29,8 +29,8 @@ def build_driver(folder: Path, target: str = HOST) -> Path:
 
 def build_plugin(folder: Path) -> Path:
     """Compiles count_instructions.c for this machine's qemu."""
-    plugin = folder / "count_instructions.so"
-    zig("cc", "-shared", "-fPIC", "-O2", "-o", plugin, HERE / "count_instructions.c")
+    plugin = folder / "libcount_instructions.so"
+    zig("cc", "-shared", "-fPIC", "-O2", "-o", plugin, NATIVE / "emulator" / "count_instructions.c")
     return plugin
 
 

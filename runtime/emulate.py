@@ -1,0 +1,150 @@
+"""Runs a model on an emulated ARM processor: whether its results are right there, and how many instructions it takes.
+
+Never how long: the time of an emulator says nothing about a processor.
+"""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsg import FsgError
+from fsg.runtime.litert import runtime_library
+from fsg.runtime.session import open_model
+from fsg.runtime.targets import target
+
+MACHINE = "aarch64"
+SYSROOT = Path("/usr/aarch64-linux-gnu")  # Debian's place for another architecture's C library
+INSTALL = "apt-get install qemu-user libstdc++6-arm64-cross"
+PLUGIN = Path(__file__).with_name("libcount_instructions.so")
+IMAGES = 4
+# What the emulator can be, by the core that a board has; qemu 7.2 knows no others of them.
+PROCESSORS = {"cortex-a53": "cortex-a53", "cortex-a72": "cortex-a72", "cortex-a76": "cortex-a76"}
+OTHER = "cortex-a76"
+# LiteRT looks for the processor's features in a file of the system, and the emulator shows it the host's.
+CPU_INFO = """processor\t: 0
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd08
+CPU revision\t: 3
+"""
+
+
+def why_not() -> str | None:
+    """What is missing here, in one line with the command that installs it; None if models can be emulated."""
+    if shutil.which("qemu-aarch64") is None:
+        return f"there is no qemu-aarch64: {INSTALL}"
+    if not (SYSROOT / "lib" / "libstdc++.so.6").exists():
+        return f"{SYSROOT} has no C library for aarch64: {INSTALL}"
+    return None
+
+
+def emulate(
+    path: str | Path, *, cpu: str = "cortex-a72", threads: int = 1, runtime_lib: Path | None = None
+) -> dict[str, Any]:
+    """Runs a .tflite model as a board would, under qemu-aarch64, and on this machine.
+
+    The fast NEON kernels are compared bit for bit with the plain loops on the same emulated processor. With this
+    machine's results only differences of rounding are expected: XNNPACK adds up the float layers in another order.
+
+    Args:
+        path: a model with one float32 input.
+        cpu: the core to emulate; one that the emulator lacks becomes a Cortex-A76.
+        threads: of the delegate and of XNNPACK.
+        runtime_lib: LiteRT's C library for aarch64 instead of the published one.
+
+    Returns:
+        A record of kind "emulated": bit_exact, differing (values that are not), host_difference (the largest difference
+        from this machine's outputs, in units of the largest output), host_same_top1 (share of images), instructions of
+        one inference.
+
+    Raises:
+        FsgError: something is missing here (see `why_not`), or the model does not run.
+    """
+    missing = why_not()
+    if missing is not None:
+        raise FsgError(f"{path}: not emulated: {missing}")
+    path = Path(path)
+    session = open_model(path, num_threads=threads)
+    images = np.random.default_rng(0).standard_normal((IMAGES, *session.input_shape), np.float32)
+    expected = session(images)
+    processor = PROCESSORS.get(cpu, OTHER)
+    with _machine(path, processor, threads, runtime_lib) as machine:
+        facts = machine.run()
+        scores = machine.scores(images).reshape(expected.shape)
+        plain = machine.scores(images, "--kernels", "scalar").reshape(expected.shape)
+        instructions = (machine.count(3) - machine.count(1)) // 2
+    differing = int(np.sum(scores.view(np.uint32) != plain.view(np.uint32)))
+    largest = float(np.abs(expected).max()) or 1.0
+    return {
+        "artefact": str(path),
+        "format": session.format,
+        "kind": "emulated",
+        "cpu": processor,
+        "kernels": facts["kernels"],
+        "threads": threads,
+        "bit_exact": differing == 0,
+        "differing": differing,
+        "host_difference": float(np.abs(scores - expected).max()) / largest,
+        "host_same_top1": float(np.mean(scores.argmax(1) == expected.argmax(1))),
+        "instructions": instructions,
+    }
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """The program for boards, with its model, under the emulator."""
+
+    path: Path
+    folder: Path
+    emulator: tuple[str, ...]
+    program: tuple[str, ...]
+
+    def scores(self, images: np.ndarray, *options: str) -> np.ndarray:
+        """The first output for every image, flat."""
+        source, destination = self.folder / "images", self.folder / "scores"
+        source.write_bytes(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
+        self.run("--warmup", "0", "--input", str(source), "--output", str(destination), *options)
+        return np.frombuffer(destination.read_bytes(), np.float32)
+
+    def count(self, inferences: int) -> int:
+        """Instructions of the whole program with so many inferences more than one."""
+        child = self._execute(["-plugin", str(PLUGIN)], "--warmup", str(inferences))
+        return int(child.stderr.splitlines()[-1].split()[0])
+
+    def run(self, *options: str) -> dict[str, Any]:
+        """What the program says."""
+        facts: dict[str, Any] = json.loads(self._execute([], *options).stdout)
+        return facts
+
+    def _execute(self, emulation: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+        command = [*self.emulator, *emulation, *self.program, "--runs", "0", *options]
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        if child.returncode:
+            lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+            raise FsgError(f"{self.path}: on an emulated {MACHINE}: {lines[-1]}")
+        return child
+
+
+@contextmanager
+def _machine(path: Path, processor: str, threads: int, runtime_lib: Path | None) -> Iterator[_Machine]:
+    files, litert = target(MACHINE), runtime_library(MACHINE, runtime_lib)
+    with tempfile.TemporaryDirectory(prefix="fsg-emulated-") as name:
+        folder = Path(name)
+        root = folder / "root"
+        (root / "proc").mkdir(parents=True)
+        (root / "proc" / "cpuinfo").write_text(CPU_INFO)
+        (root / "lib").symlink_to(SYSROOT / "lib")
+        emulator = ("qemu-aarch64", "-cpu", processor, "-L", str(root))
+        libraries = ("--runtime", str(litert), "--delegate", str(files.delegate), "--threads", str(threads))
+        program = (str(files.program), "run", str(path.resolve()), *libraries)
+        yield _Machine(path, folder, emulator, program)
