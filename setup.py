@@ -43,7 +43,17 @@ class Native(Extension):
         is_c = self.sources[0].endswith(".c")
         flags = [*FLAGS, *([] if is_c else CPLUSPLUS), *(["-s", "-ldl"] if self.is_program else SHARED)]
         target = ["-target", f"{self.machine}-linux-gnu.{GLIBC}"]
-        return [sys.executable, "-m", "ziglang", "cc" if is_c else "c++", *target, *flags, "-o", str(output), *self.sources]
+        return [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc" if is_c else "c++",
+            *target,
+            *flags,
+            "-o",
+            str(output),
+            *self.sources,
+        ]
 
 
 class BuildNative(build_ext):

@@ -131,8 +131,8 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
         instructions = None
         if not missing:
             show(f"running {model.path} on an emulated {device.core or 'processor'}")
-            cpu = {"cpu": device.core} if device.core else {}
-            records.append({**emulate(model.path, runtime_lib=plan.runtime_lib, **cpu), "device": device.name})
+            cpu = device.core or "cortex-a72"
+            records.append({**emulate(model.path, cpu=cpu, runtime_lib=plan.runtime_lib), "device": device.name})
             instructions = records[-1]["instructions"]
         try:
             records += [estimate(model.path, device, threads=n, instructions=instructions) for n in plan.threads]

@@ -171,7 +171,7 @@ def _bar_of(record: Record, longest: float) -> str:
 
 
 def _emulation(record: Record) -> str:
-    exact = {"yes": "bit-exact: every output is this machine's"}.get(
+    exact = {"yes": "bit-exact: the fast kernels give the bits of the plain loops"}.get(
         bit_exact(record), f"bit-exact: {bit_exact(record)}"
     )
     return (

@@ -51,7 +51,9 @@ def _check(library: Path, machine: str) -> None:
     except OSError as error:
         raise FsgError(f"{library}: {error.strerror}") from error
     if head[:4] != b"\x7fELF" or int.from_bytes(head[18:20], "little") != ELF_MACHINES.get(machine):
-        raise FsgError(f"{library} is no library for {machine}; give {LIBRARY} from that machine's ai-edge-litert wheel")
+        raise FsgError(
+            f"{library} is no library for {machine}; give {LIBRARY} from that machine's ai-edge-litert wheel"
+        )
 
 
 def _fetch(machine: str, library: Path) -> None:

@@ -173,7 +173,7 @@ def estimated_range(record: Record) -> str:
 
 
 def bit_exact(record: Record) -> str:
-    """Whether an emulated record's outputs are those of this machine."""
+    """Whether an emulated record's fast kernels gave the bits of the plain loops."""
     if record["kind"] != "emulated":
         return ""
     return "yes" if record["bit_exact"] else f"no, {record['differing']} differ"
@@ -197,7 +197,9 @@ def notes(records: Sequence[Record]) -> list[str]:
     if any("times_as_long" in record for record in records):
         texts.append("takes: median over that of the binary model, on as many threads of the same board")
     if any(record["kind"] == "emulated" for record in records):
-        texts.append("emulated: outputs compared with this machine's, and instructions of one inference; never a time")
+        texts.append(
+            "emulated: the fast kernels' bits compared with the plain loops', and instructions of one inference; never a time"
+        )
     texts += dict.fromkeys(f"estimated: {record['basis']}" for record in records if record["kind"] == "estimated")
     if known:
         sets = ", ".join(dict.fromkeys(record["dataset"] for record in known))

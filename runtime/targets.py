@@ -1,4 +1,4 @@
-"""What fsg sends to boards: a program that measures models and the library with the binary operators, natively built."""
+"""What fsg sends to boards: a program that measures models, and the library with the binary operators."""
 
 from dataclasses import dataclass
 from pathlib import Path

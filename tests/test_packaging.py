@@ -34,8 +34,12 @@ def test_wheel_holds_one_package_and_the_native_libraries(clean_source, tmp_path
     data = ("runtime/devices.toml", "runtime/bench_schema.json", "runtime/report.css")
     for name in ("cli.py", "__main__.py", "training/loop.py", "export/tflite.py", *data):
         assert f"fsg/{name}" in names
-    for name in ("runtime/libfsg_delegate.so", "training/libfsg_training.so"):
+    for name in ("runtime/libcount_instructions.so", "training/libfsg_training.so"):
         assert f"fsg/{name}" in names
+    for machine in ("aarch64", "x86_64"):  # whatever this host is: fsg sends them to boards
+        assert {f"fsg/runtime/targets/{machine}/{name}" for name in ("fsg_benchmark", "libfsg_delegate.so")} <= set(
+            names
+        )
     assert not [name for name in names if "test" in name or name.endswith((".cc", ".h", "setup.py"))]
 
 

@@ -56,7 +56,10 @@ def test_operators_in_an_interpreter(built, tmp_path):
     (package / "runtime").mkdir(parents=True)
     for source in [*sanitized.ROOT.glob("*.py"), *sanitized.ROOT.glob("runtime/*.py")]:
         (package / source.relative_to(sanitized.ROOT)).symlink_to(source)
-    (package / "runtime" / "libfsg_delegate.so").symlink_to(built("library"))
+    target = package / "runtime" / "targets" / "x86_64"
+    target.mkdir(parents=True)
+    (target / "libfsg_delegate.so").symlink_to(built("library"))
+    (target / "fsg_benchmark").symlink_to(sanitized.ROOT / "runtime" / "targets" / "x86_64" / "fsg_benchmark")
     runtime = subprocess.run(
         [sanitized.CLANG, "-print-file-name=libclang_rt.asan-x86_64.so"], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -7,9 +7,11 @@ import sys
 import elf
 import pytest
 
+MACHINES = ["x86_64", "aarch64"]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("machine", MACHINES)
 def test_wheels_for_any_machine_from_this_one(machine, clean_source, tmp_path):
     build = [sys.executable, "setup.py", "--quiet", "build", "--build-base", tmp_path / "build"]
     environment = {**os.environ, "FSG_TARGET": machine}
@@ -24,10 +26,13 @@ def test_wheels_for_any_machine_from_this_one(machine, clean_source, tmp_path):
     offline = ["--no-deps", "--no-index", "--target", tmp_path / "site"]
     install = [sys.executable, "-m", "pip", "install", "--quiet", *platform, *offline, wheel]
     subprocess.run(install, env={"PATH": str(tmp_path)}, check=True)
-    for name in ("runtime/libfsg_delegate.so", "training/libfsg_training.so"):
+    boards = [(f"runtime/targets/{m}/{name}", m) for m in MACHINES for name in ("fsg_benchmark", "libfsg_delegate.so")]
+    own = [(name, machine) for name in ("runtime/libcount_instructions.so", "training/libfsg_training.so")]
+    for name, built_for in boards + own:
         library = elf.read(tmp_path / "site" / "fsg" / name)
-        assert library.machine == machine
-        assert library.needed <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-aarch64.so.1"}
+        assert library.machine == built_for
+        system = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2"}
+        assert library.needed <= {*system, "ld-linux-aarch64.so.1", "ld-linux-x86-64.so.2"}
         assert library.versions
         assert max(tuple(map(int, v.removeprefix("GLIBC_").split("."))) for v in library.versions) <= (2, 17)
 

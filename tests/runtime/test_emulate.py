@@ -1,0 +1,76 @@
+"""Models on an emulated ARM processor, and the library that runs them there."""
+
+import subprocess
+
+import lce
+import numpy as np
+import pytest
+from lce import Conv
+
+from fsg import FsgError
+from fsg.runtime import emulate as room
+from fsg.runtime.emulate import emulate, why_not
+from fsg.runtime.litert import runtime_library
+
+needs_emulator = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A binary convolution with a shortcut, and its sums over the image as scores."""
+    rng = np.random.default_rng(2)
+    graph = lce.Graph()
+    source = graph.tensor((1, 12, 12, 40))
+    constants = rng.standard_normal((2, 40)).astype(np.float32)
+    conv = graph.conv(graph.quantize(source), Conv(rng.choice([-1, 1], (40, 3, 3, 40)), padding=0), *constants)
+    output = graph.builtin("ADD", [conv, source], (1, 12, 12, 40), fusedActivationFunction=0)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(graph.build([source], [output]))
+    return path
+
+
+@needs_emulator
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpu", "kernels"), [("cortex-a53", "neon-a53"), ("cortex-a72", "neon-a72")])
+def test_a_model_without_float_layers_has_the_bits_of_this_machine(model, cpu, kernels):
+    record = emulate(model, cpu=cpu)
+    assert (record["kind"], record["cpu"], record["kernels"]) == ("emulated", cpu, kernels)
+    assert record["bit_exact"] and record["differing"] == 0
+    assert record["host_difference"] == 0 and record["host_same_top1"] == 1
+    assert 12 * 12 * 40 * 40 * 9 / 128 < record["instructions"] < 12 * 12 * 40 * 40 * 9
+    assert not [name for name in record if "ms" in name or "us" in name.split("_") or "latency" in name]
+
+
+@needs_emulator
+@pytest.mark.slow
+def test_what_the_emulated_program_refuses_is_one_line(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "PROCESSORS", {"cortex-a72": "cortex-a0"})
+    with pytest.raises(FsgError, match=r"model.tflite: on an emulated aarch64: .*cortex-a0"):
+        emulate(model)
+
+
+def test_without_an_emulator(model, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "apt-get install qemu-user" in str(why_not())
+    with pytest.raises(FsgError, match=r"not emulated: there is no qemu-aarch64"):
+        emulate(model)
+
+
+def test_libraries_are_checked(tmp_path):
+    with pytest.raises(FsgError, match="No such file"):
+        runtime_library("aarch64", tmp_path / "missing.so")
+    other = tmp_path / "other.so"
+    other.write_bytes(b"\x7fELF" + bytes(14) + (62).to_bytes(2, "little"))
+    with pytest.raises(FsgError, match="is no library for aarch64"):
+        runtime_library("aarch64", other)
+    assert runtime_library("x86_64", other) == other
+    with pytest.raises(FsgError, match="--runtime-lib PATH"):
+        runtime_library("x86_64")
+
+
+def test_an_offline_host_is_told_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", "no network\n"))
+    with pytest.raises(FsgError, match=r"cannot be fetched \(no network\); give it with --runtime-lib PATH"):
+        runtime_library("aarch64")
+    assert not list(tmp_path.rglob("*.so"))
