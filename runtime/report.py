@@ -198,7 +198,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         texts.append("takes: median over that of the binary model, on as many threads of the same board")
     if any(record["kind"] == "emulated" for record in records):
         texts.append(
-            "emulated: the fast kernels' bits compared with the plain loops', and instructions of one inference; never a time"
+            "emulated: bits of the fast kernels against the plain loops', instructions of one inference; never a time"
         )
     texts += dict.fromkeys(f"estimated: {record['basis']}" for record in records if record["kind"] == "estimated")
     if known:
