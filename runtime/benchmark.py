@@ -64,8 +64,8 @@ def benchmark(
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
         if value < least:
             raise FsgError(f"{name} is {value}; give at least {least}")
-    how = {"threads": threads, "runs": runs, "warmup": warmup, "cooldown_ms": cooldown_ms, "profile": profile}
-    how["cpus"] = list(cpus) if cpus else None
+    how: dict[str, Any] = {"threads": threads, "runs": runs, "warmup": warmup, "cpus": list(cpus) if cpus else None}
+    how |= {"cooldown_ms": cooldown_ms, "profile": profile}
     command = [sys.executable, "-m", "fsg.runtime.benchmark", str(path), json.dumps(how)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode < 0:
