@@ -399,7 +399,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
 @click.option("--runs", default=50, show_default=True, help="Timed inferences for each record.")
 @click.option("--cpus", help="Cores to stay on, such as 2,3.")
 @click.option("--cooldown", default=0, show_default=True, type=click.IntRange(min=0), help="Pause before a run, in ms.")
-@click.option("--profile", is_flag=True, help="Time of each operator, too.")
+@click.option("--profile", is_flag=True, help="Time of each operator of .tflite files, too.")
 @click.option("--baseline", metavar="float32,int8", help="The same network in these numbers, too.")
 @click.option("--accuracy", metavar="DATASET", help="Accuracy on these test images, too.")
 @click.option("--data-dir", help="Where data sets are.")
@@ -462,7 +462,7 @@ def bench(
         from fsg.runtime.devices import find_device
 
         device = find_device(device_name, plan.devices)
-    models = [room.Model(path) for path in model_files(targets, onnx=is_local and not room.needs_program(plan))]
+    models = [room.Model(path) for path in model_files(targets, onnx=is_local)]
     with make_console().status("starting") as status:
         if baseline:
             models = with_baselines(models, baseline, data_dir, status.update)
@@ -511,7 +511,7 @@ def model_files(targets: tuple[Path, ...], *, onnx: bool) -> tuple[Path, ...]:
         folder = target if (target / "report.json").exists() else target / "export"
         exported = [path for path in sorted(folder.glob("model.*"), reverse=True) if onnx or path.suffix == ".tflite"]
         if not exported:
-            what = "" if onnx else " as .tflite, which this takes"
+            what = "" if onnx else " as .tflite, which boards run"
             raise FsgError(f"{target}: nothing exported{what}: fsg export {target} --format tflite")
         files += exported
     return tuple(dict.fromkeys(files))

@@ -24,7 +24,7 @@ def active_kernels() -> str:
     Raises:
         FsgError: the library does not load, or this processor cannot run what FSG_KERNELS names.
     """
-    find, message = _function("fsg_kernels"), ctypes.create_string_buffer(256)
+    find, message = native_function("fsg_kernels"), ctypes.create_string_buffer(256)
     find.restype = ctypes.c_char_p
     name = find(message, ctypes.c_size_t(len(message)))
     if name is None:
@@ -35,11 +35,12 @@ def active_kernels() -> str:
 def possible_kernels() -> list[str]:
     """Names of the kernels this processor can run, best first; the last is "scalar", the plain reference."""
     names = ctypes.create_string_buffer(128)
-    _function("fsg_kernel_names")(names)
+    native_function("fsg_kernel_names")(names)
     return names.value.decode().split(", ")
 
 
-def _function(name: str) -> Any:
+def native_function(name: str) -> Any:
+    """A function that the native library exports; FsgError where it does not load."""
     path = delegate_path()
     try:
         return ctypes.CDLL(path)[name]

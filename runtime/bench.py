@@ -70,28 +70,23 @@ class Outcome:
 
 
 def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
-    """Measures on this machine: on ARM, and where the plan needs it, by the program that runs on boards too."""
+    """Measures on this machine; .tflite files on ARM by the program that runs on boards too."""
     device, records = None, list[Record]()
     for model in models:
-        if model_format(model.path) == "tflite" and (needs_program(plan) or platform.machine() == "aarch64"):
+        if model_format(model.path) == "tflite" and platform.machine() == "aarch64":
             from fsg.runtime.devices import find_device
             from fsg.runtime.remote import LocalBoard, measure
 
             device = find_device("local", plan.devices)
             with LocalBoard(timeout_s=plan.ssh.timeout_s, runtime_lib=plan.runtime_lib) as board:
-                records += measure(board, [model.path], device=device, **_how(plan, show))
+                records += measure(
+                    board, [model.path], device=device, threads=plan.threads, progress=show, **_how(plan)
+                )
             continue
-        if needs_program(plan):
-            raise FsgError(f"{model.path}: profiles, pinned cores and pauses are for .tflite files; leave it out")
         for threads in plan.threads:
             show(f"measuring {model.path} with {threads} thread{'s' * (threads > 1)}")
-            records.append(benchmark(model.path, threads=threads, runs=plan.runs, warmup=plan.warmup))
+            records.append(benchmark(model.path, threads=threads, **_how(plan)))
     return Outcome(finished(records, models, device))
-
-
-def needs_program(plan: Plan) -> bool:
-    """Whether only the program that runs on boards can do what the plan wants."""
-    return bool(plan.profile or plan.cpus or plan.cooldown_ms)
 
 
 def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show) -> Outcome:
@@ -111,7 +106,14 @@ def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str]
                 timeout_s=plan.ssh.timeout_s,
                 runtime_lib=plan.runtime_lib,
             ) as board:
-                records += measure(board, [model.path for model in models], device=device, **_how(plan, show))
+                records += measure(
+                    board,
+                    [model.path for model in models],
+                    device=device,
+                    threads=plan.threads,
+                    progress=show,
+                    **_how(plan),
+                )
             if board.left_behind:
                 notes.append(board.left_behind)
         except FsgError as error:
@@ -207,9 +209,8 @@ def _microseconds(op: Record) -> float:
     return float(op["us"][0] if isinstance(op["us"], list) else op["us"])
 
 
-def _how(plan: Plan, show: Show) -> dict[str, Any]:
-    names = ("runs", "warmup", "cpus", "cooldown_ms", "profile")
-    return {"threads": list(plan.threads), "progress": show, **{name: getattr(plan, name) for name in names}}
+def _how(plan: Plan) -> dict[str, Any]:
+    return {name: getattr(plan, name) for name in ("runs", "warmup", "cpus", "cooldown_ms", "profile")}
 
 
 def _require_tflite(models: Sequence[Model]) -> None:

@@ -1,15 +1,16 @@
 """Measures latency and memory of a model, each measurement in a process of its own.
 
 A fresh process is what makes the peak memory the model's own and a crash survivable:
-`python -m fsg.runtime.benchmark FILE` prints one record as JSON.
+`python -m fsg.runtime.benchmark FILE HOW` prints one record as JSON; HOW is what `measure` takes, as JSON.
 """
 
-import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,34 @@ WARMUP = 10  # enough for caches and the clock of a small board to settle
 
 
 def benchmark(
-    path: str | Path, *, threads: int = 1, runs: int = RUNS, warmup: int = WARMUP, device: str = "local"
+    path: str | Path,
+    *,
+    threads: int = 1,
+    runs: int = RUNS,
+    warmup: int = WARMUP,
+    cpus: Sequence[int] | None = None,
+    cooldown_ms: float = 0,
+    profile: bool = False,
+    device: str = "local",
 ) -> dict[str, Any]:
     """Times `runs` inferences of one image, after `warmup` untimed ones, in a child process.
 
+    Args:
+        path: a .tflite or .onnx file.
+        threads: of the interpreter and of the binary kernels.
+        runs: timed inferences.
+        warmup: untimed ones before them.
+        cpus: cores to stay on; None leaves that to the system.
+        cooldown_ms: pause before each timed inference.
+        profile: whether the record of a .tflite file tells the time of each operator.
+        device: what the record calls this machine.
+
     Returns:
-        A record that describes itself: artefact, format, device, kind ("measured"), threads, runs,
-        latency_ms {min, p50, p90, p99, mean, std}, first_run_ms, size_bytes of the file,
+        A record that describes itself: artefact, format, device, kind ("measured"), threads, runs, warmup, cpus,
+        cooldown_ms, latency_ms {min, p50, p90, p99, mean, std}, first_run_ms, size_bytes of the file,
         peak_rss_bytes of the process, base_rss_bytes (the same before the model was opened),
-        cpu, kernels, fsg_version; and accuracy, dataset and float_size_bytes if the export's report is beside it.
+        cpu, kernels, fsg_version, with `profile` ops; and accuracy, dataset and float_size_bytes if the export's
+        report is beside it.
 
     Raises:
         FsgError: the model does not open or run, or the process dies.
@@ -44,8 +64,9 @@ def benchmark(
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
         if value < least:
             raise FsgError(f"{name} is {value}; give at least {least}")
-    counts = [f"--threads={threads}", f"--runs={runs}", f"--warmup={warmup}"]
-    command = [sys.executable, "-m", "fsg.runtime.benchmark", str(path), *counts]
+    how: dict[str, Any] = {"threads": threads, "runs": runs, "warmup": warmup, "cpus": list(cpus) if cpus else None}
+    how |= {"cooldown_ms": cooldown_ms, "profile": profile}
+    command = [sys.executable, "-m", "fsg.runtime.benchmark", str(path), json.dumps(how)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
@@ -73,12 +94,24 @@ def exported_facts(path: Path) -> dict[str, Any]:
     return {}
 
 
-def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, Any]:
+def measure(
+    path: Path,
+    *,
+    threads: int,
+    runs: int,
+    warmup: int,
+    cpus: list[int] | None = None,
+    cooldown_ms: float = 0,
+    profile: bool = False,
+) -> dict[str, Any]:
     """The record of `benchmark`, measured in this very process."""
     import numpy as np
 
-    from fsg.runtime.session import open_model
+    from fsg.runtime.profile import profile as profiled
+    from fsg.runtime.session import TfliteSession, open_model
 
+    if cpus:
+        stay_on(cpus)
     base = peak_rss()
     session = open_model(path, num_threads=threads)
     image = np.random.default_rng(0).standard_normal((1, *session.input_shape), np.float32)
@@ -89,9 +122,11 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
         session.invoke()
     times = np.empty(runs)
     for i in range(runs):
+        time.sleep(cooldown_ms / 1e3)
         start = time.perf_counter_ns()
         session.invoke()
         times[i] = time.perf_counter_ns() - start
+    peak = peak_rss()  # without what a profile needs
     return {
         "artefact": str(path),
         "format": session.format,
@@ -99,15 +134,28 @@ def measure(path: Path, *, threads: int, runs: int, warmup: int) -> dict[str, An
         "kind": "measured",
         "threads": threads,
         "runs": runs,
+        "warmup": warmup,
+        "cpus": cpus,
+        "cooldown_ms": cooldown_ms,
         "latency_ms": latency_ms(times / 1e6),
         "first_run_ms": round(first / 1e6, 4),
         "size_bytes": path.stat().st_size,
-        "peak_rss_bytes": peak_rss(),
+        "peak_rss_bytes": peak,
         "base_rss_bytes": base,
         "cpu": cpu_name(),
         "kernels": active_kernels() if session.format == "tflite" else "onnxruntime",
         "fsg_version": fsg.__version__,
+        **({"ops": profiled(session)} if profile and isinstance(session, TfliteSession) else {}),
     }
+
+
+def stay_on(cpus: list[int]) -> None:
+    """Keeps this process, and what it starts, on some of the cores."""
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise FsgError(f"--cpus {','.join(map(str, cpus))}: not all of them are here; there are {there}") from error
 
 
 def latency_ms(times: "npt.ArrayLike") -> dict[str, float]:
@@ -129,14 +177,9 @@ def peak_rss() -> int:
 
 
 def _main() -> int:
-    parser = argparse.ArgumentParser(description="Measure one model in this process; print the record as JSON.")
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--warmup", type=int, default=WARMUP)
-    arguments = parser.parse_args()
+    path, how = sys.argv[1:]
     try:
-        record = measure(**vars(arguments))
+        record = measure(Path(path), **json.loads(how))
     except FsgError as error:
         print(error, file=sys.stderr)
         return 2

@@ -313,7 +313,7 @@ def _verification(export: dict[str, Any]) -> str:
 def _layer_table(layers: Sequence[Layer]) -> str:
     if not layers:
         return ""
-    headings = ["operator", "computes", "output", "binary MACs", "float MACs", "int8 MACs", "weights"]
+    headings = ["operator", "output of", "shape", "binary MACs", "float MACs", "int8 MACs", "weights"]
 
     def figures(layers: Sequence[Layer]) -> list[str]:
         counts = (sum(getattr(layer, name) for layer in layers) for name in ("binary_macs", "float_macs", "int8_macs"))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Record = dict[str, Any]
-LEFT = ("file", "board", "kind", "time", "operator", "computes")  # columns of text, the others are of numbers
+LEFT = ("file", "board", "kind", "time", "operator", "output of")  # columns of text, the others are of numbers
 
 
 def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
@@ -75,7 +75,7 @@ def profile_table(record: Record) -> "Table":
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     headings, cells = profile_rows(record)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "computes")
+        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "operator")
     for row in cells:
         table.add_row(*row)
     return table
@@ -83,11 +83,11 @@ def profile_table(record: Record) -> "Table":
 
 def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of a profile: each operator's time, share, binary MACs, rate and part of the ceiling."""
-    headings = ["operator", "computes", "us", "share", "binary MACs", "GMAC/s", "of ceiling"]
+    headings = ["operator", "kind", "us", "share", "binary MACs", "GMAC/s", "of ceiling"]
     cells = [
         [
-            op["kind"],
             short_name(op["name"]),
+            op["kind"],
             f"{op['us']:.1f}",
             f"{op['share']:.1%}",
             millions(op["binary_macs"]) if op.get("binary_macs") else "",
@@ -96,7 +96,8 @@ def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
         ]
         for op in record["ops"]
     ]
-    return headings, cells
+    used = [i for i in range(len(headings)) if any(row[i] for row in cells)]
+    return [headings[i] for i in used], [[row[i] for i in used] for row in cells]
 
 
 def profile_note(record: Record) -> str:

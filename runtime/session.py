@@ -97,6 +97,7 @@ class TfliteSession(Session):
             delegates = [load_delegate(library, {"kernels": kernels, "fuse": str(int(fuse))})] if library else []
         except (ValueError, OSError) as error:
             raise FsgError(f"{library}: {_one_line(error)}") from error
+        self._delegates = delegates
         try:
             with _quiet():
                 self._interpreter = Interpreter(
@@ -113,6 +114,11 @@ class TfliteSession(Session):
         self._batch = batch
         self._set_input_shape([batch, channels, height, width])
         self._interpreter.set_tensor(self._input, np.zeros((batch, height, width, channels), np.float32))
+
+    @property
+    def delegate_pointer(self) -> int | None:
+        """Address of the native delegate, for its profile; None for a model that runs without."""
+        return self._delegates[0]._get_native_delegate_pointer() if self._delegates else None
 
     def _invoke(self) -> None:
         self._interpreter.invoke()

@@ -153,19 +153,23 @@ def test_an_operator_that_says_its_products_is_believed(path):
     }
 
 
-def test_a_profile_or_pinned_cores_take_the_program_of_the_boards(path, parts, monkeypatch):
-    monkeypatch.setattr(bench, "benchmark", lambda path, **_: records.measured(path, host=None, device="local"))
+def test_on_arm_this_machine_is_measured_as_a_board_is(path, parts, monkeypatch):
+    asked = []
+
+    def benchmark(path, **how):
+        asked.append(how)
+        return records.measured(path, host=None, device="local")
+
+    monkeypatch.setattr(bench, "benchmark", benchmark)
     monkeypatch.setattr(bench.platform, "machine", lambda: "x86_64")
-    bench_local([Model(path)], Plan(), str)
-    assert not parts.asked
-    for plan in (Plan(profile=True), Plan(cpus=(0,)), Plan(cooldown_ms=5)):
-        parts.asked.clear()
-        assert [record["kind"] for record in bench_local([Model(path)], plan, str).records] == ["measured"]
-        assert [what for what, *_ in parts.asked] == ["board", "measure", "closed"]
+    plan = Plan(threads=(2,), cpus=(0,), cooldown_ms=5, profile=True)
+    bench_local([Model(path)], plan, str)
+    how = {"runs": 50, "warmup": 10, "cpus": (0,), "cooldown_ms": 5}
+    assert not parts.asked and asked == [{**how, "threads": 2, "profile": True}]
     monkeypatch.setattr(bench.platform, "machine", lambda: "aarch64")
-    parts.asked.clear()
-    bench_local([Model(path)], Plan(), str)
-    assert parts.asked
+    outcome = bench_local([Model(path)], plan, str)
+    assert len(asked) == 1 and parts.asked[1] == ("measure", None, how)
+    assert outcome.records[0]["ops"][1]["ceiling_share"] > 0
 
 
 def test_no_table_gives_an_emulated_run_a_time(path, parts):

@@ -1,9 +1,11 @@
 """Measurements in child processes, and the table made of them."""
 
+import ctypes
 import io
 import json
+import os
 import subprocess
-import sys
+import time
 
 import lce
 import numpy as np
@@ -11,9 +13,11 @@ import pytest
 from rich.console import Console
 
 from fsg import FsgError, __version__
-from fsg.runtime import active_kernels
+from fsg.runtime import active_kernels, native_function
 from fsg.runtime.benchmark import benchmark
+from fsg.runtime.profile import profile
 from fsg.runtime.report import bench_table
+from fsg.runtime.session import open_model
 
 
 def model(channels):
@@ -77,10 +81,43 @@ def test_a_killed_child_is_reported(path, monkeypatch):
         benchmark(path)
 
 
-def test_the_module_is_a_program(path):
-    command = [sys.executable, "-m", "fsg.runtime.benchmark", str(path), "--runs=3", "--warmup=0"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert json.loads(output)["runs"] == 3
+def test_the_process_stays_on_the_cores_and_pauses(path):
+    core = max(os.sched_getaffinity(0))
+    start = time.perf_counter()
+    record = benchmark(path, runs=10, warmup=0, cpus=[core], cooldown_ms=50)
+    assert time.perf_counter() - start > 0.5 and record["latency_ms"]["p50"] < 50
+    assert (record["cpus"], record["cooldown_ms"], record["warmup"]) == ([core], 50, 0)
+    with pytest.raises(FsgError, match=r"--cpus 4000: not all of them are here; there are .*0"):
+        benchmark(path, cpus=[4000])
+
+
+def test_a_profile_adds_up(tmp_path):
+    path = tmp_path / "wide.tflite"
+    path.write_bytes(model(512))
+    record = benchmark(path, runs=50, profile=True)
+    ops = record["ops"]
+    assert [op["kind"] for op in ops if op["kind"] == "fsg"] and ops[-1]["kind"] in ("fsg", "rest")
+    (conv,) = [op for op in ops if op["name"].startswith("LceBconv2d 16x16x512 -> 512, 3x3")]
+    assert conv["binary_macs"] == 16 * 16 * 512 * 9 * 512 and conv["us"] > 10
+    # Medians of other runs: what shares the processor with a test may move one of them.
+    assert sum(op["us"] for op in ops) / 1e3 == pytest.approx(record["latency_ms"]["p50"], rel=0.3)
+    assert "ops" not in benchmark(path, runs=1)
+
+
+def test_a_profile_is_of_the_runs_it_watched(tmp_path):
+    path = tmp_path / "wide.tflite"
+    path.write_bytes(model(512))
+    session = open_model(path)
+    times = []
+    for _ in range(20):
+        before = time.monotonic()
+        session.invoke()
+        times.append(time.monotonic() - before)
+    before = time.monotonic()
+    total = sum(op["us"] for op in profile(session, runs=9)) / 1e6
+    assert 0.8 * min(times) < total < (time.monotonic() - before) / 4  # a median is below the mean of the upper half
+    session.invoke()  # nobody watches any more
+    assert native_function("fsg_profiled")(ctypes.c_void_p(session.delegate_pointer)) == 0
 
 
 def test_table_fits_a_terminal(record):
