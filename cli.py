@@ -3,9 +3,10 @@
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -435,6 +436,8 @@ def bench(
     FILE is a .tflite or .onnx, RUN a run folder; the export of the newest run under ./runs if left away. Records of
     exports are kept beside them in bench.json, for fsg report.
     """
+    from rich.markup import escape
+
     from fsg.runtime import bench as room
 
     ssh_words = [
@@ -463,16 +466,20 @@ def bench(
 
         device = find_device(device_name, plan.devices)
     models = [room.Model(path) for path in model_files(targets, onnx=is_local)]
-    with make_console().status("starting") as status:
+    with ending_in_good_order(), make_console().status("starting") as status:
+
+        def show(text: str) -> None:
+            status.update(escape(text))
+
         if baseline:
-            models = with_baselines(models, baseline, data_dir, status.update)
-        accuracies = accuracies_on(accuracy, models, data_dir, status.update) if accuracy else {}
+            models = with_baselines(models, baseline, data_dir, show)
+        accuracies = accuracies_on(accuracy, models, data_dir, show) if accuracy else {}
         if device is None:
-            outcome = room.bench_local(models, plan, status.update)
+            outcome = room.bench_local(models, plan, show)
         elif hosts:
-            outcome = room.bench_boards(models, device, hosts, plan, status.update)
+            outcome = room.bench_boards(models, device, hosts, plan, show)
         else:
-            outcome = room.bench_without_board(models, device, plan, status.update)
+            outcome = room.bench_without_board(models, device, plan, show)
     if accuracy:
         room.add_accuracy(outcome.records, accuracies, accuracy)
     room.keep(outcome.records, models)
@@ -722,6 +729,23 @@ def newest_export() -> Path:
     return reports[-1]
 
 
+@contextmanager
+def ending_in_good_order() -> Iterator[None]:
+    """Within it a process that is told to stop (SIGTERM, SIGHUP) still runs its `finally` blocks."""
+
+    def stop(number: int, _frame: Any) -> None:
+        sys.exit(128 + number)
+
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def make_console(*, stderr: bool = True) -> Any:
     """A rich console; progress goes to stderr, so that stdout holds only results."""
     from rich.console import Console
@@ -730,10 +754,10 @@ def make_console(*, stderr: bool = True) -> Any:
 
 
 def print_table(table: Any) -> None:
-    """Prints a rich table, wide enough for its content where the output is no terminal."""
+    """Prints a rich table, wide enough for its content where the output is no terminal; brackets are no markup."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:
-        console = Console(width=max(140, console.width))
+        console = Console(width=max(140, console.width), markup=False)
     console.print(table)

@@ -124,23 +124,33 @@ def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str]
 def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, show: Show) -> Outcome:
     """What can be known without the hardware: an emulated record of each model, and estimates; notes say what not."""
     from fsg.runtime.emulate import emulate, why_not
+    from fsg.runtime.litert import NotFetchedError
 
     _require_tflite(models)
     records: list[Record] = []
-    missing = why_not()
+    missing = why_not() if device.machine == "aarch64" else f"{device.name} is {device.machine}, and no aarch64"
     notes = [f"not emulated: {missing}"] if missing else []
     for model in models:
         instructions = None
         if not missing:
             show(f"running {model.path} on an emulated {device.core or 'processor'}")
             cpu = device.core or "cortex-a72"
-            records.append({**emulate(model.path, cpu=cpu, runtime_lib=plan.runtime_lib), "device": device.name})
-            instructions = records[-1]["instructions"]
+            try:
+                found = emulate(model.path, cpu=cpu, runtime_lib=plan.runtime_lib)
+            except NotFetchedError as error:
+                missing = str(error)
+                notes.append(f"not emulated: {missing}")
+            else:
+                records.append({**found, "device": device.name})
+                instructions = found["instructions"]
         try:
             records += [estimate(model.path, device, threads=n, instructions=instructions) for n in plan.threads]
         except FsgError as error:
             notes.append(str(error))
-    return Outcome(finished(records, models, device), notes=list(dict.fromkeys(notes)))
+    notes = list(dict.fromkeys(notes))
+    if not records:
+        return Outcome([], [FsgError(f"nothing can be known of {device.name} here: {'; '.join(notes)}")])
+    return Outcome(finished(records, models, device), notes=notes)
 
 
 def finished(records: Iterable[Record], models: Sequence[Model], device: "Device | None") -> list[Record]:

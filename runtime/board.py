@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -37,6 +38,8 @@ CLOSING_SILENT_S = 2.0  # for that with a board that was just given up
 PROGRAM, DELEGATE, LIBRARY, MODEL = "fsg_benchmark", "libfsg_delegate.so", "liblitert.so", "model.tflite"
 OUTPUT_LIMIT = 1 << 24
 BEGIN = b"fsg-begin\n"  # what a board says before it is the noise of its user's shell
+# What a keeper says after that: other folders, the system, its kind of machine, and its own folder.
+READY = re.compile(r"(.*?)fsg-board\n(.*?)\n(.*?)\n(.+)\nfsg-ready\n", re.DOTALL)
 # Of a keeper: what it is called is the board (home folders may be shared), who it works for, and its process id.
 # Neither single quotes nor two backslashes in a row: every user's shell, even fish, then hands it to sh whole.
 KEEPER = (
@@ -45,25 +48,20 @@ KEEPER = (
     'case $(cat "/proc/${old##*.}/cmdline") in *fsg-board*) echo "$PWD/$old" ;; *) rm -rf "$old" ;; esac; '
     "done; done; } 2> /dev/null; echo fsg-board; "
     'for base in "${HOME:-/}" "${TMPDIR:-/tmp}"; do '
-    'cd "$base" && mkdir "$folder" && cd "$folder" && ready=1 && break; done; [ "$ready" ] || exit 3; '
-    'uname -s; uname -m; printf "%s\\n" "$PWD"; echo fsg-ready; cat > /dev/null; '
-    '[ -f pid ] && kill "$(cat pid)"; cd ..; rm -rf "$folder"'
+    'cd "$base" && mkdir "$folder" && cd "$folder" || continue; '
+    ': > try && chmod 700 try && ./try && ready=1 && break; cd ..; rm -rf "$folder"; done; '
+    '[ "$ready" ] || exit 3; rm try; uname -s; uname -m; printf "%s\\n" "$PWD"; echo fsg-ready; cat > /dev/null; '
+    '[ -f pid ] && kill "$(cat pid)"; cd ..; rm -rf "$folder" && echo fsg-gone'
 )
 RUN = "./%s %s & echo $! > pid; wait $!; code=$?; rm -f pid; exit $code"
 HINTS = {
+    "identification has changed": "its key is another than before; if you know why, forget that with `ssh-keygen -R`",
     "host key verification failed": "connect to it once with `ssh %s` and accept its key",
     "permission denied": "give it your public key with `ssh-copy-id %s`, or name a key with -i",
     "could not resolve hostname": "is it switched on, and is this its name?",
     "connection refused": "is ssh enabled on it, and on this port?",
     "timed out": "is it switched on, and on this network?",
     "no route to host": "is it switched on, and on this network?",
-}
-ANSWER: dict[str, Any] = {
-    "times_us": list,
-    "first_us": int | float,
-    "peak_rss_bytes": int,
-    "base_rss_bytes": int,
-    "kernels": str,
 }
 NEEDS_64_BIT = (
     "binary kernels need 64-bit ARM, and on 32-bit systems binary networks are slower than float ones: install the"
@@ -160,9 +158,11 @@ class Board:
     def facts(self) -> Facts:
         """What the board says of itself now: processor, clock, temperature, load and so on."""
         try:
-            return self._run_program(["facts"], "asking what it is", patience_s=self._timeout_s)
+            facts = self._run_program(["facts"], "asking what it is", patience_s=self._timeout_s)
         except _ProgramError as error:
             raise FsgError(f"{self.name}: {error}") from error
+        self._require_sense({name: value for name, value in facts.items() if value is not None}, FACTS)
+        return facts
 
     def send(self, path: Path, name: str) -> None:
         """Copies a file into the board's folder, and compares what arrived."""
@@ -199,9 +199,8 @@ class Board:
         except _ProgramError as error:
             cause = str(error).replace(MODEL, str(path))
             raise FsgError(f"{self.name}: {cause if MODEL in str(error) else f'{path}: {cause}'}") from error
-        wrong = [name for name, kind in ANSWER.items() if not isinstance(answer.get(name), kind)]
-        if wrong or not answer["times_us"] or not all(map(_is_time, answer["times_us"])):
-            raise FsgError(f"{self.name}: {PROGRAM} gave an answer that makes no sense: {wrong or answer['times_us']}")
+        wanted = {**ANSWER, "ops": _are_ops} if "--profile" in arguments else ANSWER
+        self._require_sense({**dict.fromkeys(wanted), **answer}, wanted)
         return answer
 
     def remove(self, name: str) -> None:
@@ -226,10 +225,10 @@ class Board:
         with self._child(self._command(keeper_script(), *own), "connecting", ends=False) as keeper:
             self._keeper = keeper
             keeper.listen(until=lambda: b"\nfsg-ready\n" in keeper.output)
-            if b"\nfsg-ready\n" not in keeper.output:
+            said = READY.fullmatch(bytes(keeper.output).partition(BEGIN)[2].decode(errors="replace"))
+            if said is None:
                 self._refuse(keeper)
-        others, _, said = bytes(keeper.output).partition(BEGIN)[2].decode(errors="replace").partition("fsg-board\n")
-        system, self.machine, self._folder = said.removesuffix("\nfsg-ready\n").split("\n", 2)
+        others, system, self.machine, self._folder = said.groups()
         for folder in filter(is_abandoned, others.splitlines()):
             keeper_pid = folder.rpartition(".")[2]
             script = f"kill -9 {shlex.quote(keeper_pid)}; rm -rf {shlex.quote(folder)}"
@@ -267,11 +266,12 @@ class Board:
         code = keeper.finish()
         cause = _cause(keeper.errors.decode(errors="replace"))
         if code == 3:
-            raise FsgError(f"{self.name}: cannot make a folder there: {cause}")
+            raise FsgError(f"{self.name}: cannot make a folder for programs there: {cause}")
         if code != 255:
             shown = bytes(keeper.output[:60]).decode(errors="replace") or cause
             raise FsgError(f"{self.name}: its shell does not do what it is told: {shown!r}")
-        hint = next((hint for sign, hint in HINTS.items() if sign in cause.lower()), "")
+        said = keeper.errors.decode(errors="replace").lower()
+        hint = next((hint for sign, hint in HINTS.items() if sign in said), "")
         hint = hint.replace("%s", " ".join([*self._port, self._name]))
         raise FsgError(f"{self.name}: no connection: {cause}{f'; {hint}' if hint else ''}")
 
@@ -342,6 +342,12 @@ class Board:
             raise FsgError(f"{self.name}: {PROGRAM} did not answer in JSON while {doing}: {shown!r}") from None
         return answer
 
+    def _require_sense(self, answer: dict[str, Any], rules: "Rules") -> None:
+        for name, value in answer.items():
+            if name in rules and not rules[name](value):
+                shown = repr(value)[:60]
+                raise FsgError(f"{self.name}: {PROGRAM} gave an answer that makes no sense: {name} is {shown}")
+
     def _why(self, code: int, errors: str) -> str:
         """The cause of a program's failure."""
         cause = _cause(errors)
@@ -374,11 +380,19 @@ class Board:
 
     def _end_keeper(self) -> bool:
         """Whether the folder is gone."""
-        assert self._keeper is not None
+        keeper = self._keeper
+        assert keeper is not None
+
+        def is_gone() -> bool:
+            return b"\nfsg-gone\n" in keeper.output
+
         patience = CLOSING_SILENT_S if self._is_silent else CLOSING_S
-        self._keeper.silence_s = self._timeout_s = min(self._timeout_s, patience)
+        keeper.silence_s = self._timeout_s = min(self._timeout_s, patience)
         try:
-            return self._keeper.finish() == 0 or self._remove_folder()
+            # Not the end of its ssh, which waits for whatever else still runs on the connection that they share.
+            keeper.close_input()
+            keeper.listen(until=is_gone)
+            return is_gone() or self._remove_folder()
         except (TimeoutError, OverflowError):
             return False
 
@@ -438,8 +452,48 @@ def _node() -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in platform.node())
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < math.inf
+    return _is_number(value) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_times(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(map(_is_time, value))
+
+
+def _are_ops(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(op, dict) and {"name", "kind", "us"} <= op.keys() for op in value)
+
+
+def _are_bits(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+Rules = dict[str, Callable[[Any], bool]]
+# What must hold of fields of the program's answers; others are passed on as they are. A fact may be unknown.
+ANSWER: Rules = {
+    "times_us": _are_times,
+    "first_us": _is_time,
+    "peak_rss_bytes": _is_count,
+    "base_rss_bytes": _is_count,
+    "kernels": _is_text,
+}
+FACTS: Rules = {
+    **dict.fromkeys(("model", "cpu", "governor", "glibc"), _is_text),
+    **dict.fromkeys(("cores", "max_clock_mhz", "temperature_c", "load", "memory_free_bytes"), _is_number),
+    "throttled": _are_bits,
+}
 
 
 def _cause(errors: str) -> str:

@@ -87,7 +87,7 @@ class Child:
 
     def end(self) -> int:
         """Waits for the end of a process whose pipes ended; its exit code, or minus the signal that killed it."""
-        self._close_input()
+        self.close_input()
         try:
             return self._process.wait(self.silence_s)
         except subprocess.TimeoutExpired:
@@ -95,7 +95,7 @@ class Child:
 
     def finish(self) -> int:
         """Closes the input and reads to the end; returns and raises as `end` and `listen` do."""
-        self._close_input()
+        self.close_input()
         self.listen()
         return self.end()
 
@@ -133,9 +133,10 @@ class Child:
         except BrokenPipeError:  # it wants no more; its exit code will say why
             self._to_send = memoryview(b"")
         if not self._to_send:
-            self._close_input()
+            self.close_input()
 
-    def _close_input(self) -> None:
+    def close_input(self) -> None:
+        """Has the process read to the end of its input."""
         stream = self._process.stdin
         assert stream is not None
         if not stream.closed:

@@ -16,6 +16,10 @@ LIBRARY = "libLiteRtRuntimeCApi.so"
 ELF_MACHINES = {"aarch64": 183, "x86_64": 62}
 
 
+class NotFetchedError(FsgError):
+    """A library that is published, but cannot be had now."""
+
+
 def runtime_library(machine: str, given: Path | None = None, progress: Callable[[str], object] | None = None) -> Path:
     """LiteRT's C library for a kind of machine.
 
@@ -65,7 +69,7 @@ def _fetch(machine: str, library: Path) -> None:
         wheels = list(Path(folder).glob("*.whl"))
         if child.returncode or not wheels:
             reason = (child.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise FsgError(
+            raise NotFetchedError(
                 f"LiteRT's C library for {machine} cannot be fetched ({reason}); give it with --runtime-lib PATH: it is"
                 f" ai_edge_litert/{LIBRARY} in the {machine} wheel of ai-edge-litert {VERSION}"
             )

@@ -180,7 +180,9 @@ CAUSES = {
     "old system": r"version GLIBC_2\.30 not found; its system is too old: Debian 11, Raspberry Pi OS Bullseye",
     "program fails": r"127\.0\.0\.1: /.*/my model\.tflite: the model is for a greater board$",
     "32-bit programs": r"its kernel is aarch64, but its programs are 32-bit; .*install the 64-bit Raspberry Pi OS",
-    "no times": r"an answer that makes no sense",
+    "no times": r"an answer that makes no sense: times_us is \[\]$",
+    "no memory": r"an answer that makes no sense: peak_rss_bytes is 0$",
+    "odd facts": r"an answer that makes no sense: load is 'high'$",
     "drop": r"the connection was lost while measuring my model\.tflite",
 }
 
@@ -245,11 +247,31 @@ def test_a_home_that_cannot_be_written_is_avoided(virtual, board, model):
     with board() as open_board:
         assert remote.measure(open_board, [model], device=RPI4) and not virtual.leftovers
     virtual.script("mkdir", 'echo "mkdir: $1: No space left on device" >&2; exit 1')
-    with pytest.raises(FsgError, match=r"cannot make a folder there: .*No space left on device"):
+    with pytest.raises(FsgError, match=r"cannot make a folder for programs there: .*No space left on device"):
         measure(board(), model)
 
 
+def test_a_home_that_allows_no_programs_is_avoided(virtual, board, model):
+    virtual.script("chmod", 'case $PWD in /tmp/.fsg*) exec /bin/chmod "$@" ;; esac')
+    with board() as open_board:
+        assert remote.measure(open_board, [model], device=RPI4) and not virtual.leftovers
+    virtual.script("chmod", "")
+    with pytest.raises(FsgError, match=r"cannot make a folder for programs there: .*[Pp]ermission denied"):
+        measure(board(), model)
+
+
+def test_a_command_that_hangs_is_not_waited_for(virtual, board, model):
+    """Although the connection that it shares with the keeper stays open for as long."""
+    virtual.script("chmod", 'case $2 in fsg*) sleep 20 ;; esac; exec /bin/chmod "$@"')
+    with pytest.raises(FsgError, match=r"no sign of life for 2 s while making the program executable; [^;]*$"):
+        measure(board(timeout_s=2), model)
+    assert not virtual.leftovers
+
+
 def test_a_shell_that_does_something_else_is_refused(virtual, board, model):
+    virtual.noise = "echo fsg-begin; echo fsg-ready; exit; "
+    with pytest.raises(FsgError, match="its shell does not do what it is told: 'fsg-begin"):
+        measure(board(), model)
     virtual.noise = "echo This account is not available.; exit 1; "
     with pytest.raises(FsgError, match="its shell does not do what it is told: 'This account is not available"):
         measure(board(), model)
@@ -266,6 +288,10 @@ def test_connections_that_do_not_come_about_say_why(virtual, board, model, tmp_p
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
     with pytest.raises(FsgError, match=r"ermission denied.*ssh-copy-id -p \d+ pi@127\.0\.0\.1`"):
         virtual.key = tmp_path / "other"
+        measure(board(), model)
+    public = (tmp_path / "other.pub").read_text()
+    virtual.known_hosts.write_text(f"[127.0.0.1]:{virtual.port} {public}")
+    with pytest.raises(FsgError, match=r"ost key verification failed.*another than before; .*`ssh-keygen -R"):
         measure(board(), model)
     virtual.known_hosts.write_text("")
     with pytest.raises(FsgError, match=r"ost key verification failed.*connect to it once with `ssh -p"):

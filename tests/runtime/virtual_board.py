@@ -23,6 +23,11 @@ FAULTS = {
     "endless garbage": ("./fsg_benchmark run", "cat /dev/zero; : ./fsg_benchmark run"),
     "no loader": ("./fsg_benchmark", "./no-such-program"),
     "no times": ("./fsg_benchmark run", 'echo \'{"version": 1, "times_us": []}\'; : ./fsg_benchmark run'),
+    "no memory": (
+        "./fsg_benchmark run",
+        'echo \'{"version": 1, "times_us": [1], "first_us": 1, "peak_rss_bytes": 0}\'; : ./fsg_benchmark run',
+    ),
+    "odd facts": ("./fsg_benchmark facts", 'echo \'{"version": 1, "load": "high"}\'; : ./fsg_benchmark facts'),
     "old system": ("./fsg_benchmark run", "sh -c 'echo version GLIBC_2.30 not found >&2; exit 2' ./fsg_benchmark run"),
     "program fails": (
         "./fsg_benchmark run",

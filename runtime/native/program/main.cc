@@ -105,7 +105,11 @@ void Pin(const char* cpus) {
     if (*end == '\0') break;
     at = end + 1;
   }
-  if (sched_setaffinity(0, sizeof(set), &set) != 0) Fail("--cpus %s: %s", cpus, strerror(errno));
+  cpu_set_t now;  // those that are there, without a word about the others
+  if (sched_setaffinity(0, sizeof(set), &set) != 0 || sched_getaffinity(0, sizeof(now), &now) != 0 ||
+      !CPU_EQUAL(&set, &now)) {
+    Fail("--cpus %s: not all of them are there", cpus);
+  }
 }
 
 double Seconds() {
