@@ -2,13 +2,12 @@
 
 import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fsg import FsgError
-from fsg.runtime.estimate import PublishedBoard
+from fsg.runtime.devices import find_device as published_device
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
 
@@ -49,7 +48,7 @@ def parts(monkeypatch):
         Board=Board, LocalBoard=Board, measure=measure
     ))  # fmt: skip
     monkeypatch.setitem(sys.modules, "fsg.runtime.emulate", emulation)
-    board = replace(PublishedBoard(), name="rpi4")
+    board = published_device("rpi4")
 
     def find_device(name, extra=None):
         if name not in ("local", "rpi4", "rpi5"):
@@ -58,4 +57,4 @@ def parts(monkeypatch):
 
     devices = types.SimpleNamespace(find_device=find_device)
     monkeypatch.setitem(sys.modules, "fsg.runtime.devices", devices)
-    return types.SimpleNamespace(asked=asked, board=Board, emulation=emulation)
+    return types.SimpleNamespace(asked=asked, board=Board, emulation=emulation, find_device=find_device)

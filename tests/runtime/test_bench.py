@@ -13,10 +13,11 @@ from rich.console import Console
 from fsg import FsgError
 from fsg.runtime import bench
 from fsg.runtime.bench import Model, Plan, bench_boards, bench_local, bench_without_board, finished, keep, read_records
-from fsg.runtime.estimate import PublishedBoard
+from fsg.runtime.devices import find_device
+from fsg.runtime.litert import NotFetchedError
 from fsg.runtime.report import bench_table, csv_text, markdown
 
-PI4 = PublishedBoard()
+PI4 = find_device("rpi4")
 
 
 @pytest.fixture
@@ -102,6 +103,22 @@ def test_what_is_not_known_of_a_device_costs_the_estimate_only(path, parts):
     outcome = bench_without_board([Model(path)], replace(PI4, core=""), Plan(threads=(1, 2)), str)
     assert [record["kind"] for record in outcome.records] == ["emulated"]
     assert len(outcome.notes) == 1 and "no estimate for rpi4: it has an unknown core" in outcome.notes[0]
+
+
+def test_a_device_of_another_machine_is_not_emulated(path, parts):
+    outcome = bench_without_board([Model(path)], replace(PI4, machine="x86_64"), Plan(), str)
+    assert [record["kind"] for record in outcome.records] == ["estimated"]
+    assert outcome.notes == ["not emulated: rpi4 is x86_64, and no aarch64"]
+
+
+def test_without_a_network_the_estimate_remains(path, parts):
+    def emulate(*_, **__):
+        raise NotFetchedError("cannot be fetched; give it with --runtime-lib PATH")
+
+    parts.emulation.emulate = emulate
+    outcome = bench_without_board([Model(path), Model(path)], PI4, Plan(), str)
+    assert [record["kind"] for record in outcome.records] == ["estimated", "estimated"]
+    assert outcome.notes == ["not emulated: cannot be fetched; give it with --runtime-lib PATH"]
 
 
 def test_a_folder_that_stayed_on_a_board_is_told(path, parts):

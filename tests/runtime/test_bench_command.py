@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
 import shlex
+import signal
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 import records
 from lce import Graph
 
+from fsg.cli import ending_in_good_order
 from fsg.runtime.metadata import add_tflite_metadata
 
 
@@ -46,6 +52,28 @@ def test_without_a_board_and_without_an_emulator(fsg, parts):
     code, out, err = fsg("bench", "model.tflite", "--device", "rpi4", "--json", "-")
     assert code == 0 and [record["kind"] for record in json.loads(out)] == ["estimated"]
     assert "not emulated: qemu-aarch64 is missing: apt-get install qemu-user" in err and "--host USER@HOST" in err
+
+
+def test_where_nothing_can_be_known_that_is_an_error(refused, parts, monkeypatch):
+    device = replace(parts.find_device("rpi4"), core="")
+    monkeypatch.setattr(sys.modules["fsg.runtime.devices"], "find_device", lambda *_: device)
+    parts.emulation.why_not = lambda: "qemu-aarch64 is missing"
+    line = refused("bench", "model.tflite", "--device", "rpi4", "--json", "none.json")
+    assert "nothing can be known of rpi4 here: not emulated: qemu-aarch64 is missing; no estimate for rpi4" in line
+    assert not Path("none.json").exists()
+
+
+def test_brackets_are_no_markup(fsg, parts, here):
+    (here / "[red]model[0].tflite").write_bytes((here / "model.tflite").read_bytes())
+    code, out, _ = fsg("bench", "[red]model[0].tflite", "--device", "rpi4", "--host", "ssh://pi@[fe80::1]")
+    assert code == 0 and "[red]model[0].tflite" in out and "pi@[fe80::1]: the governor" in out
+
+
+def test_a_command_that_is_told_to_stop_still_cleans_up():
+    with pytest.raises(SystemExit) as caught, ending_in_good_order():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    assert caught.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_one_board_of_two_does_not_answer(fsg, parts):
