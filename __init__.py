@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -28,7 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise FsgError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system says so even of files that are not there
+            temporary.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

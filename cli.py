@@ -482,10 +482,13 @@ def bench(
             outcome = room.bench_without_board(models, device, plan, show)
     if accuracy:
         room.add_accuracy(outcome.records, accuracies, accuracy)
-    room.keep(outcome.records, models)
     if outcome.records:
         print_records(outcome.records, outputs)
     notes = list(outcome.notes)
+    try:
+        room.keep(outcome.records, models)
+    except FsgError as error:  # what was measured is not lost
+        notes.append(f"not kept for fsg report: {error}")
     if device and not hosts:
         notes.append(f"to measure on a board: {shlex.join(['fsg', *sys.argv[1:]])} --host USER@HOST")
     for note in notes:
@@ -526,7 +529,7 @@ def model_files(targets: tuple[Path, ...], *, onnx: bool) -> tuple[Path, ...]:
 
 def with_baselines(models: list[Any], numbers: str, data_dir: str | None, show: Callable[[str], Any]) -> list[Any]:
     """The models, each .tflite followed by its twins in the numbers that --baseline names."""
-    from fsg.runtime.bench import Model, run_of
+    from fsg.runtime.bench import Model, exported_checkpoint, run_of
 
     kinds = [kind.strip() for kind in numbers.split(",")]
     if not set(kinds) <= {"float32", "int8"}:
@@ -536,7 +539,12 @@ def with_baselines(models: list[Any], numbers: str, data_dir: str | None, show: 
         if find_spec(package) is None:
             raise FsgError(f"--baseline needs the package {package}: pip install 'fsg[all]'")
     from fsg.export.baseline import baseline
+    from fsg.training.checkpoint import digest
 
+    for path, run in runs.items():
+        if exported_checkpoint(path) not in (None, digest(run)):
+            again = shlex.join(["fsg", "export", str(run), "--format", "tflite"])
+            raise FsgError(f"{path}: the run was trained on since, and a baseline would be another network: {again}")
     found: list[Any] = []
     for model in models:
         found.append(model)

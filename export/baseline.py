@@ -5,7 +5,6 @@ any runtime has, and a sign costs one multiplication with a clamp. So a baseline
 without binary kernels, its accuracy can be held against PyTorch's, and it needs no training of its own.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from fsg.export.verify import compare, require_agreement
 from fsg.runtime.evaluate import normalize
 from fsg.runtime.metadata import add_tflite_metadata, read_metadata
 from fsg.runtime.session import open_model
-from fsg.training.checkpoint import CHECKPOINT, Run, open_run
+from fsg.training.checkpoint import Run, digest, open_run
 from fsg.training.data import load_dataset
 
 GAINS = {"float32": 2.0**40, "int8": 2.0**12}
@@ -48,7 +47,7 @@ def baseline(
     Errors: FsgError for a run that cannot be exported, missing packages, and a file that disagrees.
     """
     path = folder / "export" / f"baseline-{numbers}.tflite"
-    source = _digest(folder / CHECKPOINT)
+    source = digest(folder)
     if path.exists() and _metadata(path).get("checkpoint") == source:
         return path
     on_step(f"making the {numbers} twin of {folder}")
@@ -85,15 +84,6 @@ def _calibration_images(run: Run, data_dir: str | None) -> Floats:
     data = load_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir or None)
     chosen = np.linspace(0, len(data.x_train) - 1, min(len(data.x_train), CALIBRATION_IMAGES)).astype(int)
     return normalize(data.x_train[chosen], run.data.mean, run.data.std)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise FsgError(
-            f"{path}: cannot be read ({error.strerror}); a baseline is made from the run's weights"
-        ) from error
 
 
 def _metadata(path: Path) -> dict[str, Any]:

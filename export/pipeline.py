@@ -23,7 +23,7 @@ from fsg.export.verify import require_agreement
 from fsg.runtime.evaluate import match_labels, normalize
 from fsg.runtime.metadata import add_tflite_metadata, op_counts
 from fsg.runtime.session import open_model
-from fsg.training.checkpoint import Run, evaluation_batch
+from fsg.training.checkpoint import Run, digest, evaluation_batch
 from fsg.training.data import load_dataset
 from fsg.training.layers import float_size
 
@@ -46,6 +46,7 @@ def export_run(
     as it was.
     """
     on_step("reading the test images")
+    checkpoint = digest(run.path)
     images, labels, expected = test_images(run, data_dir)
 
     on_step("reading the graph")
@@ -77,6 +78,7 @@ def export_run(
     report = {
         "fsg_version": fsg.__version__,
         "run": str(run.path),
+        "checkpoint": checkpoint,
         "model": run.config.model,
         "dataset": run.config.dataset,
         "activation_bits": run.config.activation_bits,

@@ -248,6 +248,12 @@ def run_of(path: Path) -> Path:
     )
 
 
+def exported_checkpoint(path: Path) -> str | None:
+    """The digest of the checkpoint that a model file was exported from; None where nobody says."""
+    found = _report_beside(path).get("checkpoint")
+    return found if isinstance(found, str) else None
+
+
 def _report_beside(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.with_name("report.json").read_text())

@@ -11,6 +11,7 @@ image shape), rule (optimizers, hypernetworks, history), rows, flips, steps, sec
 Reading the model leaves the tensors of `rule` on the disk.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,15 @@ def model_for(config: Config, data: DataInfo) -> nn.Module:
         options |= {"keep_float": keep_float, "shortcut": config.shortcut}
         return build_external(config.model, shape=data.shape, **options)
     return build_model(config.model, channels=data.shape[0], **options)
+
+
+def digest(folder: Path) -> str:
+    """What tells the weights of a run folder from those it has after more training; FsgError if there are none."""
+    path = folder / CHECKPOINT
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise FsgError(f"{path}: cannot be read ({error.strerror}); it holds the run's weights") from error
 
 
 def open_run(folder: Path) -> Run:

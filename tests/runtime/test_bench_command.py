@@ -1,6 +1,7 @@
 """`fsg bench` and `fsg report` as their users meet them, with stand-ins for boards and the emulator."""
 
 import csv
+import hashlib
 import json
 import os
 import shlex
@@ -158,6 +159,28 @@ def test_a_baseline_needs_the_packages_of_training(refused, parts, here, monkeyp
     (run / "export" / "report.json").write_text("{}")
     monkeypatch.setattr("fsg.cli.find_spec", lambda name: None)
     assert "--baseline needs the package torch: pip install 'fsg[all]'" in refused("bench", "net", "--baseline", "int8")
+
+
+def test_a_run_that_was_trained_on_since_its_export_has_no_baseline(refused, parts, here, monkeypatch):
+    run = here / "net"
+    (run / "export").mkdir(parents=True)
+    (run / "config.toml").write_text("")
+    (run / "checkpoint.pt").write_bytes(b"other weights")
+    records.model_file(run / "export" / "model.tflite")
+    (run / "export" / "report.json").write_text(json.dumps({"checkpoint": hashlib.sha256(b"weights").hexdigest()}))
+    monkeypatch.setattr("fsg.cli.find_spec", lambda name: name)
+    line = refused("bench", "net", "--baseline", "float32")
+    assert "net/export/model.tflite: the run was trained on since" in line and "fsg export net --format tflite" in line
+
+
+def test_a_folder_that_cannot_be_written_costs_no_record(fsg, parts, here):
+    export = here / "net" / "export"
+    (export / "bench.json.tmp").mkdir(parents=True)
+    records.model_file(export / "model.tflite")
+    (export / "report.json").write_text("{}")
+    code, out, _ = fsg("bench", "net", "--device", "rpi4", "--host", "pi@desk", "--json", "r.json")
+    assert code == 0 and "model.tflite" in out and len(json.loads(Path("r.json").read_text())) == 1
+    assert "not kept for fsg report: cannot write net/export/bench.json: Is a directory" in out
 
 
 def test_records_of_an_export_come_into_its_report(fsg, refused, parts, here):
