@@ -80,7 +80,7 @@ def test_twins_agree_with_pytorch_and_are_made_once(run, digits_npz):
 
 
 def test_a_run_without_weights_is_refused(tmp_path):
-    with pytest.raises(FsgError, match=r"checkpoint\.pt: cannot be read .*made from the run's weights"):
+    with pytest.raises(FsgError, match=r"checkpoint\.pt: cannot be read .*holds the run's weights"):
         baseline(tmp_path, "float32")
 
 
