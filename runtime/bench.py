@@ -7,6 +7,7 @@ its figures are: "measured" (that hardware ran it), "emulated" (results and inst
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,7 +197,12 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     An op that says its binary MACs is believed; others are found in the file by their kind and the name of what they
     compute. The ceiling is that of all threads, and only known for a core whose peaks are.
     """
-    layers = {(layer.kind, layer.name): layer for layer in read_layers(record["artefact"])}
+    file = read_layers(record["artefact"])
+    layers = {(layer.kind, layer.name): layer for layer in file}
+    if len(record["ops"]) == 1 and record["ops"][0]["kind"] == "rest":  # a file that leaves nothing to the delegate
+        ((kind, count),) = Counter(layer.kind for layer in file).most_common(1)
+        held = f"{count} {kind} and {len(file) - count} other operators"
+        record["ops"] = [{**record["ops"][0], "name": f"{record['ops'][0]['name']}: {held}"}]
     total = sum(_microseconds(op) for op in record["ops"])
     core, ghz = None, 0.0  # of all the threads together
     if device and device.clock_ghz and device.cores:

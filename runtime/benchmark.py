@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ def measure(
     """The record of `benchmark`, measured in this very process."""
     import numpy as np
 
-    from fsg.runtime.profile import profile as profiled
+    from fsg.runtime.profile import Profile
     from fsg.runtime.session import TfliteSession, open_model
 
     if cpus:
@@ -120,13 +121,18 @@ def measure(
     first = time.perf_counter_ns() - start
     for _ in range(warmup):
         session.invoke()
+    watched = Profile(session) if profile and isinstance(session, TfliteSession) else None
     times = np.empty(runs)
-    for i in range(runs):
-        time.sleep(cooldown_ms / 1e3)
-        start = time.perf_counter_ns()
-        session.invoke()
-        times[i] = time.perf_counter_ns() - start
-    peak = peak_rss()  # without what a profile needs
+    with watched or nullcontext():
+        for i in range(runs):
+            time.sleep(cooldown_ms / 1e3)
+            begin = time.monotonic()
+            session.invoke()
+            end = time.monotonic()
+            times[i] = end - begin
+            if watched:
+                watched.note(begin, end)
+    peak = peak_rss()
     return {
         "artefact": str(path),
         "format": session.format,
@@ -137,7 +143,7 @@ def measure(
         "warmup": warmup,
         "cpus": cpus,
         "cooldown_ms": cooldown_ms,
-        "latency_ms": latency_ms(times / 1e6),
+        "latency_ms": latency_ms(times * 1e3),
         "first_run_ms": round(first / 1e6, 4),
         "size_bytes": path.stat().st_size,
         "peak_rss_bytes": peak,
@@ -145,7 +151,7 @@ def measure(
         "cpu": cpu_name(),
         "kernels": active_kernels() if session.format == "tflite" else "onnxruntime",
         "fsg_version": fsg.__version__,
-        **({"ops": profiled(session)} if profile and isinstance(session, TfliteSession) else {}),
+        **({"ops": watched.ops()} if watched else {}),
     }
 
 

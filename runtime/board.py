@@ -488,6 +488,7 @@ ANSWER: Rules = {
     "peak_rss_bytes": _is_count,
     "base_rss_bytes": _is_count,
     "kernels": _is_text,
+    "energy_mj": lambda value: value is None or _is_number(value),
 }
 FACTS: Rules = {
     **dict.fromkeys(("model", "cpu", "governor", "glibc"), _is_text),

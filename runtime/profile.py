@@ -1,15 +1,14 @@
 """Where the time of an inference goes in this process: as native/program/main.cc finds it on boards."""
 
 import ctypes
-import time
 from itertools import pairwise
 from typing import Any
 
 from fsg.runtime import native_function
 from fsg.runtime.session import TfliteSession
 
-RUNS = 20
 CAPACITY = 65536  # operators of one inference
+REST = "LiteRT and XNNPACK"
 SHORTEST_GAP_US = 1.5  # within a partition operator follows operator at once
 
 
@@ -24,36 +23,41 @@ class Event(ctypes.Structure):
     )
 
 
-def profile(session: TfliteSession, runs: int = RUNS) -> list[dict[str, Any]]:
+class Profile:
     """The delegate's operators and, before, between and after its partitions, LiteRT and XNNPACK.
 
-    Returns:
-        In the order in which they run, {name, kind: "fsg" or "rest", us, binary_macs}; us are medians of `runs` runs,
-        in which operators and stretches are the same.
+    Notes what happens in the inferences of its `with` block, in all of which operators and stretches are the same.
     """
-    import numpy as np
 
-    start, count = native_function("fsg_profile"), native_function("fsg_profiled")
-    delegate = ctypes.c_void_p(session.delegate_pointer)
-    events = (Event * CAPACITY)()
-    start(delegate, events, CAPACITY)
-    try:
-        marks = []
-        for _ in range(runs):
-            begin = time.monotonic()
-            session.invoke()
-            end = time.monotonic()
-            noted = [(event.begin, event.end) for event in events[: count(delegate)]]
-            marks.append([begin, *(mark for pair in noted for mark in pair), end])
-    finally:
-        start(delegate, None, 0)
-    # Between two marks lies a stretch of LiteRT's, then an operator, and so on.
-    stretches = np.median([[1e6 * (after - before) for before, after in pairwise(run)] for run in marks], axis=0)
-    ops = []
-    for i, us in enumerate(stretches.tolist()):
-        if i % 2:
-            event = events[i // 2]
-            ops.append({"name": event.name.decode(), "kind": "fsg", "us": us, "binary_macs": event.macs})
-        elif us > SHORTEST_GAP_US:
-            ops.append({"name": "LiteRT and XNNPACK", "kind": "rest", "us": us, "binary_macs": 0})
-    return ops
+    def __init__(self, session: TfliteSession) -> None:
+        self._start, self._count = native_function("fsg_profile"), native_function("fsg_profiled")
+        self._delegate = ctypes.c_void_p(session.delegate_pointer)
+        self._events = (Event * CAPACITY)()
+        self._marks: list[list[float]] = []
+
+    def __enter__(self) -> "Profile":
+        self._start(self._delegate, self._events, CAPACITY)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._start(self._delegate, None, 0)
+
+    def note(self, begin: float, end: float) -> None:
+        """Keeps the inference that just ran, from `begin` to `end` in seconds of the monotonic clock."""
+        noted = [(event.begin, event.end) for event in self._events[: self._count(self._delegate)]]
+        self._marks.append([begin, *(mark for pair in noted for mark in pair), end])
+
+    def ops(self) -> list[dict[str, Any]]:
+        """In the order in which they run, {name, kind: "fsg" or "rest", us, binary_macs}; us are medians."""
+        import numpy as np
+
+        # Between two marks lies a stretch of LiteRT's, then an operator, and so on.
+        runs = [[1e6 * (after - before) for before, after in pairwise(run)] for run in self._marks]
+        ops = []
+        for i, us in enumerate(np.median(runs, axis=0).tolist()):
+            if i % 2:
+                event = self._events[i // 2]
+                ops.append({"name": event.name.decode(), "kind": "fsg", "us": us, "binary_macs": event.macs})
+            elif us > SHORTEST_GAP_US:
+                ops.append({"name": REST, "kind": "rest", "us": us, "binary_macs": 0})
+        return ops

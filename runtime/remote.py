@@ -78,6 +78,7 @@ def measure(
                     "size_bytes": path.stat().st_size,
                     "peak_rss_bytes": answer["peak_rss_bytes"],
                     "base_rss_bytes": answer["base_rss_bytes"],
+                    "energy_mj": answer.get("energy_mj"),
                     "cpu": after.get("cpu") or board.machine,
                     "kernels": answer["kernels"],
                     "fsg_version": fsg.__version__,

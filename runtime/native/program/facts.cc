@@ -14,10 +14,18 @@ namespace {
 
 constexpr double kUnknown = __builtin_nan("");
 
+// A file of the system's, below the folder FSG_FACTS_ROOT if there is one: for tests.
+FILE* Open(const char* path) {
+  const char* root = getenv("FSG_FACTS_ROOT");
+  char whole[512];
+  snprintf(whole, sizeof(whole), "%s%s", root == nullptr ? "" : root, path);
+  return fopen(whole, "re");
+}
+
 // The first line of a file, without its end; nullptr if there is none.
 const char* FirstLine(const char* path) {
   static char line[256];
-  FILE* file = fopen(path, "re");
+  FILE* file = Open(path);
   const char* read = file == nullptr ? nullptr : fgets(line, sizeof(line), file);
   if (file != nullptr) fclose(file);
   if (read != nullptr) line[strcspn(line, "\n")] = '\0';
@@ -29,20 +37,21 @@ double NumberIn(const char* path) {
   return line == nullptr ? kUnknown : atof(line);
 }
 
-// The value of a field "name : value" of a file such as /proc/cpuinfo, the first there is; nullptr without.
+// The value in a line "name : value" of a file such as /proc/cpuinfo, which it cuts; nullptr in other lines.
+const char* ValueOf(char* line, const char* name) {
+  char* colon = strchr(line, ':');
+  if (colon == nullptr || strncmp(line, name, strlen(name)) != 0) return nullptr;
+  line[strcspn(line, "\n")] = '\0';
+  return colon + 1 + strspn(colon + 1, " \t");
+}
+
+// The value of the first such line; nullptr without.
 const char* Field(const char* path, const char* name) {
   static char line[512];
-  FILE* file = fopen(path, "re");
+  FILE* file = Open(path);
   if (file == nullptr) return nullptr;
-  const size_t length = strlen(name);
   const char* value = nullptr;
-  while (value == nullptr && fgets(line, sizeof(line), file) != nullptr) {
-    if (strncmp(line, name, length) != 0) continue;
-    char* colon = strchr(line, ':');
-    if (colon == nullptr) continue;
-    line[strcspn(line, "\n")] = '\0';
-    value = colon + 1 + strspn(colon + 1, " \t");
-  }
+  while (value == nullptr && fgets(line, sizeof(line), file) != nullptr) value = ValueOf(line, name);
   fclose(file);
   return value;
 }
@@ -52,23 +61,45 @@ int64_t KilobytesIn(const char* path, const char* name) {
   return value == nullptr ? -1 : atoll(value);
 }
 
-// The core by its part number, as ARM's manuals have it, or what x86-64 calls the model.
+// Cores by their part number, as ARM's manuals have it, the slower before the faster.
+constexpr struct {
+  long part;
+  const char* name;
+} kCores[] = {{0xd04, "Cortex-A35"},   {0xd03, "Cortex-A53"},  {0xd05, "Cortex-A55"}, {0xd46, "Cortex-A510"},
+              {0xd07, "Cortex-A57"},   {0xd08, "Cortex-A72"},  {0xd09, "Cortex-A73"}, {0xd0a, "Cortex-A75"},
+              {0xd0b, "Cortex-A76"},   {0xd0c, "Neoverse-N1"}, {0xd0d, "Cortex-A77"}, {0xd41, "Cortex-A78"},
+              {0xd42, "Cortex-A78AE"}, {0xd47, "Cortex-A710"}, {0xd44, "Cortex-X1"},  {0xd40, "Neoverse-V1"}};
+constexpr int kCoreCount = sizeof(kCores) / sizeof(kCores[0]);
+
+// All kinds of cores, the fastest first, "Cortex-A76 + Cortex-A55", or what x86-64 calls the model.
 const char* CpuName() {
-  static constexpr struct {
-    long part;
-    const char* name;
-  } kParts[] = {
-      {0xd03, "Cortex-A53"},  {0xd04, "Cortex-A35"},  {0xd05, "Cortex-A55"},  {0xd07, "Cortex-A57"},
-      {0xd08, "Cortex-A72"},  {0xd09, "Cortex-A73"},  {0xd0a, "Cortex-A75"},  {0xd0b, "Cortex-A76"},
-      {0xd0c, "Neoverse-N1"}, {0xd0d, "Cortex-A77"},  {0xd41, "Cortex-A78"},  {0xd42, "Cortex-A78AE"},
-      {0xd44, "Cortex-X1"},   {0xd46, "Cortex-A510"}, {0xd47, "Cortex-A710"}, {0xd40, "Neoverse-V1"}};
-  const char* part = Field("/proc/cpuinfo", "CPU part");
-  if (part == nullptr) return Field("/proc/cpuinfo", "model name");
-  const long number = strtol(part, nullptr, 16);
-  for (const auto& known : kParts) {
-    if (known.part == number) return known.name;
+  FILE* file = Open("/proc/cpuinfo");
+  if (file == nullptr) return nullptr;
+  static char unknown[16];
+  bool is_there[kCoreCount] = {};
+  char line[512];
+  while (fgets(line, sizeof(line), file) != nullptr) {
+    const char* part = ValueOf(line, "CPU part");
+    if (part == nullptr) continue;
+    const long number = strtol(part, nullptr, 16);
+    bool is_known = false;
+    for (int i = 0; i < kCoreCount; ++i) {
+      if (kCores[i].part == number) is_there[i] = is_known = true;
+    }
+    if (!is_known) snprintf(unknown, sizeof(unknown), "%s", part);
   }
-  return part;
+  fclose(file);
+  static char names[256];
+  names[0] = '\0';
+  const auto add = [](const char* name) {
+    const size_t used = strlen(names);
+    snprintf(names + used, sizeof(names) - used, "%s%s", used > 0 ? " + " : "", name);
+  };
+  if (unknown[0] != '\0') add(unknown);
+  for (int i = kCoreCount - 1; i >= 0; --i) {
+    if (is_there[i]) add(kCores[i].name);
+  }
+  return names[0] != '\0' ? names : Field("/proc/cpuinfo", "model name");
 }
 
 // The highest of the sensors, in degrees Celsius.
@@ -97,6 +128,33 @@ int64_t Throttled() {
   return equals == nullptr ? -1 : strtoll(equals + 1, nullptr, 16);
 }
 
+// Of the machine or of its main rail, in watts: what a sensor of hwmon says. Jetsons have an INA3221, whose
+// first channel is the board's supply and gives voltage and current.
+double Watts() {
+  for (int i = 0; i < 16; ++i) {
+    char power[64], volts[64], amperes[64];
+    snprintf(power, sizeof(power), "/sys/class/hwmon/hwmon%d/power1_input", i);
+    snprintf(volts, sizeof(volts), "/sys/class/hwmon/hwmon%d/in1_input", i);
+    snprintf(amperes, sizeof(amperes), "/sys/class/hwmon/hwmon%d/curr1_input", i);
+    const double microwatts = NumberIn(power);
+    if (!isnan(microwatts)) return microwatts / 1e6;
+    const double milliwatts = NumberIn(volts) * NumberIn(amperes) / 1e3;
+    if (!isnan(milliwatts)) return milliwatts / 1e3;
+  }
+  return kUnknown;
+}
+
+// What has been used since some moment, in joules: a counter of hwmon or of the processor itself.
+double Joules() {
+  for (int i = 0; i < 16; ++i) {
+    char path[64];
+    snprintf(path, sizeof(path), "/sys/class/hwmon/hwmon%d/energy1_input", i);
+    const double microjoules = NumberIn(path);
+    if (!isnan(microjoules)) return microjoules / 1e6;
+  }
+  return NumberIn("/sys/class/powercap/intel-rapl:0/energy_uj") / 1e6;
+}
+
 const char* GlibcVersion() {
   const char* (*version)();
   *reinterpret_cast<void**>(&version) = dlsym(RTLD_DEFAULT, "gnu_get_libc_version");
@@ -106,6 +164,26 @@ const char* GlibcVersion() {
 }  // namespace
 
 int64_t PeakBytes() { return KilobytesIn("/proc/self/status", "VmHWM") * 1024; }
+
+void EnergyMeter::Start() {
+  has_power_ = !isnan(Watts());
+  joules_ = Joules();
+}
+
+void EnergyMeter::Note(double seconds) {
+  ++runs_;
+  seconds_ += seconds;
+  watts_ += has_power_ ? Watts() : kUnknown;
+}
+
+double EnergyMeter::Millijoules() const {
+  const double used = Joules() - joules_;  // below 0 if the counter began anew
+  return runs_ > 0 && used > 0 ? 1e3 * used / runs_ : FromPower();
+}
+
+double EnergyMeter::FromPower() const {
+  return runs_ > 0 ? 1e3 * (watts_ / runs_) * (seconds_ / runs_) : kUnknown;
+}
 
 void PrintFacts() {
   Json json;

@@ -21,7 +21,7 @@
 
 namespace {
 
-constexpr int kMaxRuns = 1000000, kMaxEvents = 65536, kProfiledRuns = 20;
+constexpr int kMaxRuns = 1000000, kMaxEvents = 65536, kMaxProfiledRuns = 1000;
 
 char last_report[512];
 
@@ -233,20 +233,6 @@ void Rest(int milliseconds) {
   if (milliseconds > 0) nanosleep(&time, nullptr);
 }
 
-// Seconds of every timed run.
-double* TimeRuns(const Interpreter& interpreter, const Arguments& a) {
-  auto* times = Allocate<double>(static_cast<size_t>(a.runs));
-  for (int i = 0; i < a.warmup; ++i) interpreter.Invoke();
-  for (int i = 0; i < a.runs; ++i) {
-    Rest(a.cooldown_ms);
-    const double start = Seconds();
-    interpreter.Invoke();
-    times[i] = Seconds() - start;
-    if (a.shows_progress) fprintf(stderr, "fsg: run %d/%d\n", i + 1, a.runs);
-  }
-  return times;
-}
-
 int Compare(const void* a, const void* b) {
   const double left = *static_cast<const double*>(a), right = *static_cast<const double*>(b);
   return left < right ? -1 : left > right;
@@ -261,29 +247,43 @@ double Median(double* values, int count) {
 // partitions, LiteRT and XNNPACK. Medians of some runs, in which the stretches are the same.
 class Profiler {
  public:
-  Profiler(const Interpreter& interpreter, const Delegate& delegate)
-      : interpreter_(interpreter), delegate_(delegate), events_(Allocate<fsg::Event>(kMaxEvents)) {}
+  explicit Profiler(const Delegate& delegate)
+      : delegate_(delegate), events_(Allocate<fsg::Event>(kMaxEvents)) {}
 
-  void Run() {
-    delegate_.profile(delegate_.handle, events_, kMaxEvents);
-    for (int run = 0; run < kProfiledRuns; ++run) Measure(run);
-    delegate_.profile(delegate_.handle, nullptr, 0);
+  void Start() const { delegate_.profile(delegate_.handle, events_, kMaxEvents); }
+
+  // Keeps the inference that just ran, from `start` to `end` in seconds.
+  void Note(double start, double end) {
+    if (runs_ == kMaxProfiledRuns) return;
+    const int count = delegate_.profiled(delegate_.handle);
+    if (runs_ == 0) {
+      count_ = count;
+      const size_t size = kMaxProfiledRuns * (static_cast<size_t>(count) + 1);
+      times_ = Allocate<double>(size), gaps_ = Allocate<double>(size);
+    }
+    if (count != count_) Fail("the delegate ran %d operators, then %d", count_, count);
+    double last = start;
+    for (int i = 0; i < count; ++i) {
+      At(gaps_, runs_, i) = events_[i].begin - last;
+      At(times_, runs_, i) = events_[i].end - events_[i].begin;
+      last = events_[i].end;
+    }
+    At(gaps_, runs_, count) = end - last;
+    ++runs_;
   }
 
-  void Print(Json* json) {
-    double values[kProfiledRuns];
-    for (int run = 0; run < kProfiledRuns; ++run) values[run] = totals_[run] * 1e6;
-    json->Key("profiled_us"), json->Number(Median(values, kProfiledRuns));
+  void Print(Json* json) const {
+    double values[kMaxProfiledRuns];
     json->Key("ops");
     json->Open('[');
     for (int i = 0; i <= count_; ++i) {
-      for (int run = 0; run < kProfiledRuns; ++run) values[run] = At(gaps_, run, i) * 1e6;
+      for (int run = 0; run < runs_; ++run) values[run] = At(gaps_, run, i) * 1e6;
       // Within a partition operator follows operator at once.
-      const double gap = Median(values, kProfiledRuns);
+      const double gap = Median(values, runs_);
       if (gap > kShortestGap) PrintEntry(json, "LiteRT and XNNPACK", "rest", gap, 0);
       if (i == count_) break;
-      for (int run = 0; run < kProfiledRuns; ++run) values[run] = At(times_, run, i) * 1e6;
-      PrintEntry(json, events_[i].name, "fsg", Median(values, kProfiledRuns), events_[i].macs);
+      for (int run = 0; run < runs_; ++run) values[run] = At(times_, run, i) * 1e6;
+      PrintEntry(json, events_[i].name, "fsg", Median(values, runs_), events_[i].macs);
     }
     json->Close(']');
   }
@@ -292,27 +292,6 @@ class Profiler {
   static constexpr double kShortestGap = 1.5;  // microseconds
 
   double& At(double* values, int run, int i) const { return values[int64_t{run} * (count_ + 1) + i]; }
-
-  void Measure(int run) {
-    const double start = Seconds();
-    interpreter_.Invoke();
-    const double end = Seconds();
-    const int count = delegate_.profiled(delegate_.handle);
-    if (run == 0) {
-      count_ = count;
-      const size_t size = kProfiledRuns * (static_cast<size_t>(count) + 1);
-      times_ = Allocate<double>(size), gaps_ = Allocate<double>(size);
-    }
-    if (count != count_) Fail("the delegate ran %d operators, then %d", count_, count);
-    double last = start;
-    for (int i = 0; i < count; ++i) {
-      At(gaps_, run, i) = events_[i].begin - last;
-      At(times_, run, i) = events_[i].end - events_[i].begin;
-      last = events_[i].end;
-    }
-    At(gaps_, run, count) = end - last;
-    totals_[run] = end - start;
-  }
 
   static void PrintEntry(Json* json, const char* name, const char* kind, double microseconds, int64_t macs) {
     json->Open('{');
@@ -323,12 +302,30 @@ class Profiler {
     json->Close('}');
   }
 
-  const Interpreter& interpreter_;
   const Delegate& delegate_;
   fsg::Event* events_;
-  double *times_ = nullptr, *gaps_ = nullptr, totals_[kProfiledRuns];
-  int count_ = 0;
+  double *times_ = nullptr, *gaps_ = nullptr;
+  int count_ = 0, runs_ = 0;
 };
+
+// Seconds of every timed run.
+double* TimeRuns(const Interpreter& interpreter, const Arguments& a, Profiler* profiler, EnergyMeter* meter) {
+  auto* times = Allocate<double>(static_cast<size_t>(a.runs));
+  for (int i = 0; i < a.warmup; ++i) interpreter.Invoke();
+  if (profiler != nullptr) profiler->Start();
+  meter->Start();
+  for (int i = 0; i < a.runs; ++i) {
+    Rest(a.cooldown_ms);
+    const double start = Seconds();
+    interpreter.Invoke();
+    const double end = Seconds();
+    times[i] = end - start;
+    meter->Note(times[i]);
+    if (profiler != nullptr) profiler->Note(start, end);
+    if (a.shows_progress) fprintf(stderr, "fsg: run %d/%d\n", i + 1, a.runs);
+  }
+  return times;
+}
 
 void PrintTensor(const LiteRt& litert, const void* tensor, Json* json) {
   json->Open('{');
@@ -364,7 +361,10 @@ void RunModel(const Arguments& a) {
   const double start = Seconds();
   interpreter.Invoke();
   const double first = Seconds() - start;
-  const double* times = TimeRuns(interpreter, a);
+  Profiler profiler(delegate);
+  const bool profiles = a.profiles && delegate.handle != nullptr && a.runs > 0;
+  EnergyMeter meter;
+  const double* times = TimeRuns(interpreter, a, profiles ? &profiler : nullptr, &meter);
   Json json;
   const auto integer = [&](const char* key, int64_t value) { json.Key(key), json.Integer(value); };
   json.Open('{');
@@ -379,11 +379,8 @@ void RunModel(const Arguments& a) {
   integer("peak_rss_bytes", PeakBytes());
   integer("base_rss_bytes", base_bytes);
   PrintTensors(interpreter, &json);
-  if (a.profiles && delegate.handle != nullptr) {
-    Profiler profiler(interpreter, delegate);
-    profiler.Run();
-    profiler.Print(&json);
-  }
+  json.Key("energy_mj"), json.Number(a.cooldown_ms > 0 ? meter.FromPower() : meter.Millijoules());
+  if (profiles) profiler.Print(&json);
   if (a.input != nullptr) RunImages(interpreter, a);
   json.Close('}');
   putchar('\n');
