@@ -158,14 +158,14 @@ def test_the_users_multiplexing_may_begin_with_us(virtual, board, model):
 def test_the_users_multiplexing_is_used(virtual, board, model, tmp_path):
     path = Path(tempfile.mkdtemp(dir="/tmp", prefix="t")) / "mine"
     words = ["-o", f"ControlPath={path}"]
-    master = ["ssh", *virtual.options, *words, "-M", "-N", "-p", str(virtual.port), "pi@127.0.0.1"]
-    with subprocess.Popen(master, stdin=subprocess.DEVNULL) as process:
+    ssh, host = ["ssh", *virtual.options, *words], ["-p", str(virtual.port), "pi@127.0.0.1"]
+    with subprocess.Popen([*ssh, "-M", "-N", *host], stdin=subprocess.DEVNULL):
         try:
             await_that(path.exists)
             measure(board(options=words), model)
             assert virtual.connections == 1
-        finally:
-            process.terminate()
+        finally:  # a signal might come just before ssh begins to wait, and be forgotten
+            subprocess.run([*ssh, "-O", "exit", *host], check=True, capture_output=True)
     path.parent.rmdir()
 
 
