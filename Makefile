@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard $(addsuffix /*.[ch]*,runtime/native runtime/native/program runtime/native/emulator training/native))
+NATIVE := $(wildcard $(addsuffix /*.[ch]*,runtime/native runtime/native/program runtime/native/emulator training/scan/native))
 CPP := $(NATIVE) $(wildcard tests/benchmarks/*.c* tests/native/*.cc tests/native/*.h)
 
 .PHONY: setup demo test oracle interpreters fuzz wheels lint format clean
@@ -63,4 +63,4 @@ format: setup
 	$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf build dist *.egg-info runtime/targets runtime/*.so training/*.so $(VENV)/built
+	rm -rf build dist *.egg-info runtime/targets runtime/*.so training/scan/*.so $(VENV)/built

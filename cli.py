@@ -16,7 +16,6 @@ import click
 
 from fsg import FsgError, __version__, make_folder, replacing
 from fsg.training.config import (
-    FIRST_LAST,
     HEADINGS,
     PRESETS,
     Config,
@@ -27,6 +26,7 @@ from fsg.training.config import (
     save_config,
 )
 from fsg.training.launch import first_decides, is_first, reports_failure
+from fsg.training.registry import FIRST_LAST
 
 RUNS = Path("runs")
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "flips.csv", "summary.json")
@@ -132,7 +132,7 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **_sett
     data are, the machine, and how long to train. An option given here wins over --set, that over --config, that over
     --preset. In several processes: torchrun --nproc-per-node N -m fsg train ...
     """
-    from fsg.training.data import check_spec
+    from fsg.training.data.load import check_spec
 
     given = given_settings(context)
     if resume:
@@ -257,8 +257,8 @@ def sweep_options(methods: str) -> Callable[[F], F]:
 
 def sweep_entries(context: click.Context) -> dict[str, Config]:
     """The settings of each entry of --methods: its own win over those that the command line gives for all."""
-    from fsg.training.data import check_spec
-    from fsg.training.sweep import parse_methods
+    from fsg.training.data.load import check_spec
+    from fsg.training.experiments.sweep import parse_methods
 
     common = given_settings(context)
     entries = {}
@@ -283,7 +283,8 @@ def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Pat
     unfinished ones resumed. With finished RUN folders nothing is trained: those are compared, grouped by what differs
     between them apart from the seed. The methods are compared with the first one.
     """
-    from fsg.training.compare import comparison_table, group_runs, labelled_groups, read_run, write_comparison
+    from fsg.training.experiments.compare import comparison_table, write_comparison
+    from fsg.training.experiments.results import group_runs, labelled_groups, read_run
 
     if runs:
         default = click.core.ParameterSource.DEFAULT
@@ -294,7 +295,7 @@ def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Pat
         groups = group_runs([read_run(run) for run in dict.fromkeys(runs)])
         folder = out or RUNS / "compare"
     else:
-        from fsg.training.sweep import parse_seeds, plan_runs, run_all
+        from fsg.training.experiments.sweep import parse_seeds, plan_runs, run_all
 
         entries = sweep_entries(context)
         folder = out or RUNS / f"compare-{run_label(next(iter(entries.values())))}"
@@ -322,7 +323,7 @@ def bench_train(context: click.Context, rounds: int, steps: int, json_path: str 
     Seconds and peak memory of the real network, loss and gradient rule on synthetic 3x32x32 images. Each method has
     a process of its own, and they take turns. The ratio is to the first. Nothing is distilled.
     """
-    from fsg.training.bench_step import measure_steps, records, step_table
+    from fsg.training.experiments.bench_step import measure_steps, records, step_table
 
     entries = sweep_entries(context)
     if json_path and json_path != "-":
@@ -371,7 +372,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
     console = make_console()
     with console.status(f"reading {run}") as status:
         from fsg.export.pipeline import export_run
-        from fsg.training.checkpoint import open_run
+        from fsg.training.run import open_run
 
         formats = tuple(dict.fromkeys(formats))
         report = export_run(open_run(run), formats, out or run / "export", data_dir=data_dir, on_step=status.update)
@@ -559,7 +560,7 @@ def accuracies_on(spec: str, models: list[Any], data_dir: str | None, show: Call
     """The accuracy of each model on the test images of a data set, computed on this machine."""
     from fsg.runtime.evaluate import evaluate as evaluate_model
     from fsg.runtime.session import open_model
-    from fsg.training.data import check_spec, load_dataset
+    from fsg.training.data.load import check_spec, load_dataset
 
     check_spec(spec)
     data = load_dataset(spec, data_dir=data_dir, test_only=True)
@@ -624,12 +625,12 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
     target = target or newest_run()
     with make_console().status(f"testing {target}") as status:
         from fsg.runtime.evaluate import evaluate as evaluate_model
-        from fsg.training.data import check_spec, load_dataset
+        from fsg.training.data.load import check_spec, load_dataset
 
         model: Any
         if target.is_dir():
             checked_run(target)
-            from fsg.training.checkpoint import open_run
+            from fsg.training.run import open_run
 
             model = open_run(target)
         else:
@@ -661,7 +662,7 @@ def summary(target: str | None, activation_bits: int, first_last: str, shape: st
     Binary MACs are those that XNOR-popcount can do. MODEL is a name as for fsg train, such as
     resnet20 or torchvision:resnet18.
     """
-    from fsg.training.config import MODELS
+    from fsg.training.registry import MODELS
 
     is_model = target in MODELS or (target is not None and ":" in target and not Path(target).exists())
     if not is_model:
@@ -669,8 +670,10 @@ def summary(target: str | None, activation_bits: int, first_last: str, shape: st
         if target and not run_path.is_dir():
             raise FsgError(f"{target} is neither a run folder nor a model; models are {', '.join(MODELS)}")
         checked_run(run_path)
-    from fsg.training.checkpoint import DataInfo, model_for, open_run
-    from fsg.training.summary import summarize, summary_table
+    from fsg.training.data.sets import DataInfo
+    from fsg.training.networks.network import model_for
+    from fsg.training.networks.summary import summarize, summary_table
+    from fsg.training.run import open_run
 
     if is_model:
         sizes = parse_counts("--shape", shape, "3,224,224")

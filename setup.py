@@ -16,6 +16,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 MACHINES = ("x86_64", "aarch64")  # baseline instruction sets, faster code is chosen at run time
+ROOMS = ("training", "export", "runtime")
 GLIBC = "2.17"  # that of manylinux2014
 FLAGS = ["-O3", "-DNDEBUG", "-g0", "-Wall", "-Wextra"]
 SHARED = ["-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
@@ -96,7 +97,7 @@ class PlatformWheel(bdist_wheel):
 
 
 def natives() -> list[Native]:
-    runtime, training = Path("runtime/native"), Path("training/native")
+    runtime, training = Path("runtime/native"), Path("training/scan/native")
     boards = [
         native
         for machine in MACHINES
@@ -113,11 +114,18 @@ def natives() -> list[Native]:
     return [
         *boards,
         Native("fsg.runtime.libcount_instructions", [runtime / "emulator" / "count_instructions.c"]),
-        Native("fsg.training.libfsg_training", list(training.glob("*.cc"))),
+        Native("fsg.training.scan.libfsg_training", list(training.glob("*.cc"))),
     ]
 
 
+def packages() -> list[str]:
+    """Every folder of the three rooms that says it is one, by its __init__.py."""
+    files = (file for room in ROOMS for file in sorted(Path(room).rglob("__init__.py")))
+    return ["fsg", *(f"fsg.{file.parent.as_posix().replace('/', '.')}" for file in files)]
+
+
 setup(
+    packages=packages(),
     ext_modules=natives(),
     cmdclass={"build_ext": BuildNative, "build_py": BuildModules, "bdist_wheel": PlatformWheel},
 )

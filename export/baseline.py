@@ -26,8 +26,9 @@ from fsg.export.verify import compare, require_agreement
 from fsg.runtime.evaluate import normalize
 from fsg.runtime.metadata import add_tflite_metadata, read_metadata
 from fsg.runtime.session import open_model
-from fsg.training.checkpoint import Run, digest, open_run
-from fsg.training.data import load_dataset
+from fsg.training.checkpoint import digest
+from fsg.training.data.load import load_dataset
+from fsg.training.run import Run, open_run
 
 GAINS = {"float32": 2.0**40, "int8": 2.0**12}
 """Of the signs. float32: what a batch normalisation gives is larger than 2^-37 or 0. int8: the smallest number that

@@ -213,7 +213,7 @@ def trace(model: "torch.nn.Module", shape: tuple[int, int, int]) -> BinaryGraph:
     """
     from torch import fx
 
-    from fsg.training.binarize import LayerTracer
+    from fsg.training.networks.trace import LayerTracer
 
     model = copy.deepcopy(model).cpu().eval()
     try:
@@ -373,7 +373,7 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
     """The node for a module whose first input has `shape`; `what` names it in errors."""
     from torch import nn
 
-    from fsg.training import layers
+    from fsg.training.networks import layers
 
     def refuse(why: str) -> FsgError:
         return FsgError(f"cannot export {what}: {why}")

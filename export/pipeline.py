@@ -23,9 +23,10 @@ from fsg.export.verify import require_agreement
 from fsg.runtime.evaluate import match_labels, normalize
 from fsg.runtime.metadata import add_tflite_metadata, op_counts
 from fsg.runtime.session import open_model
-from fsg.training.checkpoint import Run, digest, evaluation_batch
-from fsg.training.data import load_dataset
-from fsg.training.layers import float_size
+from fsg.training.checkpoint import digest
+from fsg.training.data.load import load_dataset
+from fsg.training.networks.layers import float_size
+from fsg.training.run import Run, evaluation_batch
 
 FORMATS = ("tflite", "onnx")
 MAX_SAMPLES = 1000

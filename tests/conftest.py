@@ -25,7 +25,7 @@ def golden():
 @pytest.fixture(scope="session")
 def digits_npz(tmp_path_factory):
     """Real handwritten digits as a small npz data set: 256 training and 260 test images, 3x16x16."""
-    from fsg.training.data import load_dataset
+    from fsg.training.data.load import load_dataset
 
     data = load_dataset("digits")
     path = tmp_path_factory.mktemp("data") / "digits.npz"

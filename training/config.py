@@ -3,29 +3,16 @@
 import difflib
 import json
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, get_type_hints
 
 from fsg import FsgError, replacing
+from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name
 
 FORMAT = 3
 """Version of the run folder's files; raised when older runs can no longer be read."""
-
-METHODS = ("fsg", "ste", "sign-ste", "metaquant", "irnet")
-MODELS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
-"""CIFAR ResNets and their blocks per stage: depth = 6 blocks + 2."""
-FIRST_LAST = ("float", "binary")
-
-T = TypeVar("T")
-
-
-def check_name(name: T, known: Collection[T], what: str) -> T:
-    """Returns `name` if `known` holds it; raises FsgError with the choices otherwise."""
-    if name not in known:
-        raise FsgError(f"unknown {what} {name!r}: choose one of {', '.join(map(str, known))}")
-    return name
 
 
 def _setting(
@@ -47,7 +34,7 @@ class Config:
     """Settings of one run, as they stand in its config.toml."""
 
     # What is trained, on what
-    method: str = _setting("fsg", "Gradient rule of the binary weights.", choices=METHODS)
+    method: str = _setting("fsg", "Gradient rule of the binary weights.", choices=tuple(METHODS))
     model: str = _setting("resnet20", f"{', '.join(MODELS)}, torchvision:NAME or MODULE:FACTORY.")
     dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
     data_dir: str = _setting("", "Folder with a copy of cifar10, cifar100 or fashion-mnist; else a cache.")

@@ -33,10 +33,10 @@ import torch
 from torch import Tensor, nn
 
 from fsg import FsgError
-from fsg.training.hypernet import NONLINEARITIES
-from fsg.training.layers import BinaryConv2d, BinaryLayer, BinaryLinear
-from fsg.training.quantizers import dorefa, dorefa_level, sign
-from fsg.training.reference import ReferenceFSG
+from fsg.training.methods.fsg_published import ReferenceFSG
+from fsg.training.methods.hypernet import NONLINEARITIES
+from fsg.training.networks.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from fsg.training.networks.quantizers import dorefa, dorefa_level, sign
 
 LIMIT = 1e-9  # float64
 LIMIT_F32 = 1e-6  # eight times float32's epsilon: tanh and the divisions may differ in their last bits

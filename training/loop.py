@@ -1,7 +1,6 @@
 """The training loop."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,27 +17,23 @@ from torch import Tensor, nn
 
 from fsg import FsgError
 from fsg.runtime.environment import cpu_name
-from fsg.training.arithmetic import default_precision, forward_function
-from fsg.training.average import AveragedModel
-from fsg.training.checkpoint import (
-    CHECKPOINT,
-    DataInfo,
-    load_initial_weights,
-    model_for,
-    predict,
-    read_checkpoint,
-    save_checkpoint,
-)
+from fsg.training.checkpoint import CHECKPOINT, read_checkpoint, save_checkpoint
+from fsg.training.compute import default_precision, forward_function, set_up_machine
 from fsg.training.config import Config, load_config, save_config
-from fsg.training.data import batches, load_dataset
+from fsg.training.data.augment import batches
+from fsg.training.data.feed import Feed, Normalizer
+from fsg.training.data.load import load_dataset
+from fsg.training.data.normalization import normalization
+from fsg.training.data.sets import DataInfo
 from fsg.training.distributed import Processes, joined, use_whole_batch_norm
-from fsg.training.feed import Feed, Normalizer
 from fsg.training.launch import in_several_processes
-from fsg.training.layers import count_parameters
-from fsg.training.methods import make_rule
-from fsg.training.normalization import normalization
+from fsg.training.networks.average import AveragedModel
+from fsg.training.networks.layers import count_parameters
+from fsg.training.networks.network import load_initial_weights, model_for
 from fsg.training.objective import Objective, load_teacher
 from fsg.training.record import Record, count_flips, signs
+from fsg.training.registry import make_rule
+from fsg.training.run import predict
 
 CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
@@ -273,25 +268,6 @@ class Training:
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
-
-
-def set_up_machine(config: Config) -> torch.device:
-    """Sets the number of threads and how strict PyTorch is about repeatable algorithms; returns the device."""
-    device = pick_device(config.device)
-    threads = 1 if config.deterministic and device.type == "cpu" else config.threads
-    if threads:
-        torch.set_num_threads(threads)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what PyTorch asks for on CUDA
-    torch.use_deterministic_algorithms(config.deterministic)
-    return device
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that "auto", "cpu" or "cuda" means here. Errors: FsgError where there is no such device."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise FsgError("device cuda: PyTorch finds no CUDA device here; use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsg import FsgError
-from fsg.training.checkpoint import load_initial_weights
 from fsg.training.config import Config
-from fsg.training.external import float_model
-from fsg.training.layers import binary_layers
-from fsg.training.models import build_float_model
+from fsg.training.networks.external import float_model
+from fsg.training.networks.layers import binary_layers
+from fsg.training.networks.network import load_initial_weights
+from fsg.training.networks.resnet import build_float_model
 
 
 class Objective:

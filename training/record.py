@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from fsg import replacing
 from fsg.training.config import Config
-from fsg.training.layers import binary_layers
-from fsg.training.plots import plot_curves
+from fsg.training.curves import plot_curves
+from fsg.training.networks.layers import binary_layers
 
 Row = dict[str, float]
 

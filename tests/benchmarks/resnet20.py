@@ -20,7 +20,7 @@ def graphs():
 
     from fsg.export.graph import trace
     from fsg.export.passes import simplify
-    from fsg.training.models import build_float_model, build_model
+    from fsg.training.networks.resnet import build_float_model, build_model
 
     torch.manual_seed(0)
     models = build_model("resnet20", classes=10), build_float_model("resnet20", classes=10)

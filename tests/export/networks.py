@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fsg.export.graph import BinaryGraph
 from fsg.export.reference import run_graph
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLayer, BinaryLinear
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLayer, BinaryLinear
 
 
 def exact(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -12,9 +12,9 @@ from fsg.export.reference import run_graph
 from fsg.runtime.evaluate import evaluate
 from fsg.runtime.metadata import op_counts, read_metadata
 from fsg.runtime.session import open_model
-from fsg.training.checkpoint import open_run
-from fsg.training.data import load_dataset
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from fsg.training.data.load import load_dataset
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from fsg.training.run import open_run
 
 
 @pytest.mark.parametrize("padding_value", [1.0, 0.0, -1.0])

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from fsg import FsgError
 from fsg.export import graph as g
 from fsg.export.graph import trace
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
-from fsg.training.models import build_model
-from fsg.training.quantizers import WEIGHT_QUANTIZERS
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from fsg.training.networks.quantizers import WEIGHT_QUANTIZERS
+from fsg.training.networks.resnet import build_model
 
 FLAT = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 

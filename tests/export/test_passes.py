@@ -15,7 +15,7 @@ from fsg.export import passes
 from fsg.export.graph import trace
 from fsg.export.reference import run_graph
 from fsg.export.tflite import lower
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 
 SEEDS = range(40)
 BOTH = pytest.mark.parametrize("one_bit", [True, False])

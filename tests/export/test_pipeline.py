@@ -19,10 +19,10 @@ from fsg.export.report import export_table
 from fsg.runtime.evaluate import evaluate
 from fsg.runtime.metadata import read_metadata
 from fsg.runtime.session import open_model
-from fsg.training.checkpoint import open_run
 from fsg.training.config import Config, save_config
-from fsg.training.data import load_dataset
+from fsg.training.data.load import load_dataset
 from fsg.training.loop import train
+from fsg.training.run import open_run
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from fsg.export.tflite import check_operators, lower, to_tflite
 from fsg.export.verify import require_agreement
 from fsg.runtime.metadata import op_counts, pack_tflite
 from fsg.runtime.session import open_model
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 
 SIGN = BinaryActivation
 

@@ -13,7 +13,7 @@ from fsg.export.onnx import to_onnx
 from fsg.export.passes import simplify
 from fsg.export.verify import compare, require_agreement
 from fsg.runtime.session import open_model
-from fsg.training.models import build_model
+from fsg.training.networks.resnet import build_model
 
 RNG = np.random.default_rng(0)
 EXPECTED = RNG.standard_normal((400, 10)).astype(np.float32)

@@ -8,12 +8,13 @@ from rich.console import Console
 from torch import nn
 
 from fsg import FsgError
-from fsg.training.arithmetic import default_precision, forward_function
-from fsg.training.checkpoint import open_run, read_checkpoint
+from fsg.training.checkpoint import read_checkpoint
+from fsg.training.compute import default_precision, forward_function
 from fsg.training.config import Config, save_config
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from fsg.training.loop import train
-from fsg.training.methods import FSG
+from fsg.training.methods.fsg import FSG
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from fsg.training.run import open_run
 
 CPU = torch.device("cpu")
 

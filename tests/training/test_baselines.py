@@ -8,14 +8,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsg import FsgError
-from fsg.training.checkpoint import DataInfo, model_for
 from fsg.training.config import Config
-from fsg.training.data import load_dataset
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
-from fsg.training.metaquant import METANETS, MetaQuant
-from fsg.training.methods import make_rule
-from fsg.training.quantizers import WEIGHT_QUANTIZERS, ede_sharpness, irnet, sign
-from fsg.training.rules import STE
+from fsg.training.data.load import load_dataset
+from fsg.training.data.sets import DataInfo
+from fsg.training.methods.base import STE
+from fsg.training.methods.metaquant import METANETS, MetaQuant
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
+from fsg.training.networks.network import model_for
+from fsg.training.networks.quantizers import WEIGHT_QUANTIZERS, ede_sharpness, irnet, sign
+from fsg.training.registry import make_rule
 
 # --- quantisers -------------------------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.export.graph import Add, BinaryConv, Relu, Sign, trace
-from fsg.training.binarize import ADDED_NORM, LAST, binarize, float_layers
-from fsg.training.external import build_external, float_model
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
-from fsg.training.models import build_model
+from fsg.training.networks.binarize import ADDED_NORM, LAST, binarize, float_layers
+from fsg.training.networks.external import build_external, float_model
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
+from fsg.training.networks.resnet import build_model
 
 
 def conv_bn(inputs, outputs, stride=1, kernel=3):

@@ -12,28 +12,23 @@ from PIL import Image
 from scipy import stats
 
 from fsg import FsgError
-from fsg.training.bench_step import measure_steps, quartiles
-from fsg.training.compare import (
+from fsg.training.config import Config, save_config
+from fsg.training.experiments.bench_step import measure_steps, quartiles
+from fsg.training.experiments.compare import csv_text, markdown, paired, reading, results, write_comparison
+from fsg.training.experiments.plots import spread
+from fsg.training.experiments.results import (
     ACCURACY,
     FINAL_LOSS,
     Estimate,
     FinishedRun,
     RunGroup,
     best_marks,
-    csv_text,
     curve,
     group_runs,
-    markdown,
     measures,
-    paired,
     read_run,
-    reading,
-    results,
-    write_comparison,
 )
-from fsg.training.config import Config, save_config
-from fsg.training.plots import spread
-from fsg.training.sweep import PlannedRun, parse_methods, parse_seeds, plan_runs, seconds_left
+from fsg.training.experiments.sweep import PlannedRun, parse_methods, parse_seeds, plan_runs, seconds_left
 
 
 def make_run(folder, losses, accuracies, *, pace=10.0, **settings):
@@ -360,7 +355,7 @@ def test_a_method_that_cannot_be_built_is_named():
 def test_measured_steps_are_those_of_training():
     import torch
 
-    from fsg.training.bench_step import prepared_step
+    from fsg.training.experiments.bench_step import prepared_step
 
     losses = {}
     for method in ("ste", "fsg"):

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fsg import FsgError
-from fsg.training import data, data_files
-from fsg.training.data import apply_changes, augment, batches, check_spec, draw_changes, load_dataset
-from fsg.training.feed import apply_changes_on_device
+from fsg.training.data import files as data_files
+from fsg.training.data import load as data
+from fsg.training.data.augment import apply_changes, augment, batches, draw_changes
+from fsg.training.data.feed import apply_changes_on_device
+from fsg.training.data.load import check_spec, load_dataset
 
 RNG = np.random.default_rng(0)
 
@@ -484,7 +486,7 @@ def test_downloads_go_through_torchvision(tmp_path: Path, monkeypatch: pytest.Mo
         make_cifar10(root / "cifar-10-batches-py")
 
     module = types.SimpleNamespace(datasets=types.SimpleNamespace(CIFAR10=fetch))
-    monkeypatch.setattr("fsg.training.vision.import_torchvision", lambda: module)
+    monkeypatch.setattr("fsg.training.data.vision.import_torchvision", lambda: module)
     root = tmp_path / "new" / "folder"
     with refusal(root, "no such folder"):
         load_dataset("cifar10", data_dir=root)
@@ -702,7 +704,7 @@ missing = ("torch", "torchvision", "PIL", "sklearn")
 for name in missing:
     sys.modules[name] = None
 from fsg import FsgError
-from fsg.training.data import load_dataset
+from fsg.training.data.load import load_dataset
 print(load_dataset("npz:{tmp_path}/a.npz", test_only=True).x_test.shape)
 for spec in ("digits", "folder:{tmp_path}/images", "cifar10", "fashion-mnist"):
     try:
@@ -720,7 +722,7 @@ def test_reading_imports_no_torch(tmp_path: Path) -> None:
     make_fashion(tmp_path / "fashion", False)
     output = run_python(f"""
 import sys
-from fsg.training.data import load_dataset
+from fsg.training.data.load import load_dataset
 load = {{"torch", "torchvision", "PIL", "sklearn"}} & set(sys.modules)
 load_dataset("digits")
 load_dataset("folder:{tmp_path}/images")
@@ -732,7 +734,7 @@ print(load, "torch" in sys.modules)
 
 def test_torchvision_imports_here() -> None:
     output = run_python("""
-from fsg.training.vision import import_torchvision
+from fsg.training.data.vision import import_torchvision
 torchvision = import_torchvision()
 assert import_torchvision() is torchvision
 import torch
@@ -743,7 +745,7 @@ print(torchvision.datasets.CIFAR10.__name__, v2.CenterCrop(4)(torch.zeros(3, 8, 
 
 
 def test_only_the_known_torchvision_failure_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fsg.training import vision
+    from fsg.training.data import vision
 
     def fail(name: str) -> types.ModuleType:
         raise RuntimeError("another failure")

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from fsg import FsgError
-from fsg.training.checkpoint import open_run, read_checkpoint
+from fsg.training.checkpoint import read_checkpoint
 from fsg.training.distributed import Processes, joined
+from fsg.training.run import open_run
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = ["train", "--epochs", "1", "--device", "cpu"]

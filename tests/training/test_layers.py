@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsg import FsgError
-from fsg.training.layers import (
+from fsg.training.networks.layers import (
     BinaryActivation,
     BinaryConv2d,
     BinaryLinear,

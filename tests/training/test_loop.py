@@ -14,18 +14,19 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.training import loop
-from fsg.training.average import AveragedModel
-from fsg.training.checkpoint import open_run, read_checkpoint
+from fsg.training.checkpoint import read_checkpoint
 from fsg.training.config import Config, load_config, save_config
-from fsg.training.data import load_dataset
+from fsg.training.data.feed import Normalizer
+from fsg.training.data.load import load_dataset
+from fsg.training.data.normalization import NORMALIZATIONS, normalization
 from fsg.training.distributed import Processes
-from fsg.training.feed import Normalizer
-from fsg.training.layers import BinaryConv2d, binary_layers
 from fsg.training.loop import learning_rate
-from fsg.training.models import build_float_model, build_model
-from fsg.training.normalization import NORMALIZATIONS, normalization
+from fsg.training.networks.average import AveragedModel
+from fsg.training.networks.layers import BinaryConv2d, binary_layers
+from fsg.training.networks.resnet import build_float_model, build_model
 from fsg.training.objective import Objective, load_teacher
 from fsg.training.record import count_flips, signs
+from fsg.training.run import open_run
 
 
 @pytest.fixture(scope="module")

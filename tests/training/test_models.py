@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fsg import FsgError
-from fsg.training.checkpoint import load_initial_weights
-from fsg.training.config import MODELS
-from fsg.training.layers import BinaryActivation, BinaryConv2d, binary_layers, count_parameters
-from fsg.training.models import build_model
-from fsg.training.summary import summarize
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, binary_layers, count_parameters
+from fsg.training.networks.network import load_initial_weights
+from fsg.training.networks.resnet import build_model
+from fsg.training.networks.summary import summarize
+from fsg.training.registry import MODELS
 
 
 @pytest.mark.parametrize("name", MODELS)

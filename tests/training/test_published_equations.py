@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fsg.training.history import GradientHistory
-from fsg.training.hypernet import FastNet, SlowNet
-from fsg.training.scan import selective_scan
+from fsg.training.methods.history import GradientHistory
+from fsg.training.methods.hypernet import FastNet, SlowNet
+from fsg.training.scan.plain import selective_scan
 
 LAYERS = ("conv", "fc")
 

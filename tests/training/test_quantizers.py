@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fsg import FsgError
-from fsg.training.layers import BinaryActivation
-from fsg.training.quantizers import WEIGHT_QUANTIZERS, dorefa, scaled_sign, sign
+from fsg.training.networks.layers import BinaryActivation
+from fsg.training.networks.quantizers import WEIGHT_QUANTIZERS, dorefa, scaled_sign, sign
 
 
 def test_dorefa_is_that_of_the_published_code(golden):

@@ -14,9 +14,10 @@ from torch import nn
 from fsg import FsgError
 from fsg.training import conformance
 from fsg.training.config import PRESETS, Config
-from fsg.training.layers import BinaryConv2d, BinaryLinear
-from fsg.training.methods import FSG, make_rule
-from fsg.training.quantizers import dorefa
+from fsg.training.methods.fsg import FSG
+from fsg.training.networks.layers import BinaryConv2d, BinaryLinear
+from fsg.training.networks.quantizers import dorefa
+from fsg.training.registry import make_rule
 
 # ---- The equations of the published code, plainly: sequences token by token, layers one by one, float64 ----
 

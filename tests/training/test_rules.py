@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsg import FsgError
-from fsg.training.layers import BinaryActivation, BinaryConv2d, BinaryLinear
-from fsg.training.methods import FSG
-from fsg.training.rules import STE
+from fsg.training.methods.base import STE
+from fsg.training.methods.fsg import FSG
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 
 
 def network():

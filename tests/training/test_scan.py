@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fsg import FsgError
-from fsg.training import scan_native
-from fsg.training.hypernet import MambaBlock, SlowNet
-from fsg.training.scan import choose_backend
+from fsg.training.methods.hypernet import MambaBlock, SlowNet
+from fsg.training.scan import cpu
+from fsg.training.scan.backends import choose_backend
 
 SETS = ("portable", "avx2", "avx512")
 # channels, states, taps, tokens and wanted outputs of each sequence
@@ -65,7 +65,7 @@ def assert_close(actual, expected, tolerance):
 def has(instructions):
     mamba = block(1, 1, 1)
     try:
-        fused(scan_native.fused_block, mamba, [torch.ones(1).double()], [1], instructions=instructions)
+        fused(cpu.fused_block, mamba, [torch.ones(1).double()], [1], instructions=instructions)
     except FsgError as error:
         assert instructions in str(error)
         return False
@@ -80,7 +80,7 @@ def test_native_is_the_plain_block(shape, instructions):
     channels, states, taps, lengths, last = random_shape(shape) if isinstance(shape, int) else shape
     mamba, tokens = block(channels, states, taps), tokens_of(lengths)
     expected = everything(mamba, tokens, mamba.sequences(tokens, last, backend="plain"))
-    outputs = fused(scan_native.fused_block, mamba, tokens, last, instructions=instructions)
+    outputs = fused(cpu.fused_block, mamba, tokens, last, instructions=instructions)
     assert_close(everything(mamba, tokens, outputs), expected, 1e-11)
 
 
@@ -92,7 +92,7 @@ def test_native_in_float32_is_as_precise_as_the_plain_block(instructions):
     expected = everything(mamba, tokens, mamba.sequences(tokens, [100, 1], backend="plain"))
     mamba.float()
     tokens = [t.detach().float().requires_grad_() for t in tokens]
-    outputs = fused(scan_native.fused_block, mamba, tokens, [100, 1], instructions=instructions)
+    outputs = fused(cpu.fused_block, mamba, tokens, [100, 1], instructions=instructions)
     assert_close(everything(mamba, tokens, outputs), expected, 2e-4)
     assert_close(everything(mamba, tokens, mamba.sequences(tokens, [100, 1], backend="plain")), expected, 2e-4)
 
@@ -113,8 +113,7 @@ def test_forgotten_tokens_are_skipped_without_a_trace(dtype):
     mamba, tokens, last = block(10, 4, 4, dtype), tokens_of([3000, 50, 2500], dtype), [700, 50, 1]
     mamba.dt_proj.bias.data += 6
     whole, skipped = (
-        everything(mamba, tokens, fused(scan_native.fused_block, mamba, tokens, last, skip=skip))
-        for skip in (False, True)
+        everything(mamba, tokens, fused(cpu.fused_block, mamba, tokens, last, skip=skip)) for skip in (False, True)
     )
     assert_close(skipped, whole, 1e-6 if dtype == torch.float32 else 1e-14)
     long, short, other = skipped[-3:]
@@ -177,14 +176,14 @@ def test_the_library_is_taken_where_it_is_built(monkeypatch, tmp_path):
     tokens = torch.randn(3)
     assert choose_backend(tokens) == "native"
     assert choose_backend(tokens.bfloat16()) == "plain"
-    monkeypatch.setattr(scan_native, "LIBRARY", tmp_path / "none.so")
-    scan_native._library.cache_clear()
+    monkeypatch.setattr(cpu, "LIBRARY", tmp_path / "none.so")
+    cpu._library.cache_clear()
     try:
         assert choose_backend(tokens) == "plain"
         with pytest.raises(FsgError, match="native scan cannot compute float32 on cpu"):
             choose_backend(tokens, "native")
     finally:
-        scan_native._library.cache_clear()
+        cpu._library.cache_clear()
 
 
 def test_impossible_requests_are_refused():
@@ -209,14 +208,14 @@ def test_triton_is_the_plain_block(shape):
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
     pytest.importorskip("triton", reason="triton is installed only with PyTorch for CUDA")
-    from fsg.training import scan_triton
+    from fsg.training.scan import cuda
 
     channels, states, taps, lengths, last = shape
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mamba = block(channels, states, taps).to(device)
     tokens = [t.detach().to(device).requires_grad_() for t in tokens_of(lengths)]
     expected = everything(mamba, tokens, mamba.sequences(tokens, last, backend="plain"))
-    outputs = fused(scan_triton.fused_block, mamba, tokens, last)
+    outputs = fused(cuda.fused_block, mamba, tokens, last)
     assert_close(everything(mamba, tokens, outputs), expected, 1e-10)
 
 

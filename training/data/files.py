@@ -1,0 +1,217 @@
+"""Reads data sets of people's own: folder:PATH and npz:PATH.
+
+Every reader here and in `archives` checks all it reads, because the files come from elsewhere, and returns `Parts`. A
+file that is missing, truncated or inconsistent ends in one FsgError line that names it. NumPy only; Pillow is imported
+when a folder of images is read.
+"""
+
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsg import FsgError
+from fsg.training.data.sets import Images, Labels, Parts, Progress, empty_like, need, why
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Without names, the number of classes is the largest label; a stray 2**40 must not become a list of names.
+MAX_CLASSES = 65_536
+
+
+def _npz_images(path: Path, key: str, values: NDArray[Any]) -> Images:
+    if values.dtype != np.uint8 or values.ndim not in (3, 4) or 0 in values.shape:
+        raise FsgError(
+            f"{path}: {key} is {values.dtype} {list(values.shape)}; "
+            "save non-empty uint8 images [N,C,H,W], [N,H,W,C] or [N,H,W]"
+        )
+    if values.ndim == 3:
+        values = values[:, None]
+    elif values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
+        values = values.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(values)
+
+
+def _npz_labels(path: Path, key: str, values: NDArray[Any], images: int) -> Labels:
+    if values.dtype.kind not in "iu" or values.ndim != 1:
+        raise FsgError(f"{path}: {key} is {values.dtype} {list(values.shape)}; save integer labels [N]")
+    if len(values) != images:
+        raise FsgError(f"{path}: {key} has {len(values)} labels for {images} images; save one label per image")
+    if values.min() < 0 or values.max() >= MAX_CLASSES:
+        worst = values.min() if values.min() < 0 else values.max()
+        raise FsgError(f"{path}: {key} holds the label {worst}; number the classes from 0")
+    return values.astype(np.int64)
+
+
+def _npz_names(path: Path, values: NDArray[Any] | None, largest: int) -> tuple[str, ...]:
+    if values is None:
+        return tuple(str(label) for label in range(largest + 1))
+    if values.dtype.kind != "U" or values.ndim != 1:
+        raise FsgError(f"{path}: class_names is {values.dtype} {list(values.shape)}; save a 1-D array of strings")
+    if largest >= len(values):
+        raise FsgError(
+            f"{path}: holds the label {largest} but {len(values)} class_names, numbered from 0; "
+            "name every class or leave class_names out"
+        )
+    return tuple(str(name) for name in values)
+
+
+def read_npz(path: Path, *, test_only: bool = False) -> Parts:
+    """Read an .npz of images x_train, x_test (uint8) and labels y_train, y_test (any integers).
+
+    Images are [N,C,H,W], [N,H,W,C] with C of 1 or 3 (where the second size is neither), or [N,H,W]. An
+    optional array class_names holds strings; without it, classes are called by their numbers, up to the
+    largest label read. With test_only, x_train and y_train may be absent and are not read. Nothing is
+    unpickled.
+    Errors: FsgError naming the file and the key.
+    """
+    keys = ("x_test", "y_test") if test_only else ("x_train", "y_train", "x_test", "y_test")
+    try:
+        # np.load takes other kinds of file for a pickle, and then complains about pickles.
+        if not zipfile.is_zipfile(path):
+            path.open("rb").close()
+            raise FsgError(f"{path}: not an .npz file, or only part of one; write it with numpy.savez")
+        with np.load(path, allow_pickle=False) as archive:
+            if missing := [key for key in keys if key not in archive]:
+                hint = "" if test_only else " (x_test and y_test are enough where only the test part is used)"
+                raise FsgError(f"{path}: lacks {', '.join(missing)}; add what is missing{hint}")
+            # asarray: what is no array in the archive comes as bytes, which the checks below then refuse.
+            arrays = {key: np.asarray(archive[key]) for key in (*keys, "class_names") if key in archive}
+    except FsgError:
+        raise
+    except OSError as error:
+        raise FsgError(f"{path}: cannot be read ({why(error)}); check the path") from error
+    except MemoryError as error:
+        raise FsgError(f"{path}: does not fit into memory ({why(error)}); save fewer or smaller images") from error
+    except Exception as error:  # a damaged zip raises nearly anything
+        raise FsgError(f"{path}: cannot be read ({why(error)}); write it anew with numpy.savez") from error
+
+    x_test = _npz_images(path, "x_test", arrays["x_test"])
+    y_test = _npz_labels(path, "y_test", arrays["y_test"], len(x_test))
+    x_train, y_train = empty_like(x_test)
+    if not test_only:
+        x_train = _npz_images(path, "x_train", arrays["x_train"])
+        y_train = _npz_labels(path, "y_train", arrays["y_train"], len(x_train))
+        if x_train.shape[1:] != x_test.shape[1:]:
+            sizes = f"{list(x_train.shape[1:])} in x_train, but {list(x_test.shape[1:])} in x_test"
+            raise FsgError(f"{path}: images [C,H,W] are {sizes}; save both in one size")
+    largest = int(max(y_test.max(), y_train.max(initial=0)))
+    return Parts(x_train, y_train, x_test, y_test, _npz_names(path, arrays.get("class_names"), largest))
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    """Return the sorted names of the class folders in `folder`; hidden ones are no classes."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    except OSError as error:
+        raise FsgError(
+            f"{folder}: cannot be read ({why(error)}); expected one folder of images per class in it"
+        ) from error
+    if not names:
+        raise FsgError(f"{folder}: has no folders; put the images into one folder per class")
+    return tuple(names)
+
+
+def _class_files(folder: Path) -> list[Path]:
+    try:
+        files = sorted(
+            entry
+            for entry in folder.iterdir()
+            if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "." and entry.is_file()
+        )
+    except OSError as error:
+        raise FsgError(f"{folder}: cannot be read ({why(error)}); make it readable") from error
+    if not files:
+        raise FsgError(f"{folder}: has no images; put files in it that end in {', '.join(IMAGE_SUFFIXES)}")
+    return files
+
+
+def _decode(path: Path, size: tuple[int, int] | None, first: Path) -> Images:
+    """Return one image as uint8 [3,H,W]; `size` is the (width, height) that `first` has, None for itself."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if size is not None and image.size != size:
+                raise FsgError(
+                    f"{path}: is {image.width}x{image.height} pixels, but {first} is {size[0]}x{size[1]}; "
+                    "resize all images to one size"
+                )
+            # Pillow clips these modes at 255 instead of scaling them: most pictures would come out white.
+            if image.mode[0] in "IF":
+                raise FsgError(f"{path}: has more than 8 bits per channel; save it with 8")
+            pixels = np.asarray(image.convert("RGB"))
+    except FsgError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
+        raise FsgError(f"{path}: not a readable image ({why(error)}); replace or remove it") from error
+    return pixels.transpose(2, 0, 1)
+
+
+def _decode_all(files: list[Path], first: Path, done: int, total: int, progress: Progress | None) -> Images:
+    """Return uint8 [N,3,H,W]; Pillow decodes outside the interpreter lock, so threads help."""
+    _, height, width = _decode(first, None, first).shape
+    try:
+        images = np.empty((len(files), 3, height, width), np.uint8)
+    except MemoryError as error:
+        raise FsgError(
+            f"{first.parent}: {len(files)} images of {width}x{height} do not fit into memory; resize them"
+        ) from error
+
+    def fill(start: int) -> int:
+        chunk = files[start : start + 256]
+        for offset, path in enumerate(chunk):
+            images[start + offset] = _decode(path, (width, height), first)
+        return len(chunk)
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            for count in pool.map(fill, range(0, len(files), 256)):
+                done += count
+                if progress:
+                    progress(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return images
+
+
+def read_folder(path: Path, *, test_only: bool = False, progress: Progress | None = None) -> Parts:
+    """Read PATH/train/CLASS/* and PATH/test/CLASS/*, decoded to RGB.
+
+    Classes are the sorted folder names of train (of test, where only that is there and asked for), and both
+    parts must have the same ones: an accuracy over fewer classes would be another figure. All images must
+    have the size of the first, since any resizing here would also have to run on the device. Hidden files
+    and files that are no images by name are passed over. progress(done, total) counts files.
+    Errors: FsgError naming the folder or file.
+    """
+    if not path.is_dir():
+        raise FsgError(
+            f"{path}: no such folder; give one with {path.name}/train/CLASS and {path.name}/test/CLASS in it"
+        )
+    need("PIL", f"{path}: reading images needs Pillow")
+    test_names = _subfolders(path / "test")
+    names = test_names if test_only and not (path / "train").exists() else _subfolders(path / "train")
+    for name in test_names:
+        if name not in names:
+            raise FsgError(f"{path / 'test' / name}: no such class in {path / 'train'}; rename or remove it")
+    for name in names:
+        if name not in test_names:
+            raise FsgError(f"{path / 'test' / name}: is missing; add test images of this class, or drop it")
+
+    parts = ("test",) if test_only else ("train", "test")
+    files = {part: [_class_files(path / part / name) for name in names] for part in parts}
+    first = files[parts[0]][0][0]
+    total = sum(len(group) for part in parts for group in files[part])
+    images: dict[str, Images] = {}
+    for part in parts:
+        done = sum(len(group) for earlier in images for group in files[earlier])
+        flat = [file for group in files[part] for file in group]
+        images[part] = _decode_all(flat, first, done, total, progress)
+    labels = {
+        part: np.repeat(np.arange(len(names), dtype=np.int64), [len(group) for group in files[part]]) for part in parts
+    }
+    x_train, y_train = empty_like(images["test"]) if test_only else (images["train"], labels["train"])
+    return Parts(x_train, y_train, images["test"], labels["test"], names)

@@ -1,0 +1,105 @@
+"""Data sets by name, as NumPy arrays.
+
+    digits             scikit-learn's 8x8 handwritten digits, enlarged; needs no download
+    cifar10, cifar100  downloaded through torchvision
+    fashion-mnist      downloaded through torchvision, or the Debian package dataset-fashion-mnist
+    folder:PATH        PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or other image formats
+    npz:PATH           an .npz with x_train, y_train, x_test, y_test
+
+Importing this needs NumPy alone, and so does reading npz:PATH; nothing here needs torch except a download.
+"""
+
+import difflib
+import os
+from pathlib import Path
+
+from fsg import FsgError
+from fsg.training.data.files import read_folder, read_npz
+from fsg.training.data.named import named_cifar, read_digits, read_fashion_mnist
+from fsg.training.data.sets import Dataset, Parts, Progress, channel_statistics
+
+SPECS = ("digits", "cifar10", "cifar100", "fashion-mnist", "folder:PATH", "npz:PATH")
+
+
+def check_spec(spec: str) -> None:
+    """Raise FsgError, naming the nearest and all known data sets, unless `spec` is written like one of them.
+
+    Opens no file: for reporting a mistyped --dataset before anything slow begins.
+    """
+    _split_spec(spec)
+
+
+def _split_spec(spec: str) -> tuple[str, Path | None]:
+    """Return the name, and the path of folder:PATH and npz:PATH."""
+    name, colon, rest = spec.partition(":")
+    if name in ("folder", "npz"):
+        if not rest:
+            raise FsgError(f"data set {spec!r} lacks its path: write {name}:PATH")
+        return name, Path(rest).expanduser()
+    if not colon and name in SPECS:
+        return name, None
+    if name in SPECS:
+        raise FsgError(f"data set {spec!r}: {name} takes no path; write {name}, and give its folder as data_dir")
+    # A likely slip is a bare path.
+    if spec.endswith(".npz") and not colon:
+        hint = f"did you mean npz:{spec}? "
+    elif "/" in spec and not colon:
+        hint = f"did you mean folder:{spec}? "
+    else:
+        known = {known.partition(":")[0]: known for known in SPECS}
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+        hint = f"did you mean {known[near[0]]}? " if near else ""
+    raise FsgError(f"unknown data set {spec!r}: {hint}There are {', '.join(SPECS)}")
+
+
+def load_dataset(
+    spec: str,
+    *,
+    data_dir: str | Path | None = None,
+    download: bool = True,
+    test_only: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Load a data set by its name or path (see the module's docstring).
+
+    data_dir: the existing folder where cifar10, cifar100 and fashion-mnist are, or go; it may be the folder of the
+    files itself. By default $FSG_DATA, else ~/.cache/fsg/data, made if need be.
+    download: whether to fetch those three where they are missing.
+    test_only: leave the training part out; npz:PATH and folder:PATH then need not have one.
+    progress(done, total): called as the images of folder:PATH are decoded.
+
+    flip is True but for digits. A mirrored shoe is still a shoe, a mirrored 2 is no digit; of folder:PATH and
+    npz:PATH nothing is known, and most photographs may be mirrored: turn it off for text or traffic signs.
+
+    Errors: FsgError, naming the data set, file or folder and the remedy.
+    """
+    name, path = _split_spec(spec)
+    if data_dir and not Path(data_dir).expanduser().is_dir():
+        raise FsgError(f"data folder {data_dir}: no such folder; make it, or leave it away to download into a cache")
+    root = Path(data_dir or os.environ.get("FSG_DATA") or "~/.cache/fsg/data").expanduser()
+    if name == "npz" and path:
+        return _with_statistics(spec, read_npz(path, test_only=test_only), flip=True)
+    if name == "folder" and path:
+        return _with_statistics(spec, read_folder(path, test_only=test_only, progress=progress), flip=True)
+    if name == "digits":
+        return _with_statistics(spec, read_digits(test_only), flip=False)
+    if name == "fashion-mnist":
+        parts = read_fashion_mnist(root, download, test_only)
+        # Of the training images, counted without the border that read_fashion_mnist adds, as usually published.
+        return Dataset(name, *parts, mean=(0.2860,) * 3, std=(0.3530,) * 3, flip=True, pad=4)
+    parts = named_cifar(name, root, download, test_only)
+    if name == "cifar10":
+        # The usual figures; the std is the mean over the images of each one's own std.
+        mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    else:
+        mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    return Dataset(name, *parts, mean=mean, std=std, flip=True, pad=4)
+
+
+def _with_statistics(name: str, parts: Parts, *, flip: bool) -> Dataset:
+    """Add mean and std of the training images, and a crop padding of an eighth of the image (4 for 32x32)."""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    if len(parts.x_train):
+        mean, std = channel_statistics(parts.x_train)
+    return Dataset(name, *parts, mean=mean, std=std, flip=flip, pad=max(parts.x_test.shape[2:]) // 8)

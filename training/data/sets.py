@@ -1,0 +1,109 @@
+"""A classification data set in memory, and what a model must know of it."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsg import FsgError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+
+class Parts(NamedTuple):
+    """Images uint8 [N,C,H,W] and labels int64 [N], each label an index into class_names.
+
+    A training part that was not asked for has N = 0.
+    """
+
+    x_train: Images
+    y_train: Labels
+    x_test: Images
+    y_test: Labels
+    class_names: tuple[str, ...]
+
+
+def need(module: str, who: str) -> ModuleType:
+    """Import an optional module, or raise an FsgError: `who` ("X needs Y"), why not, and what installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise FsgError(f"{who} ({why(error)}): pip install 'fsg[train]'") from error
+
+
+def why(error: BaseException) -> str:
+    """Return an exception's reason on one line, without a repeated file name."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def empty_like(images: Images) -> tuple[Images, Labels]:
+    """Return a part without images, of the same [C,H,W] as `images`."""
+    return np.empty((0, *images.shape[1:]), np.uint8), np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A classification data set in memory.
+
+    x_train, x_test: images, uint8 [N,C,H,W]; y_train, y_test: class indices, int64 [N]. Loaded with
+    test_only, the training part has N = 0.
+    mean, std: per channel, of images / 255; what the network's input is normalised with. Empty where
+    test_only left out the images they would be computed from: use those of the checkpoint or model file.
+    flip: whether a mirrored image still shows its class. pad: pixels of zero padding for random crops.
+    """
+
+    name: str
+    x_train: Images
+    y_train: Labels
+    x_test: Images
+    y_test: Labels
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+    pad: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        _, channels, height, width = self.x_test.shape
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of images / 255 per channel, rounded to 4 decimals.
+
+    images: uint8 [N,C,H,W]. The std is at least 0.001, so that a constant channel can be divided by it.
+    """
+    channels = images.shape[1]
+    counts = np.zeros((channels, 256), np.int64)
+    # Counting bytes is exact, and in steps because bincount widens its input to 8 bytes a pixel.
+    for start in range(0, len(images), 1024):
+        for channel in range(channels):
+            counts[channel] += np.bincount(images[start : start + 1024, channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
+    return tuple(float(round(m, 4)) for m in mean), tuple(max(float(round(s, 4)), 1e-3) for s in std)
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a model must know of its training data: `shape` is (C, H, W), mean and std are of pixels / 255."""
+
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shape: tuple[int, int, int]

@@ -1,0 +1,241 @@
+"""Runs of several methods and seeds, one after another, each in a process of its own; interrupted, they continue."""
+
+import fcntl
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.status import Status
+
+from fsg import FsgError, make_folder
+from fsg.training.config import Config, load_config, parse_assignment, save_config
+from fsg.training.experiments.results import read_metrics, read_summary
+from fsg.training.registry import METHODS, check_name
+
+CHILD = (sys.executable, "-m", "fsg", "train", "--resume")  # continues a run, or starts one that has only its settings
+LOG = "train.log"
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training run of a comparison: its settings, and the folder where it is, or will be."""
+
+    label: str
+    config: Config
+    folder: Path
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was trained, which another run must not replace."""
+        return any((self.folder / name).exists() for name in ("checkpoint.pt", "summary.json"))
+
+    @property
+    def finished(self) -> bool:
+        return read_summary(self.folder) is not None
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}, seed {self.config.seed}"
+
+
+def parse_methods(text: str) -> dict[str, dict[str, Any]]:
+    """The entries of a list such as "ste,fsg:variant=reference:history=8": each entry's own settings, by entry.
+
+    An entry is a method, followed by `:key=value` for every setting of `Config` it is to have. Errors: FsgError for an
+    unknown method or setting, a value of the wrong type, or an entry that stands there twice.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for label in filter(None, (part.strip() for part in text.split(","))):
+        method, *assignments = re.split(r":(?=[\w-]+=)", label)
+        own: dict[str, Any] = {"method": check_name(method, METHODS, "method")}
+        for assignment in assignments:
+            own |= parse_assignment(assignment, f"method {label}")
+        if label in entries:
+            raise FsgError(f"{label} stands twice in the list of methods: name it once")
+        if own["method"] != method or "seed" in own:
+            raise FsgError(f"method {label}: method and seed are no settings of an entry; --seeds lists the seeds")
+        entries[label] = own
+    if not entries:
+        raise FsgError("the list of methods is empty: give some, such as ste,fsg")
+    return entries
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The numbers in a list such as "0,1,2". Errors: FsgError unless they are different and at least 0."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) < len(parts):
+        raise FsgError(f"seeds {text}: give different whole numbers, such as 0,1,2")
+    return [int(part) for part in parts]
+
+
+def plan_runs(entries: Mapping[str, Config], seeds: Sequence[int], folder: Path) -> list[PlannedRun]:
+    """The runs of all entries for all seeds, seed by seed, in the order in which they are to be run.
+
+    So the comparison is fair at every moment: each entry has about as many seeds as the others. Errors: FsgError for
+    two entries that are the same, and for a run in `folder` that was trained with other settings.
+    """
+    labels: dict[Config, str] = {}
+    for label, config in entries.items():
+        if config in labels:
+            raise FsgError(f"{labels[config]} and {label} are the same settings: leave one out")
+        labels[config] = label
+    runs = [
+        PlannedRun(label, replace(config, seed=seed), folder / f"{_file_name(label)}-seed{seed}")
+        for seed in seeds
+        for label, config in entries.items()
+    ]
+    folders: dict[Path, str] = {}
+    for run in runs:
+        other = folders.setdefault(run.folder, run.name)
+        if other != run.name:
+            raise FsgError(f"{other} and {run.name} would both be {run.folder}: write one entry differently")
+        if run.begun:
+            check_same(run)
+    return runs
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^\w.=+-]+", "_", label)
+
+
+def check_same(run: PlannedRun) -> None:
+    """Raises FsgError unless the run in the folder has the settings that are asked for."""
+    found, asked = asdict(load_config(run.folder / "config.toml")), asdict(run.config)
+    for key, value in asked.items():
+        if found[key] != value:
+            raise FsgError(
+                f"{run.folder} was trained with {key} = {found[key]!r}, not {value!r}:"
+                " choose another --out, or delete that folder"
+            )
+
+
+def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console) -> None:
+    """Trains what is not finished yet, each run in a child process, and shows how far it is and how long it may take.
+
+    The children's output is in RUN/train.log. Errors: FsgError, after all runs, where one failed or ended before its
+    last epoch; and where another process is at work in the folder. KeyboardInterrupt passes, once the run has been
+    ended in good order; the next call continues it.
+    """
+    make_folder(folder)
+    failures = []
+    with _only_one(folder) as lock:
+        for number, run in enumerate(runs, 1):
+            where = f"run {number} of {len(runs)}: {run.name}"
+            if run.finished:
+                _print(console, f"{where}: finished before")
+                continue
+            _print(console, f"{where}: into {run.folder}")
+            try:
+                with console.status(where) as status:
+                    _train(run, lock, partial(_show, where, run, runs, status))
+            except FsgError as error:
+                failures.append(str(error))
+                _print(console, f"  {error}")
+                continue
+            last, left = _rows(run)[-1], seconds_left(runs)
+            _print(
+                console,
+                f"  epoch {last['epoch']:.0f}: training loss {last['train_loss']:.4f},"
+                f" test accuracy {last['test_accuracy']:.2%}" + (f"; about {_duration(left)} left" if left else ""),
+            )
+    if failures:
+        raise FsgError(f"{len(failures)} of {len(runs)} runs are not finished; {failures[0]}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _show(where: str, run: PlannedRun, runs: Sequence[PlannedRun], status: Status) -> None:
+    """Says which epoch a run is in, and what is left to do."""
+    epoch = min(len(_rows(run)) + 1, run.config.epochs)
+    left = seconds_left(runs)
+    about = "" if left is None else f", about {_duration(left)} left for all"
+    status.update(f"{where}: epoch {epoch} of {run.config.epochs}{about}")
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[IO[bytes]]:
+    """Holds the folder's lock file; child processes that inherit it keep the lock as long as they live."""
+    with open(folder / "compare.lock", "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FsgError(
+                f"another fsg compare is at work in {folder}: wait for it, or choose another --out"
+            ) from error
+        yield lock
+
+
+def _train(run: PlannedRun, lock: IO[bytes], show: Callable[[], None]) -> None:
+    """Trains one run to its end in a child process, calling `show` every second."""
+    make_folder(run.folder)
+    if not run.begun:
+        save_config(run.config, run.folder / "config.toml")
+    with open(run.folder / LOG, "ab") as log:
+        # In a process group of its own, so that Ctrl-C at a terminal reaches it once, from here.
+        process = subprocess.Popen(
+            [*CHILD, str(run.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock.fileno()],
+            process_group=0,
+        )
+        try:
+            while process.poll() is None:
+                show()
+                _wait(process, POLL_SECONDS)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+    if process.returncode:
+        lines = (run.folder / LOG).read_text(errors="replace").strip().splitlines() or ["no output"]
+        raise FsgError(f"{run.name}: {lines[-1].removeprefix('fsg: error: ')} (see {run.folder / LOG})")
+    if not run.finished:
+        raise FsgError(f"{run.name}: stopped before its last epoch; the same command continues it")
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _rows(run: PlannedRun) -> list[dict[str, float]]:
+    return read_metrics(run.folder) if (run.folder / "metrics.csv").exists() else []
+
+
+def seconds_left(runs: Sequence[PlannedRun]) -> float | None:
+    """Roughly how long the epochs that are missing take: as long as those of the same entry, or of the others.
+
+    None where not one epoch has been run yet. Evaluation and the start of a run are not counted.
+    """
+    done = {run: _rows(run) for run in runs}
+    pace: dict[str, list[float]] = {}
+    for run, rows in done.items():
+        if rows:
+            pace.setdefault(run.label, []).append(rows[-1]["seconds"] / len(rows))
+    if not pace:
+        return None
+    mean = {label: sum(values) / len(values) for label, values in pace.items()}
+    other = sum(mean.values()) / len(mean)
+    missing = {run: 0 if run.finished else run.config.epochs - len(rows) for run, rows in done.items()}
+    return sum(epochs * mean.get(run.label, other) for run, epochs in missing.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,135 @@
+"""Binary layers: drop-in replacements for torch.nn's Conv2d, Linear and an activation.
+
+The latent float weights are the parameter `weight`, as in torch.nn, so state dicts of full-precision models load
+unchanged. A GradientRule may lend a layer other latent weights for one forward pass (`lookahead`), or binary weights
+(`binary`), whose gradient it wants.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsg.training.networks.quantizers import ACTIVATION_GRADIENTS, WEIGHT_QUANTIZERS, irnet, sign
+from fsg.training.registry import check_name
+
+
+class BinaryActivation(nn.Module):
+    """Sign of the input, -1 or +1 (zero gives +1), any shape. See `quantizers.sign` for the gradients.
+
+    `sharpness` belongs to the gradient "ede"; a GradientRule raises it as the training goes on.
+    """
+
+    sharpness = 0.1
+
+    def __init__(self, gradient: str = "polynomial") -> None:
+        super().__init__()
+        self.gradient = check_name(gradient, ACTIVATION_GRADIENTS, "activation gradient")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sign(x, self.gradient, self.sharpness)
+
+    def extra_repr(self) -> str:
+        return f"gradient={self.gradient}"
+
+
+class BinaryLayer(nn.Module):
+    """What binary layers share: latent weights, their quantiser, and the weights lent for one forward pass.
+
+    `sharpness` belongs to the quantiser "irnet"; a GradientRule raises it as the training goes on.
+    """
+
+    weight: Tensor
+    quantizer: str
+    lookahead: Tensor | None
+    binary: Tensor | None
+    sharpness = 0.1
+
+    def binary_weight(self) -> Tensor:
+        """The weights that the forward pass uses: +c or -c per output channel, shaped as `weight`."""
+        if self.binary is not None:
+            return self.binary
+        weight = self.weight if self.lookahead is None else self.lookahead
+        quantise = WEIGHT_QUANTIZERS[self.quantizer]
+        return irnet(weight, self.sharpness) if quantise is irnet else quantise(weight)
+
+
+class BinaryConv2d(nn.Conv2d, BinaryLayer):
+    """Conv2d with one-bit weights: [N, C, H, W] -> [N, O, H', W'].
+
+    The bias stays float; there is none by default, since the batch norm that should stand behind it has its own.
+    Binarise the input with `BinaryActivation` to make it a one-bit convolution. `padding_value` fills the border:
+    +1 keeps a one-bit input one-bit, which zero does not; use 0 for float inputs.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        *,
+        quantizer: str = "dorefa",
+        padding_value: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self.quantizer = check_name(quantizer, WEIGHT_QUANTIZERS, "weight quantiser")
+        self.padding_value = padding_value
+        self.lookahead: Tensor | None = None
+        self.binary: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows, columns = (int(size) for size in self.padding)
+        padding = (rows, columns)
+        if self.padding_value and any(padding):
+            input = F.pad(input, (columns, columns, rows, rows), value=self.padding_value)
+            padding = (0, 0)
+        return F.conv2d(input, self.binary_weight(), self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, quantizer={self.quantizer}, padding_value={self.padding_value:g}"
+
+
+class BinaryLinear(nn.Linear, BinaryLayer):
+    """Linear with one-bit weights: [N, I] -> [N, O]. The bias, if any, stays float."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, quantizer: str = "dorefa") -> None:
+        super().__init__(in_features, out_features, bias)
+        self.quantizer = check_name(quantizer, WEIGHT_QUANTIZERS, "weight quantiser")
+        self.lookahead: Tensor | None = None
+        self.binary: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.binary_weight(), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, quantizer={self.quantizer}"
+
+
+def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
+    """The model's binary layers by name, in the order of registration."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, BinaryLayer)}
+
+
+def sharpened(model: nn.Module) -> list[BinaryLayer | BinaryActivation]:
+    """The modules whose gradient depends on their `sharpness` (IR-Net's error decay estimator)."""
+    return [
+        module
+        for module in model.modules()
+        if (isinstance(module, BinaryLayer) and module.quantizer == "irnet")
+        or (isinstance(module, BinaryActivation) and module.gradient == "ede")
+    ]
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Numbers of one-bit and of float parameters; buffers such as running statistics are not parameters."""
+    binary = sum(layer.weight.numel() for layer in binary_layers(model).values())
+    return binary, sum(parameter.numel() for parameter in model.parameters()) - binary
+
+
+def float_size(model: nn.Module) -> int:
+    """Bytes of the model's state dict with every entry as float32, what the model would take without binarisation."""
+    return sum(4 * tensor.numel() for tensor in model.state_dict().values() if torch.is_floating_point(tensor))

@@ -1,0 +1,128 @@
+"""A model's forward pass as a graph of steps (torch.fx), and questions about it."""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from fsg import FsgError
+from fsg.training.networks.layers import BinaryActivation, BinaryLayer
+
+Layers = (nn.modules.conv._ConvNd, nn.Linear)
+Norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+Dropouts = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+FUNCTIONAL_DROPOUTS = {F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d}
+RELUS = (torch.relu, F.relu, F.relu6, "relu")
+SUMS = (operator.add, torch.add, "add")
+# What keeps the sign of non-negative values, and lets a layer's sums through on their way to a batch norm.
+Passing = (*Dropouts, nn.Identity, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+PASSING = (
+    *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.flatten),
+    *("flatten", "view", "reshape", "mean"),
+)
+
+
+class LayerTracer(fx.Tracer):
+    """Records a forward pass with the layers of torch.nn, and our own, as single steps."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (BinaryActivation, BinaryLayer)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def traced(model: nn.Module) -> fx.GraphModule:
+    """The model as a graph in which nothing works in place and dropout is always a module."""
+    try:
+        graph, evaluation = (LayerTracer().trace(model.train(training)) for training in (True, False))
+    except Exception as error:  # the model's own code fails in its own ways on inputs that only record
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FsgError(f"cannot binarise the model: its forward cannot be traced ({line})") from error
+    module = fx.GraphModule(model, graph, type(model).__name__)
+    for step, other in zip(graph.nodes, evaluation.nodes, strict=False):
+        if step.target in FUNCTIONAL_DROPOUTS and other.target is step.target:
+            if step.kwargs["training"] != other.kwargs["training"]:
+                _as_module(module, step, FUNCTIONAL_DROPOUTS[step.target](step.kwargs["p"]))
+        elif step.format_node() != other.format_node():
+            raise FsgError(
+                f"cannot binarise the model: in training its forward differs from evaluation at {step.name};"
+                " build it without auxiliary outputs, and use torch.nn's layers"
+            )
+    _, *others = (step for step in graph.nodes if step.op == "placeholder")
+    for other in others:
+        if other.users:
+            raise FsgError("cannot binarise the model: it takes more than one input")
+        graph.erase_node(other)
+    graph.eliminate_dead_code()
+    _undo_in_place(module)
+    return module
+
+
+def _as_module(module: fx.GraphModule, step: fx.Node, layer: nn.Module) -> None:
+    """Turns a call of a function on one value into a call of a layer."""
+    name = unused_name(module, f"{step.name}_layer")
+    module.add_submodule(name, layer)
+    step.op, step.target, step.args, step.kwargs = "call_module", name, (step.all_input_nodes[0],), {}
+
+
+def _undo_in_place(module: fx.GraphModule) -> None:
+    """Makes steps that overwrite their input give a new value; what read the overwritten one reads that."""
+    for step in module.graph.nodes:
+        layer = module.get_submodule(step.target) if step.op == "call_module" else None
+        method = step.op == "call_method" and step.target.endswith("_") and not step.target.endswith("__")
+        if not (method or step.kwargs.get("inplace") or getattr(layer, "inplace", False)):
+            continue
+        if method:
+            step.target = step.target[:-1]
+        elif layer is None:
+            step.update_kwarg("inplace", False)
+        source, later = step.all_input_nodes[0], set(_after(step))
+        for user in [user for user in source.users if user in later]:
+            user.replace_input_with(source, step)
+    for layer in module.modules():
+        if getattr(layer, "inplace", False):
+            layer.inplace = False  # type: ignore[assignment]
+
+
+def _after(step: fx.Node) -> list[fx.Node]:
+    nodes = list(step.graph.nodes)
+    return nodes[nodes.index(step) + 1 :]
+
+
+def unused_name(module: fx.GraphModule, name: str) -> str:
+    """The name, or with a number where the model has such a module."""
+    taken = {known for known, _ in module.named_modules()}
+    return next(known for known in (name, *(f"{name}{i}" for i in range(2, len(taken) + 3))) if known not in taken)
+
+
+class Flow:
+    """Questions about the steps of a traced model."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.module = module
+        self.graph = module.graph
+
+    def layer(self, node: fx.Node) -> nn.Module | None:
+        """The module that a step calls, if it calls one."""
+        return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def calls(self, node: fx.Node, modules: tuple[type, ...], functions: tuple[object, ...] = ()) -> bool:
+        """Whether a step is a call of such a module, or of such a function or method."""
+        if node.op == "call_module":
+            return isinstance(self.layer(node), modules)
+        return node.op in ("call_function", "call_method") and node.target in functions
+
+    def is_relu(self, node: fx.Node) -> bool:
+        return self.calls(node, (nn.ReLU, nn.ReLU6), RELUS)
+
+    def is_sum(self, node: fx.Node) -> bool:
+        return self.calls(node, (), SUMS) and len(node.all_input_nodes) == 2
+
+    def passes(self, node: fx.Node) -> bool:
+        return self.calls(node, Passing, PASSING)
+
+    def insert(self, name: str, layer: nn.Module, source: fx.Node) -> fx.Node:
+        """A call of a new module on `source`, right behind it."""
+        name = unused_name(self.module, name)
+        self.module.add_submodule(name, layer)
+        with self.graph.inserting_after(source):
+            return self.graph.call_module(name, (source,))

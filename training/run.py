@@ -1,0 +1,87 @@
+"""A trained model as its run folder has it, ready to run and to be exported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fsg import FsgError, __version__
+from fsg.training.checkpoint import CHECKPOINT, read_checkpoint
+from fsg.training.config import Config, load_config
+from fsg.training.data.sets import DataInfo
+from fsg.training.networks.network import model_for
+
+EVALUATION_PIXELS = 256 * 64 * 64
+"""In one batch: so the values inside a network fit into memory whatever the size of the images."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model as read from its run folder, without the hypernetworks.
+
+    Calling it gives logits [N, classes] of normalised images [N, C, H, W], float32 arrays both, as an opened model
+    file does.
+    """
+
+    path: Path
+    config: Config
+    model: nn.Module
+    data: DataInfo
+    epoch: int
+    hypernetwork_parameters: int
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return predict(self.model, torch.from_numpy(images)).numpy()
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return self.data.shape
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What travels in exported files: where the model is from, how to normalise its input, its classes."""
+        return {
+            "fsg_version": __version__,
+            "model": self.config.model,
+            "method": self.config.method,
+            "dataset": self.config.dataset,
+            "epochs": self.epoch,
+            "seed": self.config.seed,
+            "activation_bits": self.config.activation_bits,
+            "class_names": list(self.data.class_names),
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+            "input_shape": [1, *self.data.shape],
+        }
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits [N, classes] of normalised images [N, C, H, W], in evaluation mode."""
+    model.eval()
+    return torch.cat([model(batch) for batch in images.split(evaluation_batch(images))])
+
+
+def evaluation_batch(images: Tensor) -> int:
+    """How many of the images [N, C, H, W] to take at once, at most 256."""
+    height, width = images.shape[2:]
+    return min(256, max(1, EVALUATION_PIXELS // (height * width)))
+
+
+def open_run(folder: Path) -> Run:
+    """Reads the model of a run, in evaluation mode. Errors: FsgError, see `load_config` and `read_checkpoint`."""
+    config = load_config(folder / "config.toml")
+    content = read_checkpoint(folder)
+    try:
+        data = DataInfo(**content["data"])
+        model = model_for(config, data)
+        model.load_state_dict(content["model"])
+        epoch, hypernetwork_parameters = content["epoch"], content["hypernetwork_parameters"]
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise FsgError(f"{folder / CHECKPOINT} does not fit {folder / 'config.toml'}: train anew") from error
+    return Run(folder, config, model.eval(), data, epoch, hypernetwork_parameters)
