@@ -18,7 +18,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../../runtime/native/kernels.h"
+#include "kernels/kernels.h"
 
 namespace {
 
