@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "delegate/partition.h"
-#include "delegate/program.h"
+#include "delegate/prepare_post_ops.h"
 
 namespace fsg {
 namespace {
@@ -98,18 +98,18 @@ TfLiteStatus AddNode(const Builder& b, int index, Op** op) {
   return TakeTensors(b, *node, *op);
 }
 
-TfLiteStatus AddSteps(const Builder& b, const FusedStep* steps, int count, Op* op) {
-  op->steps = static_cast<OpStep*>(calloc(static_cast<size_t>(count), sizeof(OpStep)));
-  op->program_steps = static_cast<Step*>(calloc(static_cast<size_t>(count), sizeof(Step)));
-  FSG_ENSURE(b.context, op->steps != nullptr && op->program_steps != nullptr, "out of memory");
-  op->program.step_count = count;
+TfLiteStatus AddPostOps(const Builder& b, const FusedPostOp* post_ops, int count, Op* op) {
+  op->bound = static_cast<BoundPostOp*>(calloc(static_cast<size_t>(count), sizeof(BoundPostOp)));
+  op->post_op_list = static_cast<PostOp*>(calloc(static_cast<size_t>(count), sizeof(PostOp)));
+  FSG_ENSURE(b.context, op->bound != nullptr && op->post_op_list != nullptr, "out of memory");
+  op->post_ops.count = count;
   for (int i = 0; i < count; ++i) {
-    const FusedStep& step = steps[i];
-    const bool is_hidden = step.kind == StepKind::kPack && step.node >= 0;
-    op->steps[i] = {step, is_hidden                  ? AddValue(b, -1)
-                          : step.tensor < 0          ? -1
-                          : IsDestination(step.kind) ? WrittenValue(b, step.tensor)
-                                                     : ReadValue(b, step.tensor, OpIndex(b, op))};
+    const FusedPostOp& post_op = post_ops[i];
+    const bool is_hidden = post_op.kind == PostOpKind::kPack && post_op.node >= 0;
+    op->bound[i] = {post_op, is_hidden                     ? AddValue(b, -1)
+                             : post_op.tensor < 0          ? -1
+                             : IsDestination(post_op.kind) ? WrittenValue(b, post_op.tensor)
+                                                           : ReadValue(b, post_op.tensor, OpIndex(b, op))};
   }
   return kTfLiteOk;
 }
@@ -129,7 +129,7 @@ TfLiteStatus AddResize(const Builder& b, const TfLiteNode& node, int32_t code, i
 }
 
 // The bits of a tensor that the graph pads or pools before it takes its signs.
-TfLiteStatus AddResizeOfBits(const Builder& b, const OpStep& pack) {
+TfLiteStatus AddResizeOfBits(const Builder& b, const BoundPostOp& pack) {
   TfLiteNode* node;
   TfLiteRegistration* registration;
   if (FindNode(b, pack.fused.node, &node, &registration) != kTfLiteOk) return kTfLiteError;
@@ -139,8 +139,8 @@ TfLiteStatus AddResizeOfBits(const Builder& b, const OpStep& pack) {
 bool IsStored(const Builder& b, const Op* first, int tensor) {
   const Op* end = b.partition->ops + b.partition->op_count;
   for (const Op* op = first; op != end; ++op) {
-    for (int i = 0; op->steps != nullptr && i < op->program.step_count; ++i) {
-      if (op->steps[i].fused.kind == StepKind::kStore && op->steps[i].fused.tensor == tensor) return true;
+    for (int i = 0; op->bound != nullptr && i < op->post_ops.count; ++i) {
+      if (op->bound[i].fused.kind == PostOpKind::kStore && op->bound[i].fused.tensor == tensor) return true;
     }
   }
   return false;
@@ -158,43 +158,43 @@ TfLiteStatus AddResizeOfFloats(const Builder& b, int index, const Op* first) {
     return AddResize(b, *node, code, FindValue(b, node->inputs->data[0]), output);
   }
   if (code != kTfLiteBuiltinMaxPool2d) return kTfLiteOk;
-  const FusedStep steps[] = {{StepKind::kPool, false, node->inputs->data[0], 0, 0, 0, 0, index},
-                             {StepKind::kStore, false, output, 0, 0, 0, 0, -1}};
+  const FusedPostOp post_ops[] = {{PostOpKind::kPool, false, node->inputs->data[0], 0, 0, 0, 0, index},
+                                  {PostOpKind::kStore, false, output, 0, 0, 0, 0, -1}};
   Op* op;
-  if (AddOp(b, OpKind::kSweep, &op) != kTfLiteOk) return kTfLiteError;
+  if (AddOp(b, OpKind::kPostOps, &op) != kTfLiteOk) return kTfLiteError;
   if (ReadPool(b.context, *node, &op->options) != kTfLiteOk) return kTfLiteError;
-  return AddSteps(b, steps, 2, op);
+  return AddPostOps(b, post_ops, 2, op);
 }
 
-TfLiteStatus AddUnit(const Builder& b, const Unit& unit, const FusedStep* steps, const int* members) {
+TfLiteStatus AddUnit(const Builder& b, const Unit& unit, const FusedPostOp* post_ops, const int* members) {
   Op* op;
-  if ((unit.node >= 0 ? AddNode(b, unit.node, &op) : AddOp(b, OpKind::kSweep, &op)) != kTfLiteOk) {
+  if ((unit.node >= 0 ? AddNode(b, unit.node, &op) : AddOp(b, OpKind::kPostOps, &op)) != kTfLiteOk) {
     return kTfLiteError;
   }
   const int first = OpIndex(b, op);
   const bool stores_floats =
-      op->kind == OpKind::kConv && unit.step_count == 0 &&
+      op->kind == OpKind::kConv && unit.post_op_count == 0 &&
       b.context->tensors[b.partition->values[op->output].tensor].type == kTfLiteFloat32;
   if (stores_floats) {
     const int output = b.partition->values[op->output].tensor;
-    const FusedStep plain[] = {{StepKind::kDots, false, -1, 0, 0, 0, 0, -1},
-                               {StepKind::kStore, false, output, 0, 0, 0, 0, -1}};
-    return AddSteps(b, plain, 2, op);
+    const FusedPostOp plain[] = {{PostOpKind::kDots, false, -1, 0, 0, 0, 0, -1},
+                                 {PostOpKind::kStore, false, output, 0, 0, 0, 0, -1}};
+    return AddPostOps(b, plain, 2, op);
   }
-  if (unit.step_count == 0) return kTfLiteOk;
-  if (AddSteps(b, steps, unit.step_count, op) != kTfLiteOk) return kTfLiteError;
-  if (steps[0].kind == StepKind::kPool) {
+  if (unit.post_op_count == 0) return kTfLiteOk;
+  if (AddPostOps(b, post_ops, unit.post_op_count, op) != kTfLiteOk) return kTfLiteError;
+  if (post_ops[0].kind == PostOpKind::kPool) {
     TfLiteNode* node;
     TfLiteRegistration* registration;
-    if (FindNode(b, steps[0].node, &node, &registration) != kTfLiteOk ||
+    if (FindNode(b, post_ops[0].node, &node, &registration) != kTfLiteOk ||
         ReadPool(b.context, *node, &op->options) != kTfLiteOk) {
       return kTfLiteError;
     }
   }
-  for (int i = 0; i < unit.step_count; ++i) {
-    const OpStep& step = op->steps[i];
-    if (step.fused.kind != StepKind::kPack || step.fused.node < 0) continue;
-    if (AddResizeOfBits(b, step) != kTfLiteOk) return kTfLiteError;
+  for (int i = 0; i < unit.post_op_count; ++i) {
+    const BoundPostOp& post_op = op->bound[i];
+    if (post_op.fused.kind != PostOpKind::kPack || post_op.fused.node < 0) continue;
+    if (AddResizeOfBits(b, post_op) != kTfLiteOk) return kTfLiteError;
   }
   for (int i = 0; i < unit.member_count; ++i) {
     if (AddResizeOfFloats(b, members[i], b.partition->ops + first) != kTfLiteOk) return kTfLiteError;
@@ -205,15 +205,15 @@ TfLiteStatus AddUnit(const Builder& b, const Unit& unit, const FusedStep* steps,
 // Values that nobody reads stay in registers.
 void DropUnreadStores(Partition* partition) {
   for (Op* op = partition->ops; op != partition->ops + partition->op_count; ++op) {
-    if (op->steps == nullptr) continue;
+    if (op->bound == nullptr) continue;
     int kept = 0;
-    for (int i = 0; i < op->program.step_count; ++i) {
-      const OpStep& step = op->steps[i];
-      const Value* value = step.value < 0 ? nullptr : &partition->values[step.value];
+    for (int i = 0; i < op->post_ops.count; ++i) {
+      const BoundPostOp& post_op = op->bound[i];
+      const Value* value = post_op.value < 0 ? nullptr : &partition->values[post_op.value];
       const bool is_unread = value != nullptr && value->is_internal && value->last_use < 0;
-      if (step.fused.kind != StepKind::kStore || !is_unread) op->steps[kept++] = step;
+      if (post_op.fused.kind != PostOpKind::kStore || !is_unread) op->bound[kept++] = post_op;
     }
-    op->program.step_count = kept;
+    op->post_ops.count = kept;
   }
 }
 
@@ -224,7 +224,7 @@ void MarkWholeValues(Partition* partition) {
     for (int i = 0; i < op->input_count; ++i) {
       if (op->inputs[i] >= 0) partition->values[op->inputs[i]].is_whole = true;
     }
-    if (op->steps == nullptr && op->output >= 0) partition->values[op->output].is_whole = true;
+    if (op->bound == nullptr && op->output >= 0) partition->values[op->output].is_whole = true;
   }
 }
 
@@ -249,13 +249,13 @@ void JoinInPlace(Partition* partition) {
 }
 
 struct Size {
-  int units, members, steps;
+  int units, members, post_ops;
 };
 
 TfLiteStatus Reserve(const Builder& b, const Size& size) {
   Partition* partition = b.partition;
-  partition->op_limit = size.units + size.members + size.steps;
-  partition->value_limit = partition->op_limit * (kMaxInputs + 1) + 2 * size.steps;
+  partition->op_limit = size.units + size.members + size.post_ops;
+  partition->value_limit = partition->op_limit * (kMaxInputs + 1) + 2 * size.post_ops;
   partition->ops = static_cast<Op*>(calloc(static_cast<size_t>(partition->op_limit), sizeof(Op)));
   partition->values = static_cast<Value*>(calloc(static_cast<size_t>(partition->value_limit), sizeof(Value)));
   partition->slots = static_cast<Slot*>(calloc(static_cast<size_t>(partition->value_limit), sizeof(Slot)));
@@ -270,7 +270,7 @@ TfLiteStatus AddPlannedUnits(const Builder& b, const FusionPlan& plan, int index
   for (int i = 0; i < plan.ordered_count; ++i) {
     const Unit& unit = plan.units[plan.order[i]];
     if (unit.partition != index) continue;
-    ++size.units, size.members += unit.member_count, size.steps += unit.step_count;
+    ++size.units, size.members += unit.member_count, size.post_ops += unit.post_op_count;
   }
   FSG_ENSURE(b.context, size.members == b.params.nodes_to_replace->size,
              "the interpreter divided %d nodes that belong together", size.members);
@@ -278,8 +278,8 @@ TfLiteStatus AddPlannedUnits(const Builder& b, const FusionPlan& plan, int index
   for (int i = 0; i < plan.ordered_count; ++i) {
     const Unit& unit = plan.units[plan.order[i]];
     if (unit.partition != index) continue;
-    const FusedStep* steps = plan.steps + unit.first_step;
-    if (AddUnit(b, unit, steps, plan.members + unit.first_member) != kTfLiteOk) return kTfLiteError;
+    const FusedPostOp* post_ops = plan.post_ops + unit.first_post_op;
+    if (AddUnit(b, unit, post_ops, plan.members + unit.first_member) != kTfLiteOk) return kTfLiteError;
   }
   return kTfLiteOk;
 }

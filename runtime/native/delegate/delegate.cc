@@ -1,5 +1,5 @@
 // The LiteRT external delegate: claims the Larq Compute Engine operators, which no stock interpreter can run,
-// and what it can compute in the same sweep over memory.
+// and what it can compute in the same pass over memory.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kMaxNodes = 4096;  // keeps planning, which is quadratic, below a moment
 constexpr int kMaxBranch = 8;
-constexpr int kStepsPerNode = 4;  // at most: kKeep or kSwap, the operation, its activation, kStore
+constexpr int kPostOpsPerNode = 4;  // at most: kKeep or kSwap, the operation, its activation, kStore
 constexpr int64_t kMaxPad = 1 << 20;
 
 struct Node {
@@ -24,12 +24,12 @@ struct Node {
 
 // A way an operator changes the value that runs through it: an operation and perhaps an activation.
 struct Element {
-  FusedStep steps[2];
-  int step_count;
+  FusedPostOp post_ops[2];
+  int post_op_count;
   int pad;  // position of a PAD of channels that becomes part of the operand, or -1
 };
 
-FusedStep MakeStep(StepKind kind, int tensor = -1) { return {kind, false, tensor, 0, 0, 0, 0, -1}; }
+FusedPostOp MakePostOp(PostOpKind kind, int tensor = -1) { return {kind, false, tensor, 0, 0, 0, 0, -1}; }
 
 template <typename T>
 bool Allocate(T** pointer, size_t count) {
@@ -40,7 +40,7 @@ bool Allocate(T** pointer, size_t count) {
 // Appends the clamp of a fused activation. False for those that are none.
 bool AddActivation(int activation, Element* element) {
   const float infinity = __builtin_huge_valf();
-  FusedStep clamp = MakeStep(StepKind::kClamp);
+  FusedPostOp clamp = MakePostOp(PostOpKind::kClamp);
   switch (activation) {
     case kTfLiteActNone:
       return true;
@@ -56,7 +56,7 @@ bool AddActivation(int activation, Element* element) {
     default:
       return false;
   }
-  element->steps[element->step_count++] = clamp;
+  element->post_ops[element->post_op_count++] = clamp;
   return true;
 }
 
@@ -81,7 +81,7 @@ class Planner {
     if (!Allocate(&nodes_, count) || !Allocate(&producer_, tensors) || !Allocate(&first_use_, tensors + 2) ||
         !Allocate(&stack_, count) || !Allocate(&ready_, tensors) || !Allocate(&plan_->units, count + 1) ||
         !Allocate(&plan_->order, count) || !Allocate(&plan_->members, 2 * count) ||
-        !Allocate(&plan_->steps, 2 * count * kStepsPerNode)) {
+        !Allocate(&plan_->post_ops, 2 * count * kPostOpsPerNode)) {
       return false;
     }
     for (int t = 0; t < tensors_; ++t) producer_[t] = -1;
@@ -96,7 +96,7 @@ class Planner {
       if (nodes_[p].lce == OpKind::kConv) FormConv(p);
     }
     for (int p = 0; p < count_; ++p) {
-      if (nodes_[p].unit < 0) FormSweep(p);
+      if (nodes_[p].unit < 0) FormFromTensor(p);
     }
     for (int p = 0; p < count_; ++p) {
       if (nodes_[p].unit < 0 && nodes_[p].lce != OpKind::kNone) BeginWith(p);
@@ -213,10 +213,10 @@ class Planner {
     return images == dims[0] && channels == dims[3] && !IsConstant(t);
   }
 
-  // The step that combines the value of tensor `image` with `operand`.
-  bool ReadOperand(StepKind kind, int operand, int image, Element* element) const {
+  // The post-operation that combines the value of tensor `image` with `operand`.
+  bool ReadOperand(PostOpKind kind, int operand, int image, Element* element) const {
     if (operand < 0) return false;
-    FusedStep step = MakeStep(kind, operand);
+    FusedPostOp post_op = MakePostOp(kind, operand);
     if (!Stretches(operand, image)) {
       if (!SameImages(operand, image) || IsConstantTensor(operand)) return false;
       // Zeros beside the channels of a smaller tensor are not worth a tensor of their own.
@@ -226,12 +226,12 @@ class Planner {
           ReadPadding(*context_, *nodes_[pad].node, &padding) && PadsOnlyChannels(padding) &&
           IsFloatImage(Input(pad, 0))) {
         element->pad = pad;
-        step.tensor = Input(pad, 0);
-        step.first_channel = padding.before[3];
-        step.channels = Tensor(step.tensor).dims->data[3];
+        post_op.tensor = Input(pad, 0);
+        post_op.first_channel = padding.before[3];
+        post_op.channels = Tensor(post_op.tensor).dims->data[3];
       }
     }
-    element->steps[element->step_count++] = step;
+    element->post_ops[element->post_op_count++] = post_op;
     return true;
   }
 
@@ -251,18 +251,18 @@ class Planner {
            AddActivation(ArithmeticActivation(position), element);
   }
 
-  StepKind ArithmeticKind(int position, bool is_left) const {
+  PostOpKind ArithmeticKind(int position, bool is_left) const {
     switch (nodes_[position].code) {
       case kTfLiteBuiltinAdd:
-        return StepKind::kAdd;
+        return PostOpKind::kAdd;
       case kTfLiteBuiltinSub:
-        return is_left ? StepKind::kSubtract : StepKind::kSubtractFrom;
+        return is_left ? PostOpKind::kSubtract : PostOpKind::kSubtractFrom;
       case kTfLiteBuiltinMaximum:
-        return StepKind::kMaximum;
+        return PostOpKind::kMaximum;
       case kTfLiteBuiltinMinimum:
-        return StepKind::kMinimum;
+        return PostOpKind::kMinimum;
       default:
-        return StepKind::kMultiply;
+        return PostOpKind::kMultiply;
     }
   }
 
@@ -287,8 +287,8 @@ class Planner {
     if (!SameImages(image, Output(position))) return false;
     if (IsArithmetic(position)) return ReadArithmetic(position, image, element);
     if (Input(position, 0) != image) return false;
-    const auto single = [&](StepKind kind) {
-      element->steps[element->step_count++] = MakeStep(kind);
+    const auto single = [&](PostOpKind kind) {
+      element->post_ops[element->post_op_count++] = MakePostOp(kind);
       return true;
     };
     switch (nodes_[position].code) {
@@ -299,18 +299,18 @@ class Planner {
       case kTfLiteBuiltinReluN1To1:
         return AddActivation(kTfLiteActReluN1To1, element);
       case kTfLiteBuiltinNeg:
-        return single(StepKind::kNegate);
+        return single(PostOpKind::kNegate);
       case kTfLiteBuiltinAbs:
-        return single(StepKind::kAbsolute);
+        return single(PostOpKind::kAbsolute);
       case kTfLiteBuiltinPrelu: {
         const int slope = Input(position, 1);
-        return IsConstantTensor(slope) && ReadOperand(StepKind::kPrelu, slope, image, element);
+        return IsConstantTensor(slope) && ReadOperand(PostOpKind::kPrelu, slope, image, element);
       }
       case kTfLiteBuiltinLeakyRelu: {
         const auto* params = static_cast<const TfLiteLeakyReluParams*>(nodes_[position].node->builtin_data);
         if (params == nullptr) return false;
-        single(StepKind::kPrelu);
-        element->steps[0].low = params->alpha;
+        single(PostOpKind::kPrelu);
+        element->post_ops[0].low = params->alpha;
         return true;
       }
       default:
@@ -321,7 +321,7 @@ class Planner {
   // The same, of an operator that reads nothing else but constants.
   bool ReadUnary(int position, int image, Element* element) const {
     if (!IsFree(position) || !ReadElement(position, image, element)) return false;
-    const int operand = element->steps[0].tensor;
+    const int operand = element->post_ops[0].tensor;
     return operand < 0 || IsConstantTensor(operand);
   }
 
@@ -335,7 +335,7 @@ class Planner {
     unit->node = node;
     if (before != nullptr) {
       unit->first_member = before->first_member + before->member_count;
-      unit->first_step = before->first_step + before->step_count;
+      unit->first_post_op = before->first_post_op + before->post_op_count;
     }
   }
 
@@ -351,18 +351,18 @@ class Planner {
     plan_->members[unit->first_member + unit->member_count++] = position;
   }
 
-  void Push(const FusedStep& step) {
+  void Push(const FusedPostOp& post_op) {
     Unit* unit = Current();
-    plan_->steps[unit->first_step + unit->step_count++] = step;
+    plan_->post_ops[unit->first_post_op + unit->post_op_count++] = post_op;
   }
 
   // Shortens the unit that was formed last.
-  void Cut(int members, int steps) {
+  void Cut(int members, int post_ops) {
     Unit* unit = Current();
     for (int i = members; i < unit->member_count; ++i)
       nodes_[plan_->members[unit->first_member + i]].unit = -1;
     unit->member_count = members;
-    unit->step_count = steps;
+    unit->post_op_count = post_ops;
     if (members == 0) --plan_->unit_count;
   }
 
@@ -371,38 +371,39 @@ class Planner {
   void PushElement(int position, const Element& element) {
     Claim(position);
     if (element.pad >= 0) Claim(element.pad);
-    for (int i = 0; i < element.step_count; ++i) Push(element.steps[i]);
-    Push(MakeStep(StepKind::kStore, Output(position)));
+    for (int i = 0; i < element.post_op_count; ++i) Push(element.post_ops[i]);
+    Push(MakePostOp(PostOpKind::kStore, Output(position)));
   }
 
   void FormConv(int position) {
     const int output = Output(position);
     BeginWith(position);
     if (!IsFloatImage(output)) return;
-    Push(MakeStep(StepKind::kDots));
-    Push(MakeStep(StepKind::kStore, output));
+    Push(MakePostOp(PostOpKind::kDots));
+    Push(MakePostOp(PostOpKind::kStore, output));
     Grow(output);
   }
 
-  // A sweep that begins at a tensor pays where it ends in bits.
-  void FormSweep(int position) {
+  // Post-operations that begin at a tensor pay where they end in bits.
+  void FormFromTensor(int position) {
     if (!BeginWithPool(position) && !BeginWithElement(position, Input(position, 0)) &&
         !BeginWithElement(position, Input(position, 1))) {
       return;
     }
     Grow(Output(position));
     const Unit& unit = *Current();
-    int steps = unit.step_count;
-    while (steps > 0 && plan_->steps[unit.first_step + steps - 1].kind != StepKind::kPack) --steps;
-    Cut(steps > 0 ? packed_members_ : 0, steps);
+    int post_ops = unit.post_op_count;
+    while (post_ops > 0 && plan_->post_ops[unit.first_post_op + post_ops - 1].kind != PostOpKind::kPack)
+      --post_ops;
+    Cut(post_ops > 0 ? packed_members_ : 0, post_ops);
   }
 
   bool BeginWithPool(int position) {
     const auto* params = static_cast<const TfLitePoolParams*>(nodes_[position].node->builtin_data);
     Element element = {};
     element.pad = -1;
-    element.steps[element.step_count++] = MakeStep(StepKind::kPool, Input(position, 0));
-    element.steps[0].node = nodes_[position].index;
+    element.post_ops[element.post_op_count++] = MakePostOp(PostOpKind::kPool, Input(position, 0));
+    element.post_ops[0].node = nodes_[position].index;
     if (nodes_[position].code != kTfLiteBuiltinMaxPool2d || params == nullptr || InputCount(position) != 1 ||
         !IsFloatImage(Input(position, 0)) || IsConstantTensor(Input(position, 0)) ||
         !IsFloatImage(Output(position)) || !AddActivation(params->activation, &element)) {
@@ -417,7 +418,7 @@ class Planner {
     Element element;
     if (image < 0 || IsConstantTensor(image) || !ReadElement(position, image, &element)) return false;
     Begin(-1);
-    Push(MakeStep(StepKind::kLoad, image));
+    Push(MakePostOp(PostOpKind::kLoad, image));
     PushElement(position, element);
     return true;
   }
@@ -431,7 +432,7 @@ class Planner {
     }
   }
 
-  bool HasRoom(int nodes) { return Current()->step_count + nodes * kStepsPerNode <= kMaxSteps; }
+  bool HasRoom(int nodes) { return Current()->post_op_count + nodes * kPostOpsPerNode <= kMaxPostOps; }
 
   // Bits for every LceQuantize of a tensor, also those behind a padding or pooling, which is done on bits.
   void PackForReaders(int image) {
@@ -441,7 +442,7 @@ class Planner {
       const bool is_direct = nodes_[use].lce == OpKind::kQuantize;
       const int quantize = is_direct ? use : PacksBehind(use);
       if (quantize < 0 || InputCount(quantize) != 1 || Output(quantize) < 0) continue;
-      FusedStep pack = MakeStep(StepKind::kPack, Output(quantize));
+      FusedPostOp pack = MakePostOp(PostOpKind::kPack, Output(quantize));
       if (!is_direct) pack.node = nodes_[use].index, Claim(use);
       Claim(quantize);
       Push(pack);
@@ -475,7 +476,7 @@ class Planner {
       const int use = Use(image, i);
       Element element;
       if (!IsFree(use) || !HasRoom(1) || !ReadElement(use, image, &element)) continue;
-      if (element.steps[0].tensor >= 0 && DependsOnUnit(element.steps[0].tensor)) continue;
+      if (element.post_ops[0].tensor >= 0 && DependsOnUnit(element.post_ops[0].tensor)) continue;
       const int join = JoinOf(use, image);
       if (join >= 0) return join;
       PushElement(use, element);
@@ -517,20 +518,20 @@ class Planner {
   int PushJoin(int image, const int* kept, int kept_count, const int* other, int other_count, int join,
                bool is_left) {
     Element last = {};
-    FusedStep combine = MakeStep(ArithmeticKind(join, !is_left));
+    FusedPostOp combine = MakePostOp(ArithmeticKind(join, !is_left));
     combine.is_kept = true;
     last.pad = -1;
-    last.steps[last.step_count++] = combine;
+    last.post_ops[last.post_op_count++] = combine;
     if (!SameImages(image, Output(join)) || !AddActivation(ArithmeticActivation(join), &last)) return -1;
     if (!HasRoom(kept_count + other_count + 2)) return -1;
-    Push(MakeStep(StepKind::kKeep));
+    Push(MakePostOp(PostOpKind::kKeep));
     Element element;
     int end = image;
     for (int i = 0; i < kept_count; end = Output(kept[i++])) {
       ReadElement(kept[i], end, &element);
       PushElement(kept[i], element);
     }
-    Push(MakeStep(StepKind::kSwap));
+    Push(MakePostOp(PostOpKind::kSwap));
     end = image;
     for (int i = other_count; i-- > 0; end = Output(other[i])) {
       ReadElement(other[i], end, &element);
@@ -729,7 +730,7 @@ void FreeFusionPlan(FusionPlan* plan) {
   free(plan->units);
   free(plan->order);
   free(plan->members);
-  free(plan->steps);
+  free(plan->post_ops);
   *plan = {};
 }
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "delegate/options.h"
-#include "delegate/program.h"
+#include "delegate/prepare_post_ops.h"
 #include "kernels/reference.h"
 
 namespace fsg {
@@ -212,7 +212,7 @@ TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* 
                "LceBconv2d: output of type %d; only float32, int8 and packed int32", output->type);
     if (PrepareTransform(context, values, *output, op) != kTfLiteOk) return kTfLiteError;
     conv->output = output->type == kTfLiteInt8 ? Output::kInt8 : Output::kFloat;
-    FSG_ENSURE(context, conv->output == Output::kInt8 || op->steps != nullptr,
+    FSG_ENSURE(context, conv->output == Output::kInt8 || op->bound != nullptr,
                "LceBconv2d: the type of its output has changed");
   }
   FSG_ENSURE(context, PlanConv(*runtime.kernels, *conv, ThreadCount(runtime.pool), &op->plan),
@@ -222,7 +222,7 @@ TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* 
     return kTfLiteOk;
   }
   const int dims[] = {w->batch, w->out_height, w->out_width, channels};
-  return PrepareProgram(context, values, dims, op);
+  return PreparePostOps(context, values, dims, op);
 }
 
 // The window of a pooling over an image whose pixels are `words` words or values.
@@ -250,18 +250,18 @@ TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
   return kTfLiteOk;
 }
 
-TfLiteStatus PrepareSweep(TfLiteContext* context, Value* values, Op* op) {
-  const Value& input = values[op->steps[0].value];
+TfLiteStatus PreparePostOpsOfTensor(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->bound[0].value];
   FSG_ENSURE(context, input.type == kTfLiteFloat32 && input.rank == 4 && input.constant == nullptr,
              "tensor %d is no float32 image [N,H,W,C]", input.tensor);
   int dims[4];
   memcpy(dims, input.dims, sizeof(dims));
-  if (op->steps[0].fused.kind == StepKind::kPool) {
+  if (op->bound[0].fused.kind == PostOpKind::kPool) {
     if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
     dims[1] = op->pool.out_height, dims[2] = op->pool.out_width;
   }
   op->rows = static_cast<int64_t>(dims[0]) * dims[1] * dims[2];
-  return PrepareProgram(context, values, dims, op);
+  return PreparePostOps(context, values, dims, op);
 }
 
 TfLiteStatus PrepareConcatenate(TfLiteContext* context, Value* values, Op* op) {
@@ -464,8 +464,8 @@ TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* va
     case OpKind::kMaxPool:
       status = PreparePool(context, values, op);
       break;
-    case OpKind::kSweep:
-      status = PrepareSweep(context, values, op);
+    case OpKind::kPostOps:
+      status = PreparePostOpsOfTensor(context, values, op);
       break;
     case OpKind::kConcatenate:
       status = PrepareConcatenate(context, values, op);
@@ -476,7 +476,7 @@ TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* va
     case OpKind::kNone:
       break;
   }
-  if (status != kTfLiteOk || op->steps != nullptr) return status;
+  if (status != kTfLiteOk || op->bound != nullptr) return status;
   FSG_ENSURE(context, Measure(&values[op->output]), "%s: its output would have more than 2^31 elements",
              name);
   return kTfLiteOk;
@@ -499,7 +499,7 @@ void DescribeOp(const Value* values, const Op& op, Event* event) {
     case OpKind::kConv:
       snprintf(event->name, sizeof(event->name), "LceBconv2d %dx%dx%d -> %d, %dx%d%s", w.in_height,
                w.in_width, op.options.channels_in, op.conv.channels_out, w.filter_height, w.filter_width,
-               op.program.step_count > 2 ? " with what follows" : "");
+               op.post_ops.count > 2 ? " with what follows" : "");
       event->macs = int64_t{w.batch} * w.out_height * w.out_width * w.filter_height * w.filter_width *
                     op.conv.channels_in * op.conv.channels_out;
       return;
@@ -513,9 +513,9 @@ void DescribeOp(const Value* values, const Op& op, Event* event) {
       return describe("CONCATENATION");
     case OpKind::kPad:
       return describe("PAD of bits");
-    case OpKind::kSweep:
-      return describe(op.program.steps[0].kind == StepKind::kPool ? "MAX_POOL_2D with what follows"
-                                                                  : "elementwise operators");
+    case OpKind::kPostOps:
+      return describe(op.post_ops.list[0].kind == PostOpKind::kPool ? "MAX_POOL_2D with what follows"
+                                                                    : "elementwise operators");
     case OpKind::kNone:
       return describe("none");
   }
@@ -530,8 +530,8 @@ void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void
       return RunDequantize(values[op.output], op.rows, packed, out);
     case OpKind::kConv:
       return runtime.kernels->convolve(runtime.pool, op.conv, op.plan, packed, out);
-    case OpKind::kSweep:
-      return runtime.kernels->sweep(runtime.pool, op.program, op.rows);
+    case OpKind::kPostOps:
+      return runtime.kernels->apply(runtime.pool, op.post_ops, op.rows);
     case OpKind::kPad:
       return RunPad(values[op.inputs[0]], values[op.output], op.padding, packed, static_cast<uint32_t*>(out));
     case OpKind::kMaxPool:
@@ -545,8 +545,8 @@ void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void
 void FreeOp(Op* op) {
   FreePlan(&op->plan);
   free(op->scaled);
-  free(op->steps);
-  free(op->program_steps);
+  free(op->bound);
+  free(op->post_op_list);
   free(op->constants);
 }
 

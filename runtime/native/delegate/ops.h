@@ -49,16 +49,16 @@ struct Runtime {
 };
 
 // The LCE operators come first.
-enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone, kSweep, kConcatenate, kPad };
+enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone, kPostOps, kConcatenate, kPad };
 
 struct Options {
   int channels_in, stride_height, stride_width, dilation_height, dilation_width, filter_height, filter_width;
   int padding, pad_values, activation;
 };
 
-// A step, and the value that is its operand or destination; -1 without one.
-struct OpStep {
-  FusedStep fused;
+// A post-operation, and the value that is its operand or destination; -1 without one.
+struct BoundPostOp {
+  FusedPostOp fused;
   int value;
 };
 
@@ -66,7 +66,7 @@ struct Op {
   OpKind kind;
   Options options;
   int input_count, inputs[kMaxInputs];  // indices of values; -1 where an optional input is left out
-  int output;                           // an operator with steps writes what they store instead
+  int output;                           // one with post-operations writes what they store instead
   int64_t rows;                         // of the quantising operators
   Window pool;
   Conv conv;
@@ -74,10 +74,10 @@ struct Op {
   float* scaled;  // multipliers, then biases, of doubled popcounts and in units of the output's scale
   Border padding;
   // What happens to the values on the way to memory.
-  OpStep* steps;
-  Step* program_steps;
+  BoundPostOp* bound;
+  PostOp* post_op_list;
   float* constants;
-  Program program;
+  PostOps post_ops;
 };
 
 // The LCE operator of that name, or kNone.

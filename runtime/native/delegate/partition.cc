@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "delegate/program.h"
+#include "delegate/prepare_post_ops.h"
 
 namespace fsg {
 namespace {
@@ -15,17 +15,17 @@ void ForEachRead(const Op& op, const Visit& visit) {
   for (int i = 0; i < op.input_count; ++i) {
     if (op.inputs[i] >= 0) visit(op.inputs[i]);
   }
-  for (int i = 0; i < op.program.step_count; ++i) {
-    const OpStep& step = op.steps[i];
-    if (step.value >= 0 && !IsDestination(step.fused.kind)) visit(step.value);
+  for (int i = 0; i < op.post_ops.count; ++i) {
+    const BoundPostOp& post_op = op.bound[i];
+    if (post_op.value >= 0 && !IsDestination(post_op.fused.kind)) visit(post_op.value);
   }
 }
 
 template <typename Visit>
 void ForEachWrite(const Op& op, const Visit& visit) {
-  if (op.steps == nullptr) visit(op.output);
-  for (int i = 0; i < op.program.step_count; ++i) {
-    if (IsDestination(op.steps[i].fused.kind)) visit(op.steps[i].value);
+  if (op.bound == nullptr) visit(op.output);
+  for (int i = 0; i < op.post_ops.count; ++i) {
+    if (IsDestination(op.bound[i].fused.kind)) visit(op.bound[i].value);
   }
 }
 
@@ -128,11 +128,11 @@ TfLiteStatus CheckPart(TfLiteContext* context, Partition* partition, int index) 
   return kTfLiteOk;
 }
 
-// The last position in an operator's program that reads a value, or -1.
+// The last position in an operator's post-operations that reads a value, or -1.
 int LastRead(const Op& op, int value) {
   int last = -1;
-  for (int i = 0; i < op.program.step_count; ++i) {
-    if (op.steps[i].value == value && !IsDestination(op.steps[i].fused.kind)) last = i;
+  for (int i = 0; i < op.post_ops.count; ++i) {
+    if (op.bound[i].value == value && !IsDestination(op.bound[i].fused.kind)) last = i;
   }
   return last;
 }
@@ -141,10 +141,11 @@ int LastRead(const Op& op, int value) {
 // replaces it is stored; or -1.
 int FindPredecessor(const Partition& partition, const Op& op, int output) {
   const Value& to = partition.values[output];
-  for (int i = 0; i < op.program.step_count; ++i) {
-    if (op.steps[i].value == output) return -1;
-    const int v = op.steps[i].value;
-    if (v < 0 || IsDestination(op.steps[i].fused.kind) || op.steps[i].fused.kind == StepKind::kPool) continue;
+  for (int i = 0; i < op.post_ops.count; ++i) {
+    if (op.bound[i].value == output) return -1;
+    const int v = op.bound[i].value;
+    if (v < 0 || IsDestination(op.bound[i].fused.kind) || op.bound[i].fused.kind == PostOpKind::kPool)
+      continue;
     const Value& from = partition.values[v];
     const bool is_last = &partition.ops[from.last_use] == &op && LastRead(op, v) == i;
     const bool is_alike =
@@ -154,10 +155,10 @@ int FindPredecessor(const Partition& partition, const Op& op, int output) {
   return -1;
 }
 
-// Only what a program stores as it is, not a whole that it stores a part of, can replace an operand.
+// Only what post-operations store as it is, not a whole that they store a part of, can replace an operand.
 void TakeMemory(Partition* partition, const Op& op, int index, bool is_stored) {
   Value* value = &partition->values[index];
-  const int before = is_stored && op.steps != nullptr ? FindPredecessor(*partition, op, index) : -1;
+  const int before = is_stored && op.bound != nullptr ? FindPredecessor(*partition, op, index) : -1;
   value->slot = before >= 0 ? partition->values[before].slot : TakeSlot(partition, value->bytes);
   partition->slots[value->slot].owner = index;
 }
@@ -214,13 +215,13 @@ TfLiteStatus CheckInput(TfLiteContext* context, Value* value, bool needs_shape) 
   return kTfLiteOk;
 }
 
-// Constants of a convolution and of a program are checked where they are used.
+// Constants of a convolution and of post-operations are checked where they are used.
 TfLiteStatus CheckInputs(TfLiteContext* context, Partition* partition, const Op& op) {
   TfLiteStatus status = kTfLiteOk;
   ForEachRead(op, [&](int v) {
     Value* value = &partition->values[v];
     const bool is_parameter = op.kind == OpKind::kConv ? v != op.inputs[0] && v != op.inputs[1] : false;
-    const bool needs_shape = value->constant == nullptr || !(is_parameter || op.kind == OpKind::kSweep);
+    const bool needs_shape = value->constant == nullptr || !(is_parameter || op.kind == OpKind::kPostOps);
     if (status == kTfLiteOk) status = CheckInput(context, value, needs_shape);
   });
   return status;
@@ -274,14 +275,14 @@ void* Data(TfLiteContext* context, const Partition& partition, int index) {
                                                           : nullptr;
 }
 
-// Gives the steps of a program the memory of this run.
-bool BindProgram(TfLiteContext* context, const Partition& partition, const Op& op) {
+// Gives post-operations the memory of this run.
+bool BindPostOps(TfLiteContext* context, const Partition& partition, const Op& op) {
   bool is_bound = true;
-  for (int i = 0; i < op.program.step_count; ++i) {
-    const int value = op.steps[i].value;
+  for (int i = 0; i < op.post_ops.count; ++i) {
+    const int value = op.bound[i].value;
     if (value < 0 || partition.values[value].constant != nullptr) continue;
-    op.program_steps[i].data = Data(context, partition, value);
-    is_bound &= op.program_steps[i].data != nullptr;
+    op.post_op_list[i].data = Data(context, partition, value);
+    is_bound &= op.post_op_list[i].data != nullptr;
   }
   return is_bound;
 }
@@ -312,10 +313,10 @@ bool Concatenate(TfLiteContext* context, const Partition& partition, const Op& o
 
 bool Run(TfLiteContext* context, const Partition& partition, const Op& op) {
   if (op.kind == OpKind::kConcatenate) return Concatenate(context, partition, op);
-  if (!BindProgram(context, partition, op)) return false;
-  const void* in = op.input_count > 0 ? Data(context, partition, op.inputs[0]) : &op.program;
-  const bool has_program = op.steps != nullptr;
-  void* out = has_program ? const_cast<Program*>(&op.program) : Data(context, partition, op.output);
+  if (!BindPostOps(context, partition, op)) return false;
+  const void* in = op.input_count > 0 ? Data(context, partition, op.inputs[0]) : &op.post_ops;
+  const bool has_post_ops = op.bound != nullptr;
+  void* out = has_post_ops ? const_cast<PostOps*>(&op.post_ops) : Data(context, partition, op.output);
   if (in == nullptr || out == nullptr) return false;
   RunOp(*partition.runtime, partition.values, op, in, out);
   return true;

@@ -60,7 +60,8 @@ struct TfLiteNode {
 };
 static_assert(offsetof(TfLiteNode, custom_initial_data_size) == 56, "TfLiteNode");
 
-// The operators that a sweep can take over, and what `builtin_data` points to for those that have parameters.
+// The operators that post-operations can take over, and what `builtin_data` points to for those that have
+// parameters.
 enum TfLiteBuiltinOperator : int32_t {
   kTfLiteBuiltinAdd = 0,
   kTfLiteBuiltinConcatenation = 2,

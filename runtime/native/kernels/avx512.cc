@@ -13,7 +13,7 @@ namespace {
 
 // A register holds 16 output channels; one step takes a word of their filters, and for each pixel xors it
 // with the broadcast word of the patch, counts and adds: three instructions on two ports for 512 products.
-constexpr int kTile = 8, kChannels = 16, kStep = 4, kSweepTile = 8;
+constexpr int kTile = 8, kChannels = 16, kStep = 4, kPostOpTile = 8;
 constexpr int64_t kGrain = 1 << 22;
 
 using Weights = uint32_t __attribute__((vector_size(64)));

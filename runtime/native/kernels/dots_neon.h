@@ -7,7 +7,7 @@
 // products, and nothing is left to reduce at the end. The last 8 and 4 bytes of a patch are repeated over the
 // register, which then holds 2 and 4 channels of the filter: the same for fewer registers.
 
-constexpr int kChannels = 8, kStep = 16, kSweepTile = 4;
+constexpr int kChannels = 8, kStep = 16, kPostOpTile = 4;
 constexpr int64_t kGrain = 1 << 19;
 constexpr int64_t kSumBytes = 511 * 16;  // of a patch: a 16-bit sum grows by up to 128 in 16 bytes
 

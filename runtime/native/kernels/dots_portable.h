@@ -4,7 +4,7 @@
 // A vector holds 16 output channels; one step takes a word of their filters, xors it with that word of a
 // pixel's patch and adds the popcount of each byte. Byte counters need widening only every 31 steps.
 
-constexpr int kTile = 4, kChannels = 16, kStep = 4, kSweepTile = 4;
+constexpr int kTile = 4, kChannels = 16, kStep = 4, kPostOpTile = 4;
 constexpr int64_t kGrain = 1 << 20;
 constexpr int kCounterSteps = 31;  // 31 * 8 bits still fit a byte
 

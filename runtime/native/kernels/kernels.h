@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/sweep.h"
+#include "kernels/post_ops.h"
 #include "kernels/threads.h"
 
 // For functions whose loops would take each other's registers in one.
@@ -34,8 +34,8 @@ struct Window {
 
 enum class Output { kFloat, kInt8, kPacked };
 
-// float: bias + multiplier * clamp(2 * popcount), into a program; int8: the same, rounded half away from zero
-// and saturated; packed: bit = popcount > threshold.
+// float: bias + multiplier * clamp(2 * popcount), into post-operations; int8: the same, rounded half away
+// from zero and saturated; packed: bit = popcount > threshold.
 struct Conv {
   Window window;
   int groups;         // each output channel sees 1 / groups of the input's words
@@ -76,10 +76,10 @@ struct Kernels {
   void (*pack_float)(ThreadPool* pool, const float* in, int64_t rows, int channels, uint32_t* out);
   void (*pack_int8)(ThreadPool* pool, const int8_t* in, int64_t rows, int channels, int zero_point,
                     uint32_t* out);
-  // `out` is the tensor; for float output the Program, which begins with kDots.
+  // `out` is the tensor; for float output the PostOps, which begin with kDots.
   void (*convolve)(ThreadPool* pool, const Conv& conv, const ConvPlan& plan, const uint32_t* in, void* out);
   void (*max_pool)(ThreadPool* pool, const Window& window, const uint32_t* in, uint32_t* out);
-  void (*sweep)(ThreadPool* pool, const Program& program, int64_t pixels);
+  void (*apply)(ThreadPool* pool, const PostOps& post_ops, int64_t pixels);
 };
 
 // Frees what an earlier call made. False if memory is short.

@@ -6,7 +6,7 @@
 //   kTile      pixels of a tile
 //   kChannels  output channels of a filter block
 //   kStep      bytes of one channel that stand together in a filter block
-//   kSweepTile pixels whose 16 channels a program keeps in registers
+//   kPostOpTile pixels whose 16 channels the post-operations keep in registers
 //   kGrain     binary multiply-accumulates worth a thread's attention
 //   kDots      [kTile] functions: the dot products of several filter blocks with 1, 2, ... kTile patches, as
 //              twice the popcounts, into rows of `lanes` int32
@@ -240,7 +240,7 @@ inline Ints Clamp(Ints twice, int32_t low, int32_t high) {
   return __builtin_elementwise_min(__builtin_elementwise_max(twice, Ints{} + low), Ints{} + high);
 }
 
-#include "kernels/sweep_body.h"
+#include "kernels/post_ops_body.h"
 
 // A block of 16 channels of `count` pixels, of which `used` exist.
 template <bool clamps, bool is_whole>
@@ -284,7 +284,7 @@ void Finish(const Conv& conv, const ConvPlan& plan, const int32_t* dots, int64_t
     uint32_t* to = static_cast<uint32_t*>(out) + pixel * PackedWords(conv.channels_out);
     FinishBits(conv, plan, dots, count, to);
   } else if (conv.output == Output::kFloat) {
-    runner->Run({*static_cast<const Program*>(out), pixel, &conv, &plan, dots}, count);
+    runner->Run({*static_cast<const PostOps*>(out), pixel, &conv, &plan, dots}, count);
   } else {
     FinishInt8(conv, plan, dots, count, static_cast<int8_t*>(out) + pixel * conv.channels_out);
   }
@@ -318,7 +318,7 @@ void ConvolvePixels(const Conv& conv, const ConvPlan& plan, const uint32_t* in, 
   auto* dots = reinterpret_cast<int32_t*>(scratch);
   uint8_t* patches = scratch + sizeof(int32_t) * kTile * static_cast<size_t>(plan.lanes);
   Runner runner;
-  if (conv.output == Output::kFloat) runner.Prepare(*static_cast<const Program*>(out));
+  if (conv.output == Output::kFloat) runner.Prepare(*static_cast<const PostOps*>(out));
   Place at = PlaceOf(walk.w, begin);
   for (int64_t pixel = begin; pixel < end; pixel += kTile) {
     const int count = end - pixel < kTile ? static_cast<int>(end - pixel) : kTile;
@@ -420,4 +420,4 @@ void MaxPool(ThreadPool* pool, const Window& w, const uint32_t* in, uint32_t* ou
 }
 
 constexpr Kernels kKernels = {FSG_KERNELS_NAME, kTile,    kChannels, kStep, PackFloat,
-                              PackInt8,         Convolve, MaxPool,   Sweep};
+                              PackInt8,         Convolve, MaxPool,   Apply};

@@ -71,17 +71,18 @@ inline int8_t RoundToInt8(float value) {
   return static_cast<int8_t>(whole + (rest >= 0.5f) - (rest <= -0.5f));
 }
 
-// What a step reads at a channel of a pixel.
-inline float Operand(const Program& program, const Step& step, int64_t pixel, int channel, float kept) {
-  if (step.is_kept) return kept;
-  const int at = channel - step.first_channel;
-  if (at < 0 || at >= step.channels) return 0;
-  const float* image = static_cast<const float*>(step.data) + pixel / program.image_pixels * step.image_step;
-  return image[pixel * step.pixel_step + at];
+// What a post-operation reads at a channel of a pixel.
+inline float Operand(const PostOps& post_ops, const PostOp& post_op, int64_t pixel, int channel, float kept) {
+  if (post_op.is_kept) return kept;
+  const int at = channel - post_op.first_channel;
+  if (at < 0 || at >= post_op.channels) return 0;
+  const float* image =
+      static_cast<const float*>(post_op.data) + pixel / post_ops.image_pixels * post_op.image_step;
+  return image[pixel * post_op.pixel_step + at];
 }
 
-inline float PoolOperand(const Step& step, int64_t pixel, int channel) {
-  const Window& w = *step.window;
+inline float PoolOperand(const PostOp& post_op, int64_t pixel, int channel) {
+  const Window& w = *post_op.window;
   const int64_t row = pixel / w.out_width, batch = row / w.out_height;
   const int64_t top = row % w.out_height * w.stride_height - w.pad_top;
   const int64_t left = pixel % w.out_width * w.stride_width - w.pad_left;
@@ -89,75 +90,75 @@ inline float PoolOperand(const Step& step, int64_t pixel, int channel) {
   for (int64_t y = top; y < top + w.filter_height; ++y) {
     for (int64_t x = left; x < left + w.filter_width; ++x) {
       if (y < 0 || y >= w.in_height || x < 0 || x >= w.in_width) continue;
-      const int64_t at = ((batch * w.in_height + y) * w.in_width + x) * step.pixel_step + channel;
-      const float value = static_cast<const float*>(step.data)[at];
+      const int64_t at = ((batch * w.in_height + y) * w.in_width + x) * post_op.pixel_step + channel;
+      const float value = static_cast<const float*>(post_op.data)[at];
       if (value > best) best = value;
     }
   }
   return best;
 }
 
-// Runs a program at one channel of a pixel; `dots` is what a convolution computed there.
-inline void RunProgram(const Program& program, float dots, int64_t pixel, int channel) {
+// Runs post-operations at one channel of a pixel; `dots` is what a convolution computed there.
+inline void RunPostOps(const PostOps& post_ops, float dots, int64_t pixel, int channel) {
   float v = 0, kept = 0;
-  for (const Step* step = program.steps; step != program.steps + program.step_count; ++step) {
-    const auto operand = [&] { return Operand(program, *step, pixel, channel, kept); };
-    const auto place = [&](int at) { return pixel * step->pixel_step + at; };
-    switch (step->kind) {
-      case StepKind::kDots:
+  for (const PostOp* post_op = post_ops.list; post_op != post_ops.list + post_ops.count; ++post_op) {
+    const auto operand = [&] { return Operand(post_ops, *post_op, pixel, channel, kept); };
+    const auto place = [&](int at) { return pixel * post_op->pixel_step + at; };
+    switch (post_op->kind) {
+      case PostOpKind::kDots:
         v = dots;
         break;
-      case StepKind::kLoad:
+      case PostOpKind::kLoad:
         v = operand();
         break;
-      case StepKind::kPool:
-        v = PoolOperand(*step, pixel, channel);
+      case PostOpKind::kPool:
+        v = PoolOperand(*post_op, pixel, channel);
         break;
-      case StepKind::kAdd:
+      case PostOpKind::kAdd:
         v = v + operand();
         break;
-      case StepKind::kSubtract:
+      case PostOpKind::kSubtract:
         v = v - operand();
         break;
-      case StepKind::kSubtractFrom:
+      case PostOpKind::kSubtractFrom:
         v = operand() - v;
         break;
-      case StepKind::kMultiply:
+      case PostOpKind::kMultiply:
         v = v * operand();
         break;
-      case StepKind::kMaximum:
+      case PostOpKind::kMaximum:
         v = v < operand() ? operand() : v;
         break;
-      case StepKind::kMinimum:
+      case PostOpKind::kMinimum:
         v = operand() < v ? operand() : v;
         break;
-      case StepKind::kPrelu:
+      case PostOpKind::kPrelu:
         v = v < 0 ? v * operand() : v;
         break;
-      case StepKind::kClamp:
-        v = v < step->low ? step->low : v;
-        v = v > step->high ? step->high : v;
+      case PostOpKind::kClamp:
+        v = v < post_op->low ? post_op->low : v;
+        v = v > post_op->high ? post_op->high : v;
         break;
-      case StepKind::kNegate:
+      case PostOpKind::kNegate:
         v = -v;
         break;
-      case StepKind::kAbsolute:
+      case PostOpKind::kAbsolute:
         v = __builtin_fabsf(v);
         break;
-      case StepKind::kSwap: {
+      case PostOpKind::kSwap: {
         const float other = kept;
         kept = v;
         v = other;
         break;
       }
-      case StepKind::kKeep:
+      case PostOpKind::kKeep:
         kept = v;
         break;
-      case StepKind::kStore:
-        static_cast<float*>(step->data)[place(channel)] = v;
+      case PostOpKind::kStore:
+        static_cast<float*>(post_op->data)[place(channel)] = v;
         break;
-      case StepKind::kPack: {
-        uint32_t* word = static_cast<uint32_t*>(step->data) + place(channel / 32);
+      case PostOpKind::kPack: {
+        uint32_t* word = static_cast<uint32_t*>(post_op->data) + place(channel / 32);
         if (channel % 32 == 0) *word = 0;
         *word |= uint32_t{v < 0} << (channel % 32);
         break;
@@ -166,9 +167,9 @@ inline void RunProgram(const Program& program, float dots, int64_t pixel, int ch
   }
 }
 
-inline void Sweep(ThreadPool*, const Program& program, int64_t pixels) {
+inline void Apply(ThreadPool*, const PostOps& post_ops, int64_t pixels) {
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-    for (int c = 0; c < program.channels; ++c) RunProgram(program, 0, pixel, c);
+    for (int c = 0; c < post_ops.channels; ++c) RunPostOps(post_ops, 0, pixel, c);
   }
 }
 
@@ -185,7 +186,7 @@ inline void Convolve(ThreadPool*, const Conv& conv, const ConvPlan&, const uint3
           const int32_t twice = TwicePopcount(conv, in, y, x, c);
           const int64_t at = pixel * conv.channels_out + c;
           if (conv.output == Output::kFloat) {
-            RunProgram(*static_cast<const Program*>(out), Transform(conv, twice, c), pixel, c);
+            RunPostOps(*static_cast<const PostOps*>(out), Transform(conv, twice, c), pixel, c);
           } else if (conv.output == Output::kInt8) {
             static_cast<int8_t*>(out)[at] = RoundToInt8(Transform(conv, twice, c));
           } else if (twice > 2 * static_cast<int64_t>(conv.thresholds[c])) {
@@ -223,7 +224,7 @@ inline void PackInt8(ThreadPool*, const int8_t* in, int64_t rows, int channels, 
   Pack<int8_t>(in, rows, channels, static_cast<int8_t>(zero_point), out);
 }
 
-constexpr Kernels kKernels = {"scalar", 0, 0, 0, PackFloat, PackInt8, Convolve, MaxPool, Sweep};
+constexpr Kernels kKernels = {"scalar", 0, 0, 0, PackFloat, PackInt8, Convolve, MaxPool, Apply};
 
 }  // namespace fsg::reference
 

@@ -1,5 +1,5 @@
-// Runs programs on 16 channels of a tile of pixels at a time, so that the choice of what to do next is made
-// once for all of them. Included by kernels_body.h.
+// Runs post-operations on 16 channels of a tile of pixels at a time, so that the choice of what to do next is
+// made once for all of them. Included by kernels_body.h.
 
 inline Floats LoadFloats(const float* from) {
   Floats values;
@@ -7,18 +7,18 @@ inline Floats LoadFloats(const float* from) {
   return values;
 }
 
-// Where a step finds or leaves values: those of a tensor from its first pixel and channel on, or of 16
-// channels of the tile.
+// Where a post-operation finds or leaves values: those of a tensor from its first pixel and channel on, or of
+// 16 channels of the tile.
 struct Row {
   float* at;
   int64_t step;  // from one pixel to the next
   int64_t mask;  // -1 for a tensor, 0 for a tile
 };
 
-// What a program works on: the pixels of a tile, and the convolution whose dot products [pixels, lanes] they
-// are (none for a sweep over a tensor).
+// What post-operations work on: the pixels of a tile, and the convolution whose dot products [pixels, lanes]
+// they are (none where they begin at a tensor).
 struct Tile {
-  const Program& program;
+  const PostOps& post_ops;
   int64_t pixel;
   const Conv* conv;
   const ConvPlan* plan;
@@ -26,14 +26,14 @@ struct Tile {
 };
 
 // Copies the 16 channels from `c` of `count` pixels to [count, 16] where they cannot be read in place.
-FSG_OUTLINE void GatherOperand(const Program& program, const fsg::Step& step, int64_t pixel, int count, int c,
-                               float* to) {
+FSG_OUTLINE void GatherOperand(const PostOps& post_ops, const PostOp& post_op, int64_t pixel, int count,
+                               int c, float* to) {
   for (int p = 0; p < count; ++p, ++pixel) {
-    const float* from = static_cast<const float*>(step.data) + pixel * step.pixel_step;
-    if (step.image_step != 0) from += pixel / program.image_pixels * step.image_step;
+    const float* from = static_cast<const float*>(post_op.data) + pixel * post_op.pixel_step;
+    if (post_op.image_step != 0) from += pixel / post_ops.image_pixels * post_op.image_step;
     for (int i = 0; i < kLanes; ++i) {
-      const int at = c + i - step.first_channel;
-      *to++ = at >= 0 && at < step.channels ? from[at] : 0.0f;
+      const int at = c + i - post_op.first_channel;
+      *to++ = at >= 0 && at < post_op.channels ? from[at] : 0.0f;
     }
   }
 }
@@ -55,10 +55,10 @@ FSG_OUTLINE Floats MaximumUnder(const float* from, int64_t row_step, int64_t pix
 }
 
 // The maximum under the window, [count, 16].
-FSG_OUTLINE void PoolOperand(const fsg::Step& step, int64_t pixel, int count, int c, float* to) {
-  const Window& w = *step.window;
-  const int64_t pixel_step = step.pixel_step, row_step = w.in_width * pixel_step;
-  const auto* data = static_cast<const float*>(step.data) + c;
+FSG_OUTLINE void PoolOperand(const PostOp& post_op, int64_t pixel, int count, int c, float* to) {
+  const Window& w = *post_op.window;
+  const int64_t pixel_step = post_op.pixel_step, row_step = w.in_width * pixel_step;
+  const auto* data = static_cast<const float*>(post_op.data) + c;
   const int used = w.words - c < kLanes ? w.words - c : kLanes;
   const auto maximum = used == kLanes ? MaximumUnder<true> : MaximumUnder<false>;
   Place at = PlaceOf(w, pixel);
@@ -78,77 +78,82 @@ FSG_OUTLINE void PoolOperand(const fsg::Step& step, int64_t pixel, int count, in
 // What running tiles needs besides registers.
 template <int pixels>
 struct Room {
-  Row rows[kMaxSteps];
-  Row rows_of_block[kMaxSteps];  // for 16 channels that some steps do not find in `rows`
-  bool gathers;                  // for all channels, not only for the last few
+  Row rows[kMaxPostOps];
+  Row rows_of_block[kMaxPostOps];  // for 16 channels that some do not find in `rows`
+  bool gathers;                    // for all channels, not only for the last few
   float kept[pixels * kLanes];
-  float gathered[kMaxSteps][pixels * kLanes];  // what cannot be read or written in place
+  float gathered[kMaxPostOps][pixels * kLanes];  // what cannot be read or written in place
 };
 
-inline bool UsesMemory(const fsg::Step& step) { return step.data != nullptr && step.kind != StepKind::kPack; }
-
-// Whether a step finds the tile's channels one beside the other, as far as there are whole vectors of them.
-inline bool IsInPlace(const Program& program, const fsg::Step& step) {
-  return step.kind != StepKind::kPool && step.first_channel == 0 && step.image_step == 0 &&
-         (step.kind == StepKind::kStore || step.channels >= program.channels);
+inline bool UsesMemory(const PostOp& post_op) {
+  return post_op.data != nullptr && post_op.kind != PostOpKind::kPack;
 }
 
-// Finds the rows of every step once for all tiles. Within the steps it would cost the values their registers.
+// Whether a post-operation finds the tile's channels one beside the other, as far as there are whole vectors
+// of them.
+inline bool IsInPlace(const PostOps& post_ops, const PostOp& post_op) {
+  return post_op.kind != PostOpKind::kPool && post_op.first_channel == 0 && post_op.image_step == 0 &&
+         (post_op.kind == PostOpKind::kStore || post_op.channels >= post_ops.channels);
+}
+
+// Finds the rows of every post-operation once for all tiles. Among them it would cost the values their
+// registers.
 template <int pixels>
-void FindRows(const Program& program, Room<pixels>* room) {
+void FindRows(const PostOps& post_ops, Room<pixels>* room) {
   room->gathers = false;
-  for (int i = 0; i < program.step_count; ++i) {
-    const fsg::Step& step = program.steps[i];
+  for (int i = 0; i < post_ops.count; ++i) {
+    const PostOp& post_op = post_ops.list[i];
     room->rows[i] = {room->kept, kLanes, 0};
-    if (step.is_kept || !UsesMemory(step)) continue;
-    room->rows[i] = {static_cast<float*>(step.data), step.pixel_step, -1};
-    room->gathers |= !IsInPlace(program, step);
+    if (post_op.is_kept || !UsesMemory(post_op)) continue;
+    room->rows[i] = {static_cast<float*>(post_op.data), post_op.pixel_step, -1};
+    room->gathers |= !IsInPlace(post_ops, post_op);
   }
 }
 
 // The row of an operand that covers some channels only, if all 16 from `c` lie inside or all outside.
-inline bool FindSlice(const Tile& tile, const fsg::Step& step, int c, Row* row) {
+inline bool FindSlice(const Tile& tile, const PostOp& post_op, int c, Row* row) {
   alignas(64) static float zeros[kLanes];
-  const int first = c - step.first_channel;
-  if (step.kind == StepKind::kStore || step.kind == StepKind::kPool || step.image_step != 0) return false;
-  if (first >= step.channels || first + kLanes <= 0) {
+  const int first = c - post_op.first_channel;
+  if (post_op.kind == PostOpKind::kStore || post_op.kind == PostOpKind::kPool || post_op.image_step != 0)
+    return false;
+  if (first >= post_op.channels || first + kLanes <= 0) {
     *row = {zeros, 0, 0};
     return true;
   }
-  *row = {static_cast<float*>(step.data) + tile.pixel * step.pixel_step + first, step.pixel_step, 0};
-  return first >= 0 && first + kLanes <= step.channels;
+  *row = {static_cast<float*>(post_op.data) + tile.pixel * post_op.pixel_step + first, post_op.pixel_step, 0};
+  return first >= 0 && first + kLanes <= post_op.channels;
 }
 
-// Finds or gathers the 16 channels from `c` of the steps that do not have them where FindRows says.
+// Finds or gathers the 16 channels from `c` of those that do not have them where FindRows says.
 template <int pixels>
 FSG_OUTLINE void GatherRows(const Tile& tile, int c, Room<pixels>* room) {
-  const Program& program = tile.program;
-  const bool is_whole = c + kLanes <= program.channels;
-  for (int i = 0; i < program.step_count; ++i) {
-    const fsg::Step& step = program.steps[i];
+  const PostOps& post_ops = tile.post_ops;
+  const bool is_whole = c + kLanes <= post_ops.channels;
+  for (int i = 0; i < post_ops.count; ++i) {
+    const PostOp& post_op = post_ops.list[i];
     Row* row = &room->rows_of_block[i];
     *row = room->rows[i];
-    if (step.is_kept || !UsesMemory(step) || (is_whole && IsInPlace(program, step))) continue;
-    if (FindSlice(tile, step, c, row)) continue;
+    if (post_op.is_kept || !UsesMemory(post_op) || (is_whole && IsInPlace(post_ops, post_op))) continue;
+    if (FindSlice(tile, post_op, c, row)) continue;
     *row = {room->gathered[i], kLanes, 0};
-    if (step.kind == StepKind::kPool) {
-      PoolOperand(step, tile.pixel, pixels, c, room->gathered[i]);
-    } else if (step.kind != StepKind::kStore) {
-      GatherOperand(program, step, tile.pixel, pixels, c, room->gathered[i]);
+    if (post_op.kind == PostOpKind::kPool) {
+      PoolOperand(post_op, tile.pixel, pixels, c, room->gathered[i]);
+    } else if (post_op.kind != PostOpKind::kStore) {
+      GatherOperand(post_ops, post_op, tile.pixel, pixels, c, room->gathered[i]);
     }
   }
 }
 
-// Stores what remains of a program's channels after the last 16.
+// Stores what remains of the channels after the last 16.
 template <int pixels>
 FSG_OUTLINE void StoreRest(const Tile& tile, int c, const Room<pixels>& room) {
-  const Program& program = tile.program;
-  for (int i = 0; i < program.step_count; ++i) {
-    const fsg::Step& step = program.steps[i];
-    if (step.kind != StepKind::kStore) continue;
-    float* to = static_cast<float*>(step.data) + tile.pixel * step.pixel_step + c;
-    for (int p = 0; p < pixels; ++p, to += step.pixel_step) {
-      memcpy(to, room.gathered[i] + p * kLanes, sizeof(float) * static_cast<size_t>(program.channels - c));
+  const PostOps& post_ops = tile.post_ops;
+  for (int i = 0; i < post_ops.count; ++i) {
+    const PostOp& post_op = post_ops.list[i];
+    if (post_op.kind != PostOpKind::kStore) continue;
+    float* to = static_cast<float*>(post_op.data) + tile.pixel * post_op.pixel_step + c;
+    for (int p = 0; p < pixels; ++p, to += post_op.pixel_step) {
+      memcpy(to, room.gathered[i] + p * kLanes, sizeof(float) * static_cast<size_t>(post_ops.channels - c));
     }
   }
 }
@@ -183,12 +188,12 @@ FSG_INLINE void LoadDots(const DotsSource& source, int64_t c, Floats* v) {
 
 // Half a word a pixel; the second half of the last word is zeroed if it has no channels.
 template <int pixels>
-FSG_INLINE void PackLanes(const Tile& tile, const fsg::Step& step, int c, const Floats* v) {
-  __asm__ volatile("" : "+r"(c));  // or what follows is computed for programs that pack nothing, too
-  auto* words = static_cast<uint32_t*>(step.data) + tile.pixel * step.pixel_step;
+FSG_INLINE void PackLanes(const Tile& tile, const PostOp& post_op, int c, const Floats* v) {
+  __asm__ volatile("" : "+r"(c));  // or what follows is computed for lists that pack nothing, too
+  auto* words = static_cast<uint32_t*>(post_op.data) + tile.pixel * post_op.pixel_step;
   auto* to = reinterpret_cast<uint8_t*>(words) + (c >> 3);
-  const int left = tile.program.channels - c;
-  const int64_t pixel_bytes = 4 * step.pixel_step;
+  const int left = tile.post_ops.channels - c;
+  const int64_t pixel_bytes = 4 * post_op.pixel_step;
   const auto store = [&](auto half, uint32_t mask) {
     for (int p = 0; p < pixels; p += 2) {
       const uint32_t pair = SignBits(v[p], v[pixels > 1 ? p + 1 : p]) & mask;
@@ -204,92 +209,92 @@ FSG_INLINE void PackLanes(const Tile& tile, const fsg::Step& step, int c, const 
 
 // The 16 channels from `c` of a tile.
 template <int pixels>
-FSG_INLINE void RunBlock(const Tile& tile, const DotsSource& source, const fsg::Step* step,
-                         const fsg::Step* end, int64_t c, const Row* row, float* kept) {
+FSG_INLINE void RunBlock(const Tile& tile, const DotsSource& source, const PostOp* post_op, const PostOp* end,
+                         int64_t c, const Row* row, float* kept) {
   const int64_t pixel = tile.pixel;  // a copy, which no store can change
   const auto find = [&] { return row->at + ((pixel * row->step + c) & row->mask); };
   Floats v[pixels];
-  if (step->kind == StepKind::kDots) {
+  if (post_op->kind == PostOpKind::kDots) {
     LoadDots<pixels>(source, c, v);
   } else {
     const float* const at = find();
     for (int p = 0; p < pixels; ++p) v[p] = LoadFloats(at + p * row->step);
   }
-  while (++step != end) {
+  while (++post_op != end) {
     ++row;
     float* const at = find();
     const auto combine = [&](auto operation) {
       for (int p = 0; p < pixels; ++p) v[p] = operation(v[p], LoadFloats(at + p * row->step));
     };
-    switch (step->kind) {
-      case StepKind::kDots:
-      case StepKind::kLoad:
-      case StepKind::kPool:
+    switch (post_op->kind) {
+      case PostOpKind::kDots:
+      case PostOpKind::kLoad:
+      case PostOpKind::kPool:
         __builtin_unreachable();
-      case StepKind::kAdd:
+      case PostOpKind::kAdd:
         combine([](Floats a, Floats b) { return a + b; });
         break;
-      case StepKind::kSubtract:
+      case PostOpKind::kSubtract:
         combine([](Floats a, Floats b) { return a - b; });
         break;
-      case StepKind::kSubtractFrom:
+      case PostOpKind::kSubtractFrom:
         combine([](Floats a, Floats b) { return b - a; });
         break;
-      case StepKind::kMultiply:
+      case PostOpKind::kMultiply:
         combine([](Floats a, Floats b) { return a * b; });
         break;
-      case StepKind::kMaximum:
+      case PostOpKind::kMaximum:
         combine([](Floats a, Floats b) { return a < b ? b : a; });
         break;
-      case StepKind::kMinimum:
+      case PostOpKind::kMinimum:
         combine([](Floats a, Floats b) { return b < a ? b : a; });
         break;
-      case StepKind::kPrelu:
+      case PostOpKind::kPrelu:
         combine([](Floats a, Floats b) { return a < 0.0f ? a * b : a; });
         break;
-      case StepKind::kClamp:
+      case PostOpKind::kClamp:
         for (int p = 0; p < pixels; ++p) {
-          v[p] = v[p] < step->low ? Floats{} + step->low : v[p];
-          v[p] = v[p] > step->high ? Floats{} + step->high : v[p];
+          v[p] = v[p] < post_op->low ? Floats{} + post_op->low : v[p];
+          v[p] = v[p] > post_op->high ? Floats{} + post_op->high : v[p];
         }
         break;
-      case StepKind::kNegate:
+      case PostOpKind::kNegate:
         for (int p = 0; p < pixels; ++p) v[p] = -v[p];
         break;
-      case StepKind::kAbsolute:
+      case PostOpKind::kAbsolute:
         for (int p = 0; p < pixels; ++p) v[p] = __builtin_elementwise_abs(v[p]);
         break;
-      case StepKind::kSwap:
+      case PostOpKind::kSwap:
         for (int p = 0; p < pixels; ++p) {
           const Floats other = LoadFloats(kept + p * kLanes);
           memcpy(kept + p * kLanes, &v[p], sizeof(v[p]));
           v[p] = other;
         }
         break;
-      case StepKind::kKeep:
+      case PostOpKind::kKeep:
         for (int p = 0; p < pixels; ++p) memcpy(kept + p * kLanes, &v[p], sizeof(v[p]));
         break;
-      case StepKind::kStore:
+      case PostOpKind::kStore:
         for (int p = 0; p < pixels; ++p) memcpy(at + p * row->step, &v[p], sizeof(v[p]));
         break;
-      case StepKind::kPack:
-        PackLanes<pixels>(tile, *step, static_cast<int>(c), v);
+      case PostOpKind::kPack:
+        PackLanes<pixels>(tile, *post_op, static_cast<int>(c), v);
         break;
     }
   }
 }
 
-// All channels from `c` up to `end`, which all steps find in `rows`.
+// All channels from `c` up to `end`, which all post-operations find in `rows`.
 template <int pixels>
 FSG_OUTLINE void RunBlocks(const Tile& tile, int64_t c, int64_t end, const Row* rows, float* kept) {
   const DotsSource source = SourceOf(tile);
-  const fsg::Step *first = tile.program.steps, *last = first + tile.program.step_count;
+  const PostOp *first = tile.post_ops.list, *last = first + tile.post_ops.count;
   for (; c < end; c += kLanes) RunBlock<pixels>(tile, source, first, last, c, rows, kept);
 }
 
 template <int pixels>
 void RunPixels(Tile* tile, int* count, Room<pixels>* room) {
-  const int channels = tile->program.channels, whole = channels / kLanes * kLanes;
+  const int channels = tile->post_ops.channels, whole = channels / kLanes * kLanes;
   for (; *count >= pixels; *count -= pixels, tile->pixel += pixels) {
     int c = room->gathers ? 0 : whole;
     if (c > 0) RunBlocks<pixels>(*tile, 0, c, room->rows, room->kept);
@@ -302,12 +307,12 @@ void RunPixels(Tile* tile, int* count, Room<pixels>* room) {
   }
 }
 
-// Runs a program on tiles, one after the other.
+// Runs post-operations on tiles, one after the other.
 class Runner {
  public:
-  void Prepare(const Program& program) {
-    FindRows(program, &room_);
-    FindRows(program, &small_room_);
+  void Prepare(const PostOps& post_ops) {
+    FindRows(post_ops, &room_);
+    FindRows(post_ops, &small_room_);
   }
 
   void Run(Tile tile, int count) {
@@ -316,20 +321,20 @@ class Runner {
   }
 
  private:
-  Room<kSweepTile> room_;
+  Room<kPostOpTile> room_;
   Room<1> small_room_;
 };
 
-constexpr int64_t kSweepGrain = kGrain / 32;  // values
+constexpr int64_t kPostOpGrain = kGrain / 32;  // values
 
-void Sweep(ThreadPool* pool, const Program& program, int64_t pixels) {
-  ParallelFor(pool, pixels, {kSweepTile, kSweepGrain / program.channels + 1},
+void Apply(ThreadPool* pool, const PostOps& post_ops, int64_t pixels) {
+  ParallelFor(pool, pixels, {kPostOpTile, kPostOpGrain / post_ops.channels + 1},
               [&](int64_t begin, int64_t end, int) {
                 Runner runner;
-                runner.Prepare(program);
-                for (int64_t at = begin; at < end; at += kSweepTile) {
-                  const int count = end - at < kSweepTile ? static_cast<int>(end - at) : kSweepTile;
-                  runner.Run({program, at, nullptr, nullptr, nullptr}, count);
+                runner.Prepare(post_ops);
+                for (int64_t at = begin; at < end; at += kPostOpTile) {
+                  const int count = end - at < kPostOpTile ? static_cast<int>(end - at) : kPostOpTile;
+                  runner.Run({post_ops, at, nullptr, nullptr, nullptr}, count);
                 }
               });
 }

@@ -1,8 +1,8 @@
-// Everything between binary convolutions that treats every value alike: a short program of steps that runs
-// over all channels of all pixels in one sweep over memory, from the dot products of a convolution or from a
-// tensor to as many tensors, float or packed, as are needed.
-#ifndef FSG_KERNELS_SWEEP_H_
-#define FSG_KERNELS_SWEEP_H_
+// Post-operations: everything between binary convolutions that treats every value alike. A short list of them
+// runs over all channels of all pixels in one pass over memory, from the dot products of a convolution or
+// from a tensor to as many tensors, float or packed, as are needed.
+#ifndef FSG_KERNELS_POST_OPS_H_
+#define FSG_KERNELS_POST_OPS_H_
 
 #include <stdint.h>
 
@@ -10,13 +10,13 @@ namespace fsg {
 
 struct Window;
 
-// Steps change one value v per channel and pixel. Each is a single IEEE operation on floats, so that a
-// program gives the bits that its steps give one by one.
-enum class StepKind {
-  // A program begins with one of these, and has no more of them.
+// Each changes one value v per channel and pixel by a single IEEE operation on floats, so that a list gives
+// the bits that its members give one by one.
+enum class PostOpKind {
+  // A list begins with one of these, and has no more of them.
   kDots,  // v = the convolution's output
   kLoad,  // v = operand
-  kPool,  // v = the operand's maximum under the step's window
+  kPool,  // v = the operand's maximum under `window`
 
   kAdd,           // v + operand
   kSubtract,      // v - operand
@@ -34,8 +34,8 @@ enum class StepKind {
   kPack,          // bits of the tensor = v < 0
 };
 
-struct Step {
-  StepKind kind;
+struct PostOp {
+  PostOpKind kind;
   bool is_kept;                    // the operand is the kept value; otherwise a tensor
   float low, high;                 // of kClamp
   void* data;                      // float, of kPack uint32_t
@@ -44,15 +44,15 @@ struct Step {
   const Window* window;            // of kPool; its words are channels
 };
 
-constexpr int kMaxSteps = 64;
+constexpr int kMaxPostOps = 64;
 
-struct Program {
-  const Step* steps;
-  int step_count;  // at most kMaxSteps
+struct PostOps {
+  const PostOp* list;
+  int count;  // at most kMaxPostOps
   int channels;
-  int64_t image_pixels;  // of what the program computes
+  int64_t image_pixels;  // of what they compute
 };
 
 }  // namespace fsg
 
-#endif  // FSG_KERNELS_SWEEP_H_
+#endif  // FSG_KERNELS_POST_OPS_H_
