@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include "benchmark/fail.h"
+
 void* OpenLibrary(const char* path) {
   void* library = dlopen(path, RTLD_NOW);
   if (library == nullptr) Fail("%s does not load: %s", path, dlerror());

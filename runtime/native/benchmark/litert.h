@@ -6,9 +6,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Ends the program with exit code 2 and one line on stderr.
-[[noreturn]] void Fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
-
 void* OpenLibrary(const char* path);
 
 // Stores the address of a library's function, or fails.

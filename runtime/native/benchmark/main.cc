@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "benchmark/facts.h"
+#include "benchmark/fail.h"
 #include "benchmark/json.h"
 #include "benchmark/litert.h"
 #include "delegate/profile.h"
@@ -387,17 +388,6 @@ void RunModel(const Arguments& a) {
 }
 
 }  // namespace
-
-void Fail(const char* format, ...) {
-  fflush(stdout);
-  fputs("fsg_benchmark: ", stderr);
-  va_list values;
-  va_start(values, format);
-  vfprintf(stderr, format, values);
-  va_end(values);
-  fputc('\n', stderr);
-  exit(2);
-}
 
 int main(int count, char** values) {
   const char* command = count > 1 ? values[1] : "";

@@ -1,11 +1,10 @@
-// Runs post-operations on 16 channels of a tile of pixels at a time, so that the choice of what to do next is
-// made once for all of them. Included by kernels_body.h.
+// Part of kernels_body.h: runs post-operations on 16 channels of a tile of pixels at a time, so that the
+// choice of what to do next is made once for all of them.
+#ifndef FSG_KERNELS_POST_OPS_BODY_H_
+#define FSG_KERNELS_POST_OPS_BODY_H_
 
-inline Floats LoadFloats(const float* from) {
-  Floats values;
-  memcpy(&values, from, sizeof(values));
-  return values;
-}
+#include "kernels/vectors_body.h"
+#include "kernels/window_body.h"
 
 // Where a post-operation finds or leaves values: those of a tensor from its first pixel and channel on, or of
 // 16 channels of the tile.
@@ -325,10 +324,8 @@ class Runner {
   Room<1> small_room_;
 };
 
-constexpr int64_t kPostOpGrain = kGrain / 32;  // values
-
 void Apply(ThreadPool* pool, const PostOps& post_ops, int64_t pixels) {
-  ParallelFor(pool, pixels, {kPostOpTile, kPostOpGrain / post_ops.channels + 1},
+  ParallelFor(pool, pixels, {kPostOpTile, kValueGrain / post_ops.channels + 1},
               [&](int64_t begin, int64_t end, int) {
                 Runner runner;
                 runner.Prepare(post_ops);
@@ -338,3 +335,5 @@ void Apply(ThreadPool* pool, const PostOps& post_ops, int64_t pixels) {
                 }
               });
 }
+
+#endif  // FSG_KERNELS_POST_OPS_BODY_H_

@@ -1,32 +1,9 @@
-#include "kernels/kernels.h"
-
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/processor.h"
-#include "kernels/reference.h"
+#include "kernels/kernels.h"
 
 namespace fsg {
-
-#if defined(__x86_64__)
-namespace sse2 {
-extern const Kernels kExported;
-}
-namespace avx2 {
-extern const Kernels kExported;
-}
-namespace avx512 {
-extern const Kernels kExported;
-}
-#elif defined(__aarch64__)
-namespace neon_a53 {
-extern const Kernels kExported;
-}
-namespace neon_a72 {
-extern const Kernels kExported;
-}
-#endif
-
 namespace {
 
 constexpr int kLanes = 32;     // `lanes` is a multiple of it
@@ -140,35 +117,6 @@ bool AllocateScratch(const Kernels& kernels, int threads, ConvPlan* plan) {
   return true;
 }
 
-// The name in FSG_KERNELS, or "auto".
-const char* NameInEnvironment() {
-  const char* name = getenv("FSG_KERNELS");
-  return name == nullptr || *name == '\0' ? "auto" : name;
-}
-
-// Whether a name stands for the best kernels of this processor.
-bool IsBest(const char* name) {
-#if defined(__aarch64__)
-  if (strcmp(name, "neon") == 0) return true;  // those tuned for it; the scalar ones are never the best
-#endif
-  return strcmp(name, "auto") == 0;
-}
-
-// Best first, ended by nullptr.
-const Kernels* const* AvailableKernels() {
-#if defined(__x86_64__)
-  static constexpr const Kernels* kAll[] = {&avx512::kExported, &avx2::kExported, &sse2::kExported,
-                                            &reference::kKernels, nullptr};
-  return kAll + (kAvx512 - ProcessorLevel());
-#elif defined(__aarch64__)
-  static constexpr const Kernels* kInOrderFirst[] = {&neon_a53::kExported, &neon_a72::kExported,
-                                                     &reference::kKernels, nullptr};
-  static constexpr const Kernels* kOutOfOrderFirst[] = {&neon_a72::kExported, &neon_a53::kExported,
-                                                        &reference::kKernels, nullptr};
-  return IsInOrder() ? kInOrderFirst : kOutOfOrderFirst;
-#endif
-}
-
 }  // namespace
 
 bool PlanConv(const Kernels& kernels, const Conv& conv, int threads, ConvPlan* plan) {
@@ -198,23 +146,6 @@ void FreePlan(ConvPlan* plan) {
   free(plan->bias);
   free(plan->scratch);
   *plan = ConvPlan{};
-}
-
-const Kernels* FindKernels(const char* name) {
-  const Kernels* const* available = AvailableKernels();
-  if (strcmp(name, "auto") == 0) name = NameInEnvironment();
-  if (IsBest(name)) return *available;
-  while (*available != nullptr && strcmp(name, (*available)->name) != 0) ++available;
-  return *available;
-}
-
-void ListKernels(char names[kKernelNames]) {
-  names[0] = 0;
-  const char* separator = "";
-  for (const Kernels* const* kernels = AvailableKernels(); *kernels != nullptr; ++kernels) {
-    strcat(strcat(names, separator), (*kernels)->name);
-    separator = ", ";
-  }
 }
 
 }  // namespace fsg
