@@ -1,8 +1,8 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard $(addsuffix /*.[ch]*,runtime/native runtime/native/program runtime/native/emulator training/scan/native))
-CPP := $(NATIVE) $(wildcard tests/benchmarks/*.c* tests/native/*.cc tests/native/*.h)
+NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h')
+CPP := $(NATIVE) $(shell find tests -name '*.c' -o -name '*.cc' -o -name '*.h')
 
 .PHONY: setup demo test oracle interpreters fuzz wheels lint format clean
 

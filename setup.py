@@ -18,7 +18,8 @@ from setuptools.command.build_py import build_py
 MACHINES = ("x86_64", "aarch64")  # baseline instruction sets, faster code is chosen at run time
 ROOMS = ("training", "export", "runtime")
 GLIBC = "2.17"  # that of manylinux2014
-FLAGS = ["-O3", "-DNDEBUG", "-g0", "-Wall", "-Wextra"]
+NATIVE = Path("runtime/native")  # its headers are included by their path below it
+FLAGS = ["-O3", "-DNDEBUG", "-g0", "-Wall", "-Wextra", "-I", str(NATIVE)]
 SHARED = ["-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
 # No C++ runtime to carry along, and a faster build.
 CPLUSPLUS = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-nostdlib++"]
@@ -36,7 +37,7 @@ class Native(Extension):
     """A library or program for one kind of machine, that of the installation by default."""
 
     def __init__(self, name: str, sources: list[Path], machine: str | None = None, *, is_program: bool = False) -> None:
-        headers = [*sources[0].parent.glob("*.h"), *Path("runtime/native").glob("*.h")]
+        headers = {*NATIVE.rglob("*.h"), *sources[0].parent.glob("*.h")}
         super().__init__(name, sorted(map(str, sources)), depends=sorted(map(str, headers)))
         self.machine, self.is_program = machine or target_machine(), is_program
 
@@ -97,24 +98,20 @@ class PlatformWheel(bdist_wheel):
 
 
 def natives() -> list[Native]:
-    runtime, training = Path("runtime/native"), Path("training/scan/native")
+    delegate = [source for room in ("kernels", "delegate") for source in NATIVE.joinpath(room).rglob("*.cc")]
+    benchmark = list(NATIVE.joinpath("benchmark").rglob("*.cc"))
     boards = [
         native
         for machine in MACHINES
         for native in (
-            Native(f"fsg.runtime.targets.{machine}.libfsg_delegate", list(runtime.glob("*.cc")), machine),
-            Native(
-                f"fsg.runtime.targets.{machine}.fsg_benchmark",
-                list(runtime.glob("program/*.cc")),
-                machine,
-                is_program=True,
-            ),
+            Native(f"fsg.runtime.targets.{machine}.libfsg_delegate", delegate, machine),
+            Native(f"fsg.runtime.targets.{machine}.fsg_benchmark", benchmark, machine, is_program=True),
         )
     ]
     return [
         *boards,
-        Native("fsg.runtime.libcount_instructions", [runtime / "emulator" / "count_instructions.c"]),
-        Native("fsg.training.scan.libfsg_training", list(training.glob("*.cc"))),
+        Native("fsg.runtime.libcount_instructions", list(NATIVE.joinpath("emulator").rglob("*.c"))),
+        Native("fsg.training.scan.libfsg_training", list(Path("training/scan/native").rglob("*.cc"))),
     ]
 
 

@@ -108,7 +108,7 @@ class Board:
         target = ["c++", "-target", "aarch64-linux-gnu.2.17", *native.FLAGS, "-nostdlib++"]
         native.zig(*target, "-o", board.driver, native.HERE / "litert_driver.cc", "-ldl")
         library = ["-shared", "-fPIC", "-pthread", "-fvisibility=hidden"]
-        native.zig(*target, *library, "-o", board.delegate, *sorted(native.NATIVE.glob("*.cc")))
+        native.zig(*target, *library, "-o", board.delegate, *native.delegate_sources())
         native.build_plugin(folder)
         root = folder / "root"  # LiteRT looks for the processor's features in a file of the system
         (root / "proc").mkdir(parents=True)

@@ -8,8 +8,8 @@
 //       packs a float image and convolves it (SAME, +1 padding); OUTPUT is float, int8 or packed
 //   kernels_driver pack KERNELS THREADS REPETITIONS HEIGHT WIDTH CHANNELS
 //   kernels_driver pool KERNELS THREADS REPETITIONS HEIGHT WIDTH CHANNELS FILTER STRIDE
-//   kernels_driver block KERNELS THREADS REPETITIONS HEIGHT WIDTH CHANNELS HOW STEPS
-//       a residual block: packs, convolves 3x3, adds the shortcut and packs; HOW is fused or unfused, STEPS
+//   kernels_driver block KERNELS THREADS REPETITIONS HEIGHT WIDTH CHANNELS HOW WHICH
+//       a residual block: packs, convolves 3x3, adds the shortcut and packs; HOW is fused or unfused, WHICH
 //       is add or, with a scale, a PReLU and a normalisation as well, all
 //
 // The last four print the seconds of all repetitions.
@@ -18,7 +18,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../../runtime/native/kernels.h"
+#include "kernels/kernels.h"
 
 namespace {
 
@@ -118,37 +118,37 @@ struct Case {
   }
 };
 
-// A short program over an image of `channels`.
-struct SmallProgram {
-  fsg::Step steps[12] = {};
-  fsg::Program program = {};
+// A short list of post-operations over an image of `channels`.
+struct FewPostOps {
+  fsg::PostOp list[12] = {};
+  fsg::PostOps post_ops = {};
 
-  SmallProgram(int channels, int64_t image_pixels) {
-    program.steps = steps;
-    program.channels = channels;
-    program.image_pixels = image_pixels;
+  FewPostOps(int channels, int64_t image_pixels) {
+    post_ops.list = list;
+    post_ops.channels = channels;
+    post_ops.image_pixels = image_pixels;
   }
-  SmallProgram(const SmallProgram&) = delete;
+  FewPostOps(const FewPostOps&) = delete;
 
-  fsg::Step* Add(fsg::StepKind kind, void* data = nullptr, int64_t pixel_step = 0) {
-    fsg::Step* step = &steps[program.step_count++];
-    step->kind = kind;
-    step->data = data;
-    step->pixel_step = pixel_step;
-    step->channels = program.channels;
-    return step;
+  fsg::PostOp* Add(fsg::PostOpKind kind, void* data = nullptr, int64_t pixel_step = 0) {
+    fsg::PostOp* post_op = &list[post_ops.count++];
+    post_op->kind = kind;
+    post_op->data = data;
+    post_op->pixel_step = pixel_step;
+    post_op->channels = post_ops.channels;
+    return post_op;
   }
 };
 
-// What `convolve` writes to: floats go through a program that stores them.
+// What `convolve` writes to: floats go through a post-operation that stores them.
 void Convolve(const Kernels& kernels, fsg::ThreadPool* pool, const Case& test, const fsg::ConvPlan& plan,
               void* out) {
   const int channels = test.conv.channels_out;
-  SmallProgram store(channels, OutPixels(test.conv.window));
-  store.Add(fsg::StepKind::kDots);
-  store.Add(fsg::StepKind::kStore, out, channels);
+  FewPostOps store(channels, OutPixels(test.conv.window));
+  store.Add(fsg::PostOpKind::kDots);
+  store.Add(fsg::PostOpKind::kStore, out, channels);
   const bool is_float = test.conv.output == fsg::Output::kFloat;
-  kernels.convolve(pool, test.conv, plan, test.in.data, is_float ? &store.program : out);
+  kernels.convolve(pool, test.conv, plan, test.in.data, is_float ? &store.post_ops : out);
 }
 
 bool RunConv(const Kernels& kernels, fsg::ThreadPool* pool, const Case& test, void* out) {
@@ -221,15 +221,15 @@ bool PoolAgrees(Random* random, const Kernels& kernels, const Kernels& scalar, f
   return got == expected;
 }
 
-// Everything a sweep or a convolution's program can read, and what one writes.
-struct SweepCase {
+// Everything post-operations can read, and what they write.
+struct PostOpsCase {
   fsg::Window pool = {};
   int channels, images;
   int64_t pixels;
   Array<float> image, constants, per_image, pooled, stored;
   Array<uint32_t> packed;
 
-  SweepCase(Random* random, const fsg::Window& shape, int channels, int64_t pixels)
+  PostOpsCase(Random* random, const fsg::Window& shape, int channels, int64_t pixels)
       : pool(shape),
         channels(channels),
         images(shape.batch),
@@ -247,82 +247,84 @@ struct SweepCase {
     }
   }
 
-  // Steps of every kind of operand; stores some values on the way.
-  void Fill(Random* random, SmallProgram* program) const {
-    constexpr fsg::StepKind kCombining[] = {fsg::StepKind::kAdd,      fsg::StepKind::kSubtract,
-                                            fsg::StepKind::kMultiply, fsg::StepKind::kSubtractFrom,
-                                            fsg::StepKind::kMaximum,  fsg::StepKind::kMinimum,
-                                            fsg::StepKind::kPrelu};
-    constexpr fsg::StepKind kOthers[] = {fsg::StepKind::kClamp, fsg::StepKind::kNegate,
-                                         fsg::StepKind::kAbsolute, fsg::StepKind::kSwap,
-                                         fsg::StepKind::kKeep};
-    program->Add(fsg::StepKind::kKeep);
+  // Post-operations with every kind of operand; stores some values on the way.
+  void Fill(Random* random, FewPostOps* few) const {
+    constexpr fsg::PostOpKind kCombining[] = {fsg::PostOpKind::kAdd,      fsg::PostOpKind::kSubtract,
+                                              fsg::PostOpKind::kMultiply, fsg::PostOpKind::kSubtractFrom,
+                                              fsg::PostOpKind::kMaximum,  fsg::PostOpKind::kMinimum,
+                                              fsg::PostOpKind::kPrelu};
+    constexpr fsg::PostOpKind kOthers[] = {fsg::PostOpKind::kClamp, fsg::PostOpKind::kNegate,
+                                           fsg::PostOpKind::kAbsolute, fsg::PostOpKind::kSwap,
+                                           fsg::PostOpKind::kKeep};
+    few->Add(fsg::PostOpKind::kKeep);
     for (int i = random->Between(0, 6); i > 0; --i) {
       if (random->Between(0, 2) == 0) {
-        fsg::Step* step = program->Add(kOthers[random->Between(0, 4)]);
-        step->low = -1, step->high = 2;
+        fsg::PostOp* post_op = few->Add(kOthers[random->Between(0, 4)]);
+        post_op->low = -1, post_op->high = 2;
       } else {
-        SetOperand(random, program->Add(kCombining[random->Between(0, 6)]));
+        SetOperand(random, few->Add(kCombining[random->Between(0, 6)]));
       }
     }
-    program->Add(fsg::StepKind::kStore, stored.data, channels + 5);
-    program->Add(fsg::StepKind::kPack, packed.data, PackedWords(channels));
+    few->Add(fsg::PostOpKind::kStore, stored.data, channels + 5);
+    few->Add(fsg::PostOpKind::kPack, packed.data, PackedWords(channels));
   }
 
-  void SetOperand(Random* random, fsg::Step* step) const {
+  void SetOperand(Random* random, fsg::PostOp* post_op) const {
     const int form = random->Between(0, 4);
-    step->is_kept = form == 0;
-    step->data = form == 1 ? constants.data : form == 2 ? per_image.data : image.data;
-    if (form == 2) step->image_step = channels;
-    if (form > 2) step->pixel_step = channels + 3;
-    if (form == 4) step->first_channel = random->Between(0, channels - 1);
-    step->channels = channels - step->first_channel;
+    post_op->is_kept = form == 0;
+    post_op->data = form == 1 ? constants.data : form == 2 ? per_image.data : image.data;
+    if (form == 2) post_op->image_step = channels;
+    if (form > 2) post_op->pixel_step = channels + 3;
+    if (form == 4) post_op->first_channel = random->Between(0, channels - 1);
+    post_op->channels = channels - post_op->first_channel;
   }
 };
 
-bool SweepAgrees(Random* random, const Kernels& kernels, const Kernels& scalar, fsg::ThreadPool* pool) {
+bool PostOpsOfTensorAgree(Random* random, const Kernels& kernels, const Kernels& scalar,
+                          fsg::ThreadPool* pool) {
   fsg::Window window = RandomConv(random).window;
   window.dilation_height = window.dilation_width = 1;
   PlaceSame(&window);
   const Random start = *random;
-  const auto run = [&](const Kernels& set, fsg::ThreadPool* threads, SweepCase* test) {
-    SmallProgram program(test->channels, OutPixels(window) / window.batch);
+  const auto run = [&](const Kernels& set, fsg::ThreadPool* threads, PostOpsCase* test) {
+    FewPostOps few(test->channels, OutPixels(window) / window.batch);
     if (random->Between(0, 1) == 0) {
-      program.Add(fsg::StepKind::kPool, test->pooled.data, test->channels)->window = &test->pool;
+      few.Add(fsg::PostOpKind::kPool, test->pooled.data, test->channels)->window = &test->pool;
     } else {
-      program.Add(fsg::StepKind::kLoad, test->image.data, test->channels + 3);
+      few.Add(fsg::PostOpKind::kLoad, test->image.data, test->channels + 3);
     }
-    test->Fill(random, &program);
-    set.sweep(threads, program.program, OutPixels(window));
+    test->Fill(random, &few);
+    set.apply(threads, few.post_ops, OutPixels(window));
   };
   const int channels = random->Between(1, 100);
-  SweepCase got(random, window, channels, OutPixels(window));
+  PostOpsCase got(random, window, channels, OutPixels(window));
   run(kernels, pool, &got);
   *random = start;
-  SweepCase expected(random, window, random->Between(1, 100), OutPixels(window));
+  PostOpsCase expected(random, window, random->Between(1, 100), OutPixels(window));
   run(scalar, nullptr, &expected);
   return got.stored == expected.stored && got.packed == expected.packed;
 }
 
-bool ProgramAgrees(Random* random, const Kernels& kernels, const Kernels& scalar, fsg::ThreadPool* pool) {
+bool PostOpsOfConvAgree(Random* random, const Kernels& kernels, const Kernels& scalar,
+                        fsg::ThreadPool* pool) {
   const Random start = *random;
-  const auto run = [&](const Kernels& set, fsg::ThreadPool* threads, Case* conv, SweepCase* test) {
-    SmallProgram program(conv->conv.channels_out, OutPixels(conv->conv.window) / conv->conv.window.batch);
-    program.Add(fsg::StepKind::kDots);
-    test->Fill(random, &program);
+  const auto run = [&](const Kernels& set, fsg::ThreadPool* threads, Case* conv, PostOpsCase* test) {
+    FewPostOps few(conv->conv.channels_out, OutPixels(conv->conv.window) / conv->conv.window.batch);
+    few.Add(fsg::PostOpKind::kDots);
+    test->Fill(random, &few);
     conv->conv.output = fsg::Output::kFloat;
     fsg::ConvPlan plan = {};
     if (!fsg::PlanConv(set, conv->conv, fsg::ThreadCount(threads), &plan)) Fail("out of memory");
-    set.convolve(threads, conv->conv, plan, conv->in.data, &program.program);
+    set.convolve(threads, conv->conv, plan, conv->in.data, &few.post_ops);
     fsg::FreePlan(&plan);
   };
   const auto pixels = [](const Case& conv) { return OutPixels(conv.conv.window); };
   Case conv(random, RandomConv(random));
-  SweepCase got(random, conv.conv.window, conv.conv.channels_out, pixels(conv));
+  PostOpsCase got(random, conv.conv.window, conv.conv.channels_out, pixels(conv));
   run(kernels, pool, &conv, &got);
   *random = start;
   Case twin(random, RandomConv(random));
-  SweepCase expected(random, twin.conv.window, twin.conv.channels_out, pixels(twin));
+  PostOpsCase expected(random, twin.conv.window, twin.conv.channels_out, pixels(twin));
   run(scalar, nullptr, &twin, &expected);
   return got.stored == expected.stored && got.packed == expected.packed;
 }
@@ -336,8 +338,8 @@ int Check(const Kernels& kernels, uint64_t seed, int count) {
   } kChecks[] = {{"convolve", ConvolveAgrees},
                  {"pack", PackAgrees},
                  {"max_pool", PoolAgrees},
-                 {"sweep", SweepAgrees},
-                 {"program", ProgramAgrees}};
+                 {"post_ops of a tensor", PostOpsOfTensorAgree},
+                 {"post_ops of a convolution", PostOpsOfConvAgree}};
   int wrong = 0;
   for (int i = 0; i < count; ++i) {
     for (const auto& check : kChecks) {
@@ -418,9 +420,9 @@ void TimeConv(const Kernels& kernels, fsg::ThreadPool* pool, const Arguments& ar
   fsg::FreePlan(&plan);
 }
 
-// What follows the convolution of a residual block: every step, in the order of the graph.
-struct BlockStep {
-  fsg::StepKind kind;
+// What follows the convolution of a residual block: every post-operation, in the order of the graph.
+struct BlockPostOp {
+  fsg::PostOpKind kind;
   float* operand;
   int64_t pixel_step;
 };
@@ -439,34 +441,34 @@ void TimeBlock(const Kernels& kernels, fsg::ThreadPool* pool, const Arguments& a
   Array<float> shortcut(pixels * channels), out(pixels * channels), constants(channels + 16);
   Array<uint32_t> bits(pixels * shape.window.words);
   for (int64_t i = 0; i < shortcut.size; ++i) shortcut.data[i] = random.Unit();
-  using fsg::StepKind;
-  const BlockStep all[] = {{StepKind::kMultiply, constants.data, 0},
-                           {StepKind::kPrelu, constants.data, 0},
-                           {StepKind::kAdd, shortcut.data, channels},
-                           {StepKind::kMultiply, constants.data, 0},
-                           {StepKind::kAdd, constants.data, 0}};
+  using fsg::PostOpKind;
+  const BlockPostOp all[] = {{PostOpKind::kMultiply, constants.data, 0},
+                             {PostOpKind::kPrelu, constants.data, 0},
+                             {PostOpKind::kAdd, shortcut.data, channels},
+                             {PostOpKind::kMultiply, constants.data, 0},
+                             {PostOpKind::kAdd, constants.data, 0}};
   const bool adds_only = strcmp(arguments.Text(9), "add") == 0,
              fuses = strcmp(arguments.Text(8), "fused") == 0;
-  const BlockStep* const begin = adds_only ? all + 2 : all;
-  const BlockStep* const end = adds_only ? all + 3 : all + 5;
+  const BlockPostOp* const begin = adds_only ? all + 2 : all;
+  const BlockPostOp* const end = adds_only ? all + 3 : all + 5;
   fsg::ConvPlan plan = {};
   if (!fsg::PlanConv(kernels, test.conv, fsg::ThreadCount(pool), &plan)) Fail("out of memory");
-  SmallProgram fused(channels, pixels);
-  fused.Add(StepKind::kDots);
-  for (const BlockStep* step = begin; step != end; ++step)
-    fused.Add(step->kind, step->operand, step->pixel_step);
-  fused.Add(StepKind::kStore, out.data, channels);
-  fused.Add(StepKind::kPack, bits.data, shape.window.words);
+  FewPostOps fused(channels, pixels);
+  fused.Add(PostOpKind::kDots);
+  for (const BlockPostOp* post_op = begin; post_op != end; ++post_op)
+    fused.Add(post_op->kind, post_op->operand, post_op->pixel_step);
+  fused.Add(PostOpKind::kStore, out.data, channels);
+  fused.Add(PostOpKind::kPack, bits.data, shape.window.words);
   kernels.pack_float(pool, shortcut.data, pixels, channels, test.in.data);
   Repeat(arguments.Number(4), [&] {
-    if (fuses) return kernels.convolve(pool, test.conv, plan, test.in.data, &fused.program);
+    if (fuses) return kernels.convolve(pool, test.conv, plan, test.in.data, &fused.post_ops);
     Convolve(kernels, pool, test, plan, out.data);
-    for (const BlockStep* step = begin; step != end; ++step) {
-      SmallProgram single(channels, pixels);
-      single.Add(StepKind::kLoad, out.data, channels);
-      single.Add(step->kind, step->operand, step->pixel_step);
-      single.Add(StepKind::kStore, out.data, channels);
-      kernels.sweep(pool, single.program, pixels);
+    for (const BlockPostOp* post_op = begin; post_op != end; ++post_op) {
+      FewPostOps single(channels, pixels);
+      single.Add(PostOpKind::kLoad, out.data, channels);
+      single.Add(post_op->kind, post_op->operand, post_op->pixel_step);
+      single.Add(PostOpKind::kStore, out.data, channels);
+      kernels.apply(pool, single.post_ops, pixels);
     }
     kernels.pack_float(pool, out.data, pixels, channels, bits.data);
   });

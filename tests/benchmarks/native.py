@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "runtime" / "native"
 HERE = Path(__file__).parent
-FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "-g0", "-fno-exceptions", "-fno-rtti"]
+FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "-g0", "-fno-exceptions", "-fno-rtti", "-I", str(NATIVE)]
 HOST, ARM = f"{platform.machine()}-linux-musl", "aarch64-linux-musl"
 NEON = ("neon-a53", "neon-a72")
 
@@ -19,10 +19,14 @@ def zig(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "ziglang", *map(str, arguments)], check=True, stderr=subprocess.PIPE)
 
 
+def delegate_sources() -> list[Path]:
+    return [source for room in ("kernels", "delegate") for source in sorted(NATIVE.joinpath(room).rglob("*.cc"))]
+
+
 def build_driver(folder: Path, target: str = HOST) -> Path:
     """Compiles kernels_driver.cc with the kernels it drives."""
     program = folder / f"kernels_driver.{target}"
-    sources = [HERE / "kernels_driver.cc", *sorted(NATIVE.glob("kernels*.cc")), NATIVE / "threads.cc"]
+    sources = [HERE / "kernels_driver.cc", *sorted(NATIVE.joinpath("kernels").rglob("*.cc"))]
     zig("c++", "-target", target, "-static", *FLAGS, "-pthread", "-nostdlib++", "-o", program, *sources)
     return program
 
@@ -74,7 +78,7 @@ def loop_cycles(mca: str, folder: Path, kernels: str, cpu: str) -> float:
     """Binary multiply-accumulates per cycle of a NEON set's innermost loop, as llvm-mca predicts for a processor."""
     assembly = folder / f"{kernels}.s"
     if not assembly.exists():
-        source = NATIVE / f"kernels_{kernels.replace('-', '_')}.cc"
+        source = NATIVE / "kernels" / f"{kernels.replace('-', '_')}.cc"
         zig("c++", "-target", ARM, *FLAGS, "-S", "-o", assembly, source)
     loop, pixels = _innermost_loop(assembly.read_text())
     rounds = 200

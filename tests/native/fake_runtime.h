@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "../../runtime/native/tflite_abi.h"
+#include "delegate/tflite_abi.h"
 
 extern "C" TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values,
                                                          size_t count, void (*report_error)(const char*));

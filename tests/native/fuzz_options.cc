@@ -5,7 +5,7 @@
 
 #include <initializer_list>
 
-#include "../../runtime/native/options.h"
+#include "delegate/options.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto* options = static_cast<uint8_t*>(malloc(size));  // no byte to spare on either side

@@ -25,7 +25,7 @@ class Target:
 
     sanitizers: tuple[str, ...]
     sources: tuple[Path, ...] = ()
-    native: tuple[str, ...] = ("*.cc",)
+    native: tuple[str, ...] = ("kernels/**/*.cc", "delegate/**/*.cc")
     link: tuple[str, ...] = ()
 
 
@@ -33,14 +33,14 @@ HERE = ROOT / "tests" / "native"
 DRIVER = ROOT / "tests" / "benchmarks" / "kernels_driver.cc"
 FUZZ = (*MEMORY, "-fsanitize=fuzzer-no-link")
 TARGETS = {
-    "fuzz_options": Target(FUZZ, (HERE / "fuzz_options.cc",), ("options.cc",), ("-fsanitize=fuzzer",)),
+    "fuzz_options": Target(FUZZ, (HERE / "fuzz_options.cc",), ("delegate/options.cc",), ("-fsanitize=fuzzer",)),
     # The description of a graph holds no magic numbers, and tracing comparisons would halve the speed.
     "fuzz_delegate": Target(
         (*FUZZ, "-fno-sanitize-coverage=trace-cmp"), (HERE / "fuzz_delegate.cc",), link=("-fsanitize=fuzzer",)
     ),
-    "kernels_driver": Target(MEMORY, (DRIVER,)),
-    "kernels_driver_threads": Target(("-fsanitize=thread",), (DRIVER,)),
-    "stress_threads": Target(("-fsanitize=thread",), (HERE / "stress_threads.cc",), ("threads.cc",)),
+    "kernels_driver": Target(MEMORY, (DRIVER,), ("kernels/**/*.cc",)),
+    "kernels_driver_threads": Target(("-fsanitize=thread",), (DRIVER,), ("kernels/**/*.cc",)),
+    "stress_threads": Target(("-fsanitize=thread",), (HERE / "stress_threads.cc",), ("kernels/threads.cc",)),
     "library": Target(MEMORY, link=("-shared", "-shared-libasan")),
 }
 
@@ -55,7 +55,7 @@ def missing() -> str | None:
 def build(name: str, output: Path) -> Path:
     target = TARGETS[name]
     native = [source for pattern in target.native for source in sorted(NATIVE.glob(pattern))]
-    common = ["-std=c++17", "-O2", "-g1", "-fno-omit-frame-pointer", *target.sanitizers, "-fno-sanitize-recover=all"]
+    common = ["-std=c++17", "-I", NATIVE, "-O2", "-g1", "-fno-omit-frame-pointer", *target.sanitizers, "-fno-sanitize-recover=all"]
     zig = [sys.executable, "-m", "ziglang", "c++", "-target", "x86_64-linux-gnu.2.31", "-fPIC", "-fno-exceptions"]
     with tempfile.TemporaryDirectory() as folder:
         objects = [Path(folder) / f"{i}.o" for i in range(len(native) + len(target.sources))]

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "../../runtime/native/threads.h"
+#include "kernels/threads.h"
 
 namespace {
 

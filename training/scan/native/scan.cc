@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../../runtime/native/processor.h"
+#include "kernels/processor.h"
 
 #define FSG_SCAN_NAME "portable"
 

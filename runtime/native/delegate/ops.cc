@@ -1,0 +1,553 @@
+#include "delegate/ops.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "delegate/options.h"
+#include "delegate/prepare_post_ops.h"
+#include "kernels/reference.h"
+
+namespace fsg {
+namespace {
+
+constexpr struct {
+  const char* name;
+  int inputs;
+} kOps[] = {{"LceQuantize", 1}, {"LceDequantize", 1}, {"LceBconv2d", 5}, {"LceBMaxPool2d", 1}};
+
+enum Padding { kSame = 0, kValid = 1 };
+enum Activation { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
+
+// Dot products stay below 2^28, so that none of the kernels' sums overflows.
+constexpr int64_t kMaxDot = int64_t{1} << 28;
+
+constexpr int64_t kMaxExtent = int64_t{1} << 28;  // nor does a sum of two coordinates
+
+struct Field {
+  const char* name;
+  int Options::* member;
+  int64_t low, high;
+  int64_t fallback;  // below `low` where the option is required
+};
+
+constexpr int64_t kMax = INT32_MAX, kRequired = -1;
+constexpr Field kConvFields[] = {
+    {"channels_in", &Options::channels_in, 1, kMax, kRequired},
+    {"stride_height", &Options::stride_height, 1, kMax, kRequired},
+    {"stride_width", &Options::stride_width, 1, kMax, kRequired},
+    {"dilation_height_factor", &Options::dilation_height, 1, kMax, kRequired},
+    {"dilation_width_factor", &Options::dilation_width, 1, kMax, kRequired},
+    {"padding", &Options::padding, kSame, kValid, kRequired},
+    {"pad_values", &Options::pad_values, 0, 1, 0},
+    {"fused_activation_function", &Options::activation, kNone, kRelu6, kNone},
+};
+constexpr Field kPoolFields[] = {
+    {"stride_height", &Options::stride_height, 1, kMax, kRequired},
+    {"stride_width", &Options::stride_width, 1, kMax, kRequired},
+    {"filter_height", &Options::filter_height, 1, kMax, kRequired},
+    {"filter_width", &Options::filter_width, 1, kMax, kRequired},
+    {"padding", &Options::padding, kSame, kValid, kRequired},
+};
+
+TfLiteStatus ReadOptions(TfLiteContext* context, const TfLiteNode& node, const char* op, const Field* fields,
+                         size_t count, Options* options) {
+  const size_t size =
+      node.custom_initial_data_size < 0 ? 0 : static_cast<size_t>(node.custom_initial_data_size);
+  for (const Field* field = fields; field != fields + count; ++field) {
+    int64_t value = field->fallback;
+    const Lookup lookup = FindInt(node.custom_initial_data, size, field->name, &value);
+    FSG_ENSURE(context, lookup != Lookup::kMalformed, "%s: its options are damaged (reading %s)", op,
+               field->name);
+    FSG_ENSURE(context, lookup == Lookup::kFound || field->fallback >= field->low, "%s: no option %s", op,
+               field->name);
+    FSG_ENSURE(context, value >= field->low && value <= field->high, "%s: option %s is out of range", op,
+               field->name);
+    options->*field->member = static_cast<int>(value);
+  }
+  return kTfLiteOk;
+}
+
+// One axis of TensorFlow's SAME and VALID. False where the window does not fit.
+bool PlaceWindow(int padding, int in, int filter, int stride, int dilation, int* out, int* pad) {
+  const int64_t reach = int64_t{filter - 1} * dilation + 1;
+  if (reach > kMaxExtent || in > kMaxExtent) return false;
+  const int64_t count =
+      padding == kSame ? (int64_t{in} + stride - 1) / stride : (in - reach + stride) / stride;
+  if (padding == kValid && reach > in) return false;
+  const int64_t missing = padding == kSame ? (count - 1) * stride + reach - in : 0;
+  *out = static_cast<int>(count);
+  *pad = missing > 0 ? static_cast<int>(missing / 2) : 0;
+  return true;
+}
+
+bool PlaceWindow(const Options& options, Window* w) {
+  return PlaceWindow(options.padding, w->in_height, w->filter_height, w->stride_height, w->dilation_height,
+                     &w->out_height, &w->pad_top) &&
+         PlaceWindow(options.padding, w->in_width, w->filter_width, w->stride_width, w->dilation_width,
+                     &w->out_width, &w->pad_left);
+}
+
+bool IsPackedImage(const Value& value) { return value.type == kTfLiteInt32 && value.rank == 4; }
+
+void SetShape(Value* value, int batch, int height, int width, int channels) {
+  const int dims[] = {batch, height, width, channels};
+  value->rank = 4;
+  memcpy(value->dims, dims, sizeof(dims));
+}
+
+// The constant input `i` of a convolution, one value for each of `count` output channels.
+TfLiteStatus ChannelConstant(TfLiteContext* context, const Value* values, const Op& op, int i,
+                             TfLiteType type, int count, const char* what, const void** data) {
+  FSG_ENSURE(context, op.inputs[i] >= 0, "LceBconv2d: its %s tensor is missing", what);
+  const Value& value = values[op.inputs[i]];
+  FSG_ENSURE(context, value.type == type, "LceBconv2d: %s of type %d, not %d", what, value.type, type);
+  FSG_ENSURE(context, value.constant != nullptr, "LceBconv2d: its %s must be a constant", what);
+  FSG_ENSURE(context, value.rank == 1 && value.dims[0] == count && value.constant_bytes >= 4 * int64_t{count},
+             "LceBconv2d: %s of %d values for %d output channels", what, value.rank > 0 ? value.dims[0] : 0,
+             count);
+  *data = value.constant;
+  return kTfLiteOk;
+}
+
+int FilterLength(const Conv& conv) {
+  return conv.window.filter_height * conv.window.filter_width * conv.channels_in;
+}
+
+// Multiplier and bias of a doubled popcount instead of a dot product, for int8 in units of the output's
+// scale; computed and rounded as LCE does, so that the outputs have the same bits.
+TfLiteStatus PrepareTransform(TfLiteContext* context, const Value* values, const Value& output, Op* op) {
+#pragma clang fp contract(off)
+  const int count = op->conv.channels_out;
+  const void *multiplier, *bias;
+  if (ChannelConstant(context, values, *op, 2, kTfLiteFloat32, count, "multiplier", &multiplier) !=
+          kTfLiteOk ||
+      ChannelConstant(context, values, *op, 3, kTfLiteFloat32, count, "bias", &bias) != kTfLiteOk) {
+    return kTfLiteError;
+  }
+  const bool is_int8 = output.type == kTfLiteInt8;
+  FSG_ENSURE(context, !is_int8 || output.quantization.scale > 0, "LceBconv2d: int8 output without a scale");
+  const double scale = is_int8 ? static_cast<double>(output.quantization.scale) : 1.0;
+  const double zero_point = is_int8 ? output.quantization.zero_point : 0;
+  const double length = FilterLength(op->conv);
+  free(op->scaled);
+  op->scaled = static_cast<float*>(malloc(sizeof(float) * 2 * static_cast<size_t>(count)));
+  FSG_ENSURE(context, op->scaled != nullptr, "LceBconv2d: out of memory");
+  for (int i = 0; i < count; ++i) {
+    const double m = static_cast<double>(static_cast<const float*>(multiplier)[i]);
+    const double b = static_cast<double>(static_cast<const float*>(bias)[i]);
+    op->scaled[i] = static_cast<float>(-m / scale);
+    op->scaled[count + i] = static_cast<float>((b + m * length) / scale + zero_point);
+  }
+  op->conv.multiplier = op->scaled;
+  op->conv.bias = op->scaled + count;
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareFilter(TfLiteContext* context, const Value* values, const Value& input, Op* op) {
+  FSG_ENSURE(context, op->inputs[1] >= 0, "LceBconv2d: its filter tensor is missing");
+  const Value& filter = values[op->inputs[1]];
+  FSG_ENSURE(context, IsPackedImage(filter), "LceBconv2d: the filter must be packed int32 [O,H,W,I]");
+  FSG_ENSURE(context, filter.constant != nullptr && filter.constant_bytes >= filter.bytes,
+             "LceBconv2d: the filter must be a constant");
+  const int words = PackedWords(op->options.channels_in);
+  FSG_ENSURE(context, input.dims[3] == words, "LceBconv2d: input of %d words a pixel for %d channels",
+             input.dims[3], op->options.channels_in);
+  FSG_ENSURE(context, words % filter.dims[3] == 0, "LceBconv2d: filter of %d words for an input of %d",
+             filter.dims[3], words);
+  const int groups = words / filter.dims[3];
+  FSG_ENSURE(context, groups == 1 || op->options.channels_in % (32 * groups) == 0,
+             "LceBconv2d: %d groups of %d channels; only groups of a multiple of 32", groups,
+             op->options.channels_in);
+  FSG_ENSURE(context, filter.dims[0] % groups == 0, "LceBconv2d: %d output channels in %d groups",
+             filter.dims[0], groups);
+  FSG_ENSURE(context, filter.bytes / 4 / filter.dims[0] * 32 <= kMaxDot,
+             "LceBconv2d: the filter is too large");
+  op->conv.filter = static_cast<const uint32_t*>(filter.constant);
+  op->conv.groups = groups;
+  op->conv.channels_in = op->options.channels_in / groups;
+  op->conv.channels_out = filter.dims[0];
+  op->conv.window.filter_height = filter.dims[1];
+  op->conv.window.filter_width = filter.dims[2];
+  return kTfLiteOk;
+}
+
+// The bounds of an activation for the doubled popcount, which falls as the dot product rises.
+void PlaceClamp(int activation, Conv* conv) {
+  const int length = FilterLength(*conv);
+  conv->clamp_min = activation == kReluN1To1 ? length - 1 : activation == kRelu6 ? length - 6 : INT32_MIN;
+  conv->clamp_max = activation == kNone ? INT32_MAX : activation == kReluN1To1 ? length + 1 : length;
+}
+
+TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  const Options& options = op->options;
+  FSG_ENSURE(context, IsPackedImage(input), "LceBconv2d: the input must be packed int32 [N,H,W,C]");
+  if (PrepareFilter(context, values, input, op) != kTfLiteOk) return kTfLiteError;
+
+  Conv* conv = &op->conv;
+  Window* w = &conv->window;
+  w->batch = input.dims[0], w->in_height = input.dims[1], w->in_width = input.dims[2],
+  w->words = input.dims[3];
+  w->stride_height = options.stride_height, w->stride_width = options.stride_width;
+  w->dilation_height = options.dilation_height, w->dilation_width = options.dilation_width;
+  FSG_ENSURE(context, PlaceWindow(options, w), "LceBconv2d: a %dx%d filter does not fit a %dx%d image",
+             w->filter_height, w->filter_width, w->in_height, w->in_width);
+  conv->zero_padding = options.padding == kSame && options.pad_values == 0;
+  PlaceClamp(options.activation, conv);
+
+  int channels = conv->channels_out;
+  if (output->type == kTfLiteInt32) {
+    const void* thresholds;
+    if (ChannelConstant(context, values, *op, 4, kTfLiteInt32, channels, "thresholds", &thresholds) !=
+        kTfLiteOk) {
+      return kTfLiteError;
+    }
+    conv->output = Output::kPacked;
+    conv->thresholds = static_cast<const int32_t*>(thresholds);
+    channels = PackedWords(channels);
+  } else {
+    FSG_ENSURE(context, output->type == kTfLiteFloat32 || output->type == kTfLiteInt8,
+               "LceBconv2d: output of type %d; only float32, int8 and packed int32", output->type);
+    if (PrepareTransform(context, values, *output, op) != kTfLiteOk) return kTfLiteError;
+    conv->output = output->type == kTfLiteInt8 ? Output::kInt8 : Output::kFloat;
+    FSG_ENSURE(context, conv->output == Output::kInt8 || op->bound != nullptr,
+               "LceBconv2d: the type of its output has changed");
+  }
+  FSG_ENSURE(context, PlanConv(*runtime.kernels, *conv, ThreadCount(runtime.pool), &op->plan),
+             "LceBconv2d: out of memory");
+  if (conv->output != Output::kFloat) {
+    SetShape(output, w->batch, w->out_height, w->out_width, channels);
+    return kTfLiteOk;
+  }
+  const int dims[] = {w->batch, w->out_height, w->out_width, channels};
+  return PreparePostOps(context, values, dims, op);
+}
+
+// The window of a pooling over an image whose pixels are `words` words or values.
+TfLiteStatus PlacePool(TfLiteContext* context, const Value& input, Op* op) {
+  const Options& options = op->options;
+  Window* w = &op->pool;
+  *w = Window{};
+  w->batch = input.dims[0], w->in_height = input.dims[1], w->in_width = input.dims[2],
+  w->words = input.dims[3];
+  w->filter_height = options.filter_height, w->filter_width = options.filter_width;
+  w->stride_height = options.stride_height, w->stride_width = options.stride_width;
+  w->dilation_height = w->dilation_width = 1;
+  FSG_ENSURE(context, PlaceWindow(options, w), "a pooling window of %dx%d does not fit a %dx%d image",
+             w->filter_height, w->filter_width, w->in_height, w->in_width);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PreparePool(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  FSG_ENSURE(context, IsPackedImage(input) && values[op->output].type == kTfLiteInt32,
+             "LceBMaxPool2d: input and output must be packed int32 [N,H,W,C]");
+  if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
+  const Window& w = op->pool;
+  SetShape(&values[op->output], w.batch, w.out_height, w.out_width, w.words);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PreparePostOpsOfTensor(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->bound[0].value];
+  FSG_ENSURE(context, input.type == kTfLiteFloat32 && input.rank == 4 && input.constant == nullptr,
+             "tensor %d is no float32 image [N,H,W,C]", input.tensor);
+  int dims[4];
+  memcpy(dims, input.dims, sizeof(dims));
+  if (op->bound[0].fused.kind == PostOpKind::kPool) {
+    if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
+    dims[1] = op->pool.out_height, dims[2] = op->pool.out_width;
+  }
+  op->rows = static_cast<int64_t>(dims[0]) * dims[1] * dims[2];
+  return PreparePostOps(context, values, dims, op);
+}
+
+TfLiteStatus PrepareConcatenate(TfLiteContext* context, Value* values, Op* op) {
+  Value* output = &values[op->output];
+  int64_t channels = 0;
+  for (int i = 0; i < op->input_count; ++i) {
+    const Value& input = values[op->inputs[i]];
+    FSG_ENSURE(context, input.type == kTfLiteFloat32 && input.rank == 4 && input.constant == nullptr,
+               "CONCATENATION: tensor %d is no float32 image [N,H,W,C]", input.tensor);
+    FSG_ENSURE(context, memcmp(input.dims, values[op->inputs[0]].dims, 3 * sizeof(int)) == 0,
+               "CONCATENATION: images of different sizes");
+    channels += input.dims[3];
+  }
+  FSG_ENSURE(context, output->type == kTfLiteFloat32 && channels == output->declared_channels,
+             "CONCATENATION: %d channels for an output of %d", static_cast<int>(channels),
+             output->declared_channels);
+  const int* dims = values[op->inputs[0]].dims;
+  SetShape(output, dims[0], dims[1], dims[2], output->declared_channels);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PreparePad(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  FSG_ENSURE(context,
+             input.rank == 4 && input.type == output->type &&
+                 (input.type == kTfLiteInt32 || input.type == kTfLiteFloat32),
+             "PAD: no image [N,H,W,C] of 32-bit values");
+  int dims[4];
+  for (int i = 0; i < 4; ++i) {
+    FSG_ENSURE(context, input.dims[i] <= kMaxExtent, "PAD: an image of %d", input.dims[i]);
+    dims[i] = input.dims[i] + op->padding.before[i] + op->padding.after[i];
+  }
+  SetShape(output, dims[0], dims[1], dims[2], dims[3]);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareQuantize(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  const TfLiteType type = input.type;
+  FSG_ENSURE(context, type == kTfLiteFloat32 || type == kTfLiteInt8 || type == kTfLiteBool,
+             "LceQuantize: input of type %d; only float32, int8 and bool", type);
+  FSG_ENSURE(context, output->type == kTfLiteInt32, "LceQuantize: the output must be packed int32");
+  const int channels = input.dims[input.rank - 1];
+  op->rows = input.bytes / (type == kTfLiteFloat32 ? 4 : 1) / channels;
+  output->rank = input.rank;
+  memcpy(output->dims, input.dims, sizeof(output->dims));
+  output->dims[output->rank - 1] = PackedWords(channels);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareDequantize(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  Value* output = &values[op->output];
+  const TfLiteType type = output->type;
+  FSG_ENSURE(context, input.type == kTfLiteInt32, "LceDequantize: the input must be packed int32");
+  FSG_ENSURE(context, type == kTfLiteFloat32 || type == kTfLiteInt8 || type == kTfLiteBool,
+             "LceDequantize: output of type %d; only float32, int8 and bool", type);
+  FSG_ENSURE(context, type != kTfLiteInt8 || output->quantization.scale > 0,
+             "LceDequantize: int8 output without a scale");
+  const int channels = output->declared_channels, words = input.dims[input.rank - 1];
+  FSG_ENSURE(context, channels > 0 && PackedWords(channels) == words,
+             "LceDequantize: %d words for %d channels", words, channels);
+  op->rows = input.bytes / 4 / words;
+  output->rank = input.rank;
+  memcpy(output->dims, input.dims, sizeof(output->dims));
+  output->dims[output->rank - 1] = channels;
+  return kTfLiteOk;
+}
+
+void RunQuantize(const Runtime& runtime, const Value& input, int64_t rows, const void* in, uint32_t* out) {
+  const int channels = input.dims[input.rank - 1];
+  if (input.type == kTfLiteFloat32) {
+    runtime.kernels->pack_float(runtime.pool, static_cast<const float*>(in), rows, channels, out);
+    return;
+  }
+  // A bool is +1 where true, -1 where false: an int8 below one.
+  const int zero_point = input.type == kTfLiteBool ? 1 : input.quantization.zero_point;
+  runtime.kernels->pack_int8(runtime.pool, static_cast<const int8_t*>(in), rows, channels, zero_point, out);
+}
+
+// Values beside the image: of float images the constant, of packed ones its sign in all bits in use.
+void RunPad(const Value& input, const Value& output, const Border& padding, const uint32_t* in,
+            uint32_t* out) {
+  const int words = output.dims[3];
+  uint32_t fill, last;
+  memcpy(&fill, &padding.value, sizeof(fill));
+  last = fill;
+  if (input.type == kTfLiteInt32) {
+    const int used = (input.declared_channels - 1) % 32 + 1;
+    fill = padding.value < 0 ? ~uint32_t{0} : 0;
+    last = fill >> (32 - used);
+  }
+  const int64_t pixels = output.bytes / 4 / words;
+  for (int64_t i = 0; i < pixels; ++i) {
+    for (int c = 0; c < words; ++c) out[i * words + c] = c == words - 1 ? last : fill;
+  }
+  const int* dims = input.dims;
+  for (int64_t n = 0; n < dims[0]; ++n) {
+    for (int64_t y = 0; y < dims[1]; ++y) {
+      const int64_t row = (n + padding.before[0]) * output.dims[1] + y + padding.before[1];
+      for (int64_t x = 0; x < dims[2]; ++x, in += dims[3]) {
+        const int64_t pixel = row * output.dims[2] + x + padding.before[2];
+        memcpy(out + pixel * words + padding.before[3], in, 4 * static_cast<size_t>(dims[3]));
+      }
+    }
+  }
+}
+
+void RunDequantize(const Value& output, int64_t rows, const uint32_t* in, void* out) {
+  const int channels = output.dims[output.rank - 1];
+  if (output.type == kTfLiteFloat32) {
+    reference::Unpack<float>(in, rows, channels, 1.0f, -1.0f, static_cast<float*>(out));
+  } else if (output.type == kTfLiteBool) {
+    reference::Unpack<int8_t>(in, rows, channels, 1, 0, static_cast<int8_t*>(out));
+  } else {
+    const float one = 1.0f / output.quantization.scale,
+                zero = static_cast<float>(output.quantization.zero_point);
+    const float step = one < 256.0f ? static_cast<float>(static_cast<int>(one + 0.5f)) : 256.0f;
+    reference::Unpack<int8_t>(in, rows, channels, reference::RoundToInt8(zero + step),
+                              reference::RoundToInt8(zero - step), static_cast<int8_t*>(out));
+  }
+}
+
+}  // namespace
+
+OpKind FindOp(const char* custom_name) {
+  for (int kind = 0; custom_name != nullptr && kind < static_cast<int>(OpKind::kNone); ++kind) {
+    if (strcmp(custom_name, kOps[kind].name) == 0) return static_cast<OpKind>(kind);
+  }
+  return OpKind::kNone;
+}
+
+TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op) {
+  const auto& expected = kOps[static_cast<int>(op->kind)];
+  op->input_count = node.inputs == nullptr ? 0 : node.inputs->size;
+  const int outputs = node.outputs == nullptr ? 0 : node.outputs->size;
+  FSG_ENSURE(context, op->input_count == expected.inputs && outputs == 1,
+             "%s: %d inputs and %d outputs instead of %d and 1", expected.name, op->input_count, outputs,
+             expected.inputs);
+  if (op->kind == OpKind::kConv) {
+    return ReadOptions(context, node, expected.name, kConvFields, sizeof(kConvFields) / sizeof(Field),
+                       &op->options);
+  }
+  if (op->kind == OpKind::kMaxPool) {
+    return ReadOptions(context, node, expected.name, kPoolFields, sizeof(kPoolFields) / sizeof(Field),
+                       &op->options);
+  }
+  return kTfLiteOk;
+}
+
+TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* options) {
+  const auto* params = static_cast<const TfLitePoolParams*>(node.builtin_data);
+  FSG_ENSURE(context, params != nullptr, "MAX_POOL_2D: its parameters are missing");
+  FSG_ENSURE(context, params->padding == kTfLitePaddingSame || params->padding == kTfLitePaddingValid,
+             "MAX_POOL_2D: unknown padding %d", params->padding);
+  FSG_ENSURE(context,
+             params->stride_height >= 1 && params->stride_width >= 1 && params->filter_height >= 1 &&
+                 params->filter_width >= 1,
+             "MAX_POOL_2D: stride or filter below 1");
+  options->stride_height = params->stride_height, options->stride_width = params->stride_width;
+  options->filter_height = params->filter_height, options->filter_width = params->filter_width;
+  options->padding = params->padding == kTfLitePaddingSame ? kSame : kValid;
+  return kTfLiteOk;
+}
+
+int PixelStep(const Value* values, int value) {
+  if (values[value].parent < 0) return values[value].dims[values[value].rank - 1];
+  while (values[value].parent >= 0) value = values[value].parent;
+  return values[value].declared_channels;
+}
+
+bool Measure(Value* value) {
+  if (value->rank < 1 || value->rank > kMaxRank) return false;
+  int64_t count = 1;
+  for (int i = 0; i < value->rank; ++i) {
+    if (value->dims[i] < 1 || __builtin_mul_overflow(count, value->dims[i], &count) || count > INT32_MAX)
+      return false;
+  }
+  value->bytes = count * (value->type == kTfLiteFloat32 || value->type == kTfLiteInt32 ? 4 : 1);
+  return true;
+}
+
+TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
+  const bool is_lce = op->kind < OpKind::kNone;
+  const char* name = is_lce ? kOps[static_cast<int>(op->kind)].name : "a fused operator";
+  FSG_ENSURE(context, !is_lce || op->inputs[0] >= 0, "%s: its input tensor is missing", name);
+  TfLiteStatus status = kTfLiteError;
+  switch (op->kind) {
+    case OpKind::kQuantize:
+      status = PrepareQuantize(context, values, op);
+      break;
+    case OpKind::kDequantize:
+      status = PrepareDequantize(context, values, op);
+      break;
+    case OpKind::kConv:
+      status = PrepareConv(context, runtime, values, op);
+      break;
+    case OpKind::kMaxPool:
+      status = PreparePool(context, values, op);
+      break;
+    case OpKind::kPostOps:
+      status = PreparePostOpsOfTensor(context, values, op);
+      break;
+    case OpKind::kConcatenate:
+      status = PrepareConcatenate(context, values, op);
+      break;
+    case OpKind::kPad:
+      status = PreparePad(context, values, op);
+      break;
+    case OpKind::kNone:
+      break;
+  }
+  if (status != kTfLiteOk || op->bound != nullptr) return status;
+  FSG_ENSURE(context, Measure(&values[op->output]), "%s: its output would have more than 2^31 elements",
+             name);
+  return kTfLiteOk;
+}
+
+void DescribeOp(const Value* values, const Op& op, Event* event) {
+  const Window& w = op.conv.window;
+  const Value* image = op.input_count > 0 ? &values[op.inputs[0]] : nullptr;
+  const auto describe = [&](const char* name) {
+    if (image == nullptr || image->rank != 4) {
+      snprintf(event->name, sizeof(event->name), "%s", name);
+    } else {
+      const int channels = image->dims[3] * (image->type == kTfLiteInt32 ? 32 : 1);
+      snprintf(event->name, sizeof(event->name), "%s %dx%dx%d", name, image->dims[1], image->dims[2],
+               channels);
+    }
+  };
+  event->macs = 0;
+  switch (op.kind) {
+    case OpKind::kConv:
+      snprintf(event->name, sizeof(event->name), "LceBconv2d %dx%dx%d -> %d, %dx%d%s", w.in_height,
+               w.in_width, op.options.channels_in, op.conv.channels_out, w.filter_height, w.filter_width,
+               op.post_ops.count > 2 ? " with what follows" : "");
+      event->macs = int64_t{w.batch} * w.out_height * w.out_width * w.filter_height * w.filter_width *
+                    op.conv.channels_in * op.conv.channels_out;
+      return;
+    case OpKind::kQuantize:
+      return describe("LceQuantize");
+    case OpKind::kDequantize:
+      return describe("LceDequantize");
+    case OpKind::kMaxPool:
+      return describe("LceBMaxPool2d");
+    case OpKind::kConcatenate:
+      return describe("CONCATENATION");
+    case OpKind::kPad:
+      return describe("PAD of bits");
+    case OpKind::kPostOps:
+      return describe(op.post_ops.list[0].kind == PostOpKind::kPool ? "MAX_POOL_2D with what follows"
+                                                                    : "elementwise operators");
+    case OpKind::kNone:
+      return describe("none");
+  }
+}
+
+void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out) {
+  const uint32_t* packed = static_cast<const uint32_t*>(in);
+  switch (op.kind) {
+    case OpKind::kQuantize:
+      return RunQuantize(runtime, values[op.inputs[0]], op.rows, in, static_cast<uint32_t*>(out));
+    case OpKind::kDequantize:
+      return RunDequantize(values[op.output], op.rows, packed, out);
+    case OpKind::kConv:
+      return runtime.kernels->convolve(runtime.pool, op.conv, op.plan, packed, out);
+    case OpKind::kPostOps:
+      return runtime.kernels->apply(runtime.pool, op.post_ops, op.rows);
+    case OpKind::kPad:
+      return RunPad(values[op.inputs[0]], values[op.output], op.padding, packed, static_cast<uint32_t*>(out));
+    case OpKind::kMaxPool:
+      return runtime.kernels->max_pool(runtime.pool, op.pool, packed, static_cast<uint32_t*>(out));
+    case OpKind::kConcatenate:  // the partition's, which knows what is in place already
+    case OpKind::kNone:
+      return;
+  }
+}
+
+void FreeOp(Op* op) {
+  FreePlan(&op->plan);
+  free(op->scaled);
+  free(op->bound);
+  free(op->post_op_list);
+  free(op->constants);
+}
+
+}  // namespace fsg
