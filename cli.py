@@ -439,7 +439,8 @@ def bench(
     """
     from rich.markup import escape
 
-    from fsg.runtime import bench as room
+    from fsg.runtime.measure import bench as room
+    from fsg.runtime.measure.records import Model, keep
 
     ssh_words = [
         *(("-i", str(identity)) if identity else ()),
@@ -463,10 +464,10 @@ def bench(
     is_local = device_name == "local"
     device = None
     if not is_local:
-        from fsg.runtime.devices import find_device
+        from fsg.runtime.boards.devices import find_device
 
         device = find_device(device_name, plan.devices)
-    models = [room.Model(path) for path in model_files(targets, onnx=is_local)]
+    models = [Model(path) for path in model_files(targets, onnx=is_local)]
     with ending_in_good_order(), make_console().status("starting") as status:
 
         def show(text: str) -> None:
@@ -487,7 +488,7 @@ def bench(
         print_records(outcome.records, outputs)
     notes = list(outcome.notes)
     try:
-        room.keep(outcome.records, models)
+        keep(outcome.records, models)
     except FsgError as error:  # what was measured is not lost
         notes.append(f"not kept for fsg report: {error}")
     if device and not hosts:
@@ -500,7 +501,7 @@ def bench(
 
 def print_records(records: list[dict[str, Any]], outputs: dict[str, str | None]) -> None:
     """Writes bench records in the forms asked for; prints the table unless one of them went to stdout."""
-    from fsg.runtime.report import bench_table, csv_text, markdown
+    from fsg.runtime.report.table import bench_table, csv_text, markdown
 
     write_json(records, outputs["json"])
     write_text(csv_text(records), outputs["csv"])
@@ -511,7 +512,7 @@ def print_records(records: list[dict[str, Any]], outputs: dict[str, str | None])
 
 def model_files(targets: tuple[Path, ...], *, onnx: bool) -> tuple[Path, ...]:
     """The model files that `targets` name: files, or runs for what was exported of them; the newest run for none."""
-    from fsg.runtime.metadata import model_format
+    from fsg.runtime.model.files import model_format
 
     files: list[Path] = []
     for target in targets or (newest_export().parent,):
@@ -530,7 +531,8 @@ def model_files(targets: tuple[Path, ...], *, onnx: bool) -> tuple[Path, ...]:
 
 def with_baselines(models: list[Any], numbers: str, data_dir: str | None, show: Callable[[str], Any]) -> list[Any]:
     """The models, each .tflite followed by its twins in the numbers that --baseline names."""
-    from fsg.runtime.bench import Model, exported_checkpoint, run_of
+    from fsg.runtime.measure.records import Model
+    from fsg.runtime.model.files import exported_checkpoint, run_of
 
     kinds = [kind.strip() for kind in numbers.split(",")]
     if not set(kinds) <= {"float32", "int8"}:
@@ -558,8 +560,8 @@ def with_baselines(models: list[Any], numbers: str, data_dir: str | None, show: 
 
 def accuracies_on(spec: str, models: list[Any], data_dir: str | None, show: Callable[[str], Any]) -> dict[Path, float]:
     """The accuracy of each model on the test images of a data set, computed on this machine."""
-    from fsg.runtime.evaluate import evaluate as evaluate_model
-    from fsg.runtime.session import open_model
+    from fsg.runtime.model.evaluate import evaluate as evaluate_model
+    from fsg.runtime.model.session import open_model
     from fsg.training.data.load import check_spec, load_dataset
 
     check_spec(spec)
@@ -590,7 +592,7 @@ def report(run: Path | None, bench_files: tuple[Path, ...], out: Path | None) ->
     for path in bench_files:
         if not path.is_file():
             raise FsgError(f"{path}: no such file; fsg bench --json writes one")
-    from fsg.runtime.html import page, read_facts
+    from fsg.runtime.report.page import page, read_facts
 
     out = out or run / "report.html"
     text = page(read_facts(run, bench_files))
@@ -624,7 +626,7 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
     """
     target = target or newest_run()
     with make_console().status(f"testing {target}") as status:
-        from fsg.runtime.evaluate import evaluate as evaluate_model
+        from fsg.runtime.model.evaluate import evaluate as evaluate_model
         from fsg.training.data.load import check_spec, load_dataset
 
         model: Any
@@ -634,7 +636,7 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
 
             model = open_run(target)
         else:
-            from fsg.runtime.session import open_model
+            from fsg.runtime.model.session import open_model
 
             model = open_model(target)
         spec = dataset or model.metadata.get("dataset")
@@ -699,7 +701,7 @@ def devices(name: str | None, extra: Path | None, as_json: bool) -> None:
 
     With NAME, all that is known of one, and where the figures are from.
     """
-    from fsg.runtime.devices import device_table, devices_table, find_device, load_devices
+    from fsg.runtime.boards.devices import device_table, devices_table, find_device, load_devices
 
     found = [find_device(name, extra)] if name else list(load_devices(extra).values())
     if as_json:
@@ -711,7 +713,7 @@ def devices(name: str | None, extra: Path | None, as_json: bool) -> None:
 @cli.command()
 def env() -> None:
     """Versions, processor, and which native kernels are active."""
-    from fsg.runtime.environment import environment, environment_table
+    from fsg.runtime.machine import environment, environment_table
 
     print_table(environment_table(environment()))
 

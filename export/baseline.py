@@ -23,9 +23,9 @@ from fsg.export.passes import (
 from fsg.export.pipeline import test_images
 from fsg.export.tflite import run_writer
 from fsg.export.verify import compare, require_agreement
-from fsg.runtime.evaluate import normalize
-from fsg.runtime.metadata import add_tflite_metadata, read_metadata
-from fsg.runtime.session import open_model
+from fsg.runtime.model.evaluate import normalize
+from fsg.runtime.model.metadata import add_tflite_metadata, read_metadata
+from fsg.runtime.model.session import open_model
 from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
 from fsg.training.run import Run, open_run

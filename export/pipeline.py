@@ -20,9 +20,10 @@ from fsg.export.passes import simplify
 from fsg.export.reference import run_graph
 from fsg.export.tflite import to_tflite
 from fsg.export.verify import require_agreement
-from fsg.runtime.evaluate import match_labels, normalize
-from fsg.runtime.metadata import add_tflite_metadata, op_counts
-from fsg.runtime.session import open_model
+from fsg.runtime.model.evaluate import match_labels, normalize
+from fsg.runtime.model.metadata import add_tflite_metadata
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts
 from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
 from fsg.training.networks.layers import float_size

@@ -17,7 +17,7 @@ from fsg.export.passes import (
     pad_before_sign,
     same_padding,
 )
-from fsg.runtime.metadata import op_counts
+from fsg.runtime.model.tflite import op_counts
 
 
 def to_tflite(graph: BinaryGraph) -> bytes:

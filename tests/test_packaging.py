@@ -31,7 +31,7 @@ def test_wheel_holds_one_package_and_the_native_libraries(clean_source, tmp_path
     assert wheel.name.startswith("fsg-0.") and "-py3-none-linux_" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fsg"}
-    data = ("runtime/devices.toml", "runtime/bench_schema.json", "runtime/report.css")
+    data = ("runtime/boards/devices.toml", "runtime/measure/record_schema.json", "runtime/report/page.css")
     for name in ("cli.py", "__main__.py", "training/loop.py", "export/tflite.py", *data):
         assert f"fsg/{name}" in names
     for name in ("runtime/libcount_instructions.so", "training/libfsg_training.so"):
@@ -55,7 +55,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
     from fsg.export.graph import BinaryConv, BinaryGraph, Input, MeanPool, Reshape, Sign
     from fsg.export.tflite import to_tflite
-    from fsg.runtime.metadata import add_tflite_metadata
+    from fsg.runtime.model.metadata import add_tflite_metadata
 
     rng = np.random.default_rng(0)
     conv = BinaryConv(

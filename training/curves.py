@@ -1,12 +1,8 @@
 """The curves of a run as PNG."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fsg import replacing
-
-if TYPE_CHECKING:
-    pass
 
 
 def plot_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:

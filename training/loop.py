@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from fsg import FsgError
-from fsg.runtime.environment import cpu_name
+from fsg.runtime.machine import cpu_name
 from fsg.training.checkpoint import CHECKPOINT, read_checkpoint, save_checkpoint
 from fsg.training.compute import default_precision, forward_function, set_up_machine
 from fsg.training.config import Config, load_config, save_config

@@ -21,8 +21,8 @@ sys.path.insert(0, str(HERE.parent / "runtime"))
 
 import oracle  # noqa: E402
 
-from fsg.runtime import delegate_path  # noqa: E402
-from fsg.runtime.environment import environment  # noqa: E402
+from fsg.runtime.library import delegate_path  # noqa: E402
+from fsg.runtime.machine import environment  # noqa: E402
 
 OURS = "resnet20"
 NAMES = ("QuickNetSmall", "QuickNet", "QuickNetLarge", "BiRealNet", "RealToBinaryNet", OURS)

@@ -9,9 +9,10 @@ from fsg.export.baseline import GAINS, baseline, without_bits
 from fsg.export.graph import BinaryLayer, Sign, trace
 from fsg.export.passes import bits_as_floats, simplify
 from fsg.export.reference import run_graph
-from fsg.runtime.evaluate import evaluate
-from fsg.runtime.metadata import op_counts, read_metadata
-from fsg.runtime.session import open_model
+from fsg.runtime.model.evaluate import evaluate
+from fsg.runtime.model.metadata import read_metadata
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts
 from fsg.training.data.load import load_dataset
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from fsg.training.run import open_run

@@ -14,7 +14,7 @@ from fsg import FsgError
 from fsg.export.graph import BinaryConv, BinaryDense, trace
 from fsg.export.onnx import to_onnx
 from fsg.export.passes import simplify
-from fsg.runtime.metadata import read_metadata
+from fsg.runtime.model.metadata import read_metadata
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from fsg.training.networks.quantizers import WEIGHT_QUANTIZERS
 from fsg.training.networks.resnet import build_model

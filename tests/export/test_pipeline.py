@@ -16,9 +16,9 @@ from fsg.export import onnx as onnx_writer
 from fsg.export import pipeline
 from fsg.export.pipeline import export_run
 from fsg.export.report import export_table
-from fsg.runtime.evaluate import evaluate
-from fsg.runtime.metadata import read_metadata
-from fsg.runtime.session import open_model
+from fsg.runtime.model.evaluate import evaluate
+from fsg.runtime.model.metadata import read_metadata
+from fsg.runtime.model.session import open_model
 from fsg.training.config import Config, save_config
 from fsg.training.data.load import load_dataset
 from fsg.training.loop import train

@@ -21,8 +21,8 @@ from fsg.export.graph import BinaryConv, trace
 from fsg.export.passes import simplify
 from fsg.export.tflite import check_operators, lower, to_tflite
 from fsg.export.verify import require_agreement
-from fsg.runtime.metadata import op_counts, pack_tflite
-from fsg.runtime.session import open_model
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts, pack_tflite
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 
 SIGN = BinaryActivation

@@ -12,7 +12,7 @@ from fsg.export.graph import trace
 from fsg.export.onnx import to_onnx
 from fsg.export.passes import simplify
 from fsg.export.verify import compare, require_agreement
-from fsg.runtime.session import open_model
+from fsg.runtime.model.session import open_model
 from fsg.training.networks.resnet import build_model
 
 RNG = np.random.default_rng(0)

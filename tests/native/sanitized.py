@@ -55,7 +55,16 @@ def missing() -> str | None:
 def build(name: str, output: Path) -> Path:
     target = TARGETS[name]
     native = [source for pattern in target.native for source in sorted(NATIVE.glob(pattern))]
-    common = ["-std=c++17", "-I", NATIVE, "-O2", "-g1", "-fno-omit-frame-pointer", *target.sanitizers, "-fno-sanitize-recover=all"]
+    common = [
+        "-std=c++17",
+        "-I",
+        NATIVE,
+        "-O2",
+        "-g1",
+        "-fno-omit-frame-pointer",
+        *target.sanitizers,
+        "-fno-sanitize-recover=all",
+    ]
     zig = [sys.executable, "-m", "ziglang", "c++", "-target", "x86_64-linux-gnu.2.31", "-fPIC", "-fno-exceptions"]
     with tempfile.TemporaryDirectory() as folder:
         objects = [Path(folder) / f"{i}.o" for i in range(len(native) + len(target.sources))]

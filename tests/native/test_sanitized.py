@@ -8,7 +8,7 @@ import fuzz
 import pytest
 import sanitized
 
-from fsg.runtime import possible_kernels
+from fsg.runtime.library import possible_kernels
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,7 +71,7 @@ def test_operators_in_an_interpreter(built, tmp_path):
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     tests = [sanitized.ROOT / "tests" / "runtime" / f"test_{name}.py" for name in ("delegate", "hostile")]
-    check = "import fsg.runtime, sys; sys.exit(not fsg.runtime.delegate_path().startswith(sys.argv[1]))"
+    check = "import fsg.runtime, sys; sys.exit(not fsg.runtime.library.delegate_path().startswith(sys.argv[1]))"
     for command in (["-c", check, tmp_path], ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]):
         child = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
         assert child.returncode == 0, (child.stdout + child.stderr)[-6000:]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsg import FsgError
-from fsg.runtime.devices import find_device as published_device
+from fsg.runtime.boards.devices import find_device as published_device
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
 
@@ -44,10 +44,10 @@ def parts(monkeypatch):
         ]
 
     emulation = types.SimpleNamespace(why_not=lambda: None, emulate=lambda path, **_: records.emulated(path))
-    monkeypatch.setitem(sys.modules, "fsg.runtime.remote", types.SimpleNamespace(
+    monkeypatch.setitem(sys.modules, "fsg.runtime.measure.on_board", types.SimpleNamespace(
         Board=Board, LocalBoard=Board, measure=measure
     ))  # fmt: skip
-    monkeypatch.setitem(sys.modules, "fsg.runtime.emulate", emulation)
+    monkeypatch.setitem(sys.modules, "fsg.runtime.measure.emulate", emulation)
     board = published_device("rpi4")
 
     def find_device(name, extra=None):
@@ -56,5 +56,5 @@ def parts(monkeypatch):
         return board
 
     devices = types.SimpleNamespace(find_device=find_device)
-    monkeypatch.setitem(sys.modules, "fsg.runtime.devices", devices)
+    monkeypatch.setitem(sys.modules, "fsg.runtime.boards.devices", devices)
     return types.SimpleNamespace(asked=asked, board=Board, emulation=emulation, find_device=find_device)

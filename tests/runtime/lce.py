@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, load_delegate
 from flatbuffers import flexbuffers
 
-from fsg.runtime import delegate_path
+from fsg.runtime.library import delegate_path
 
 TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,

@@ -9,7 +9,7 @@ import numpy as np
 
 import fsg
 
-SCHEMA = json.loads((Path(fsg.__file__).parent / "runtime" / "bench_schema.json").read_text())
+SCHEMA = json.loads((Path(fsg.__file__).parent / "runtime" / "measure" / "record_schema.json").read_text())
 LATENCY = {"min": 1.25, "p50": 1.5, "p90": 1.75, "p99": 2.125, "mean": 1.5625, "std": 0.1875}
 
 

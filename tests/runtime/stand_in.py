@@ -4,7 +4,7 @@ from pathlib import Path
 
 import blocks
 
-from fsg.runtime.targets import Target
+from fsg.runtime.library import Target
 
 PROGRAM = """#!/bin/sh
 if [ "$1" = facts ]; then

@@ -11,11 +11,12 @@ import records
 from rich.console import Console
 
 from fsg import FsgError
-from fsg.runtime import bench
-from fsg.runtime.bench import Model, Plan, bench_boards, bench_local, bench_without_board, finished, keep, read_records
-from fsg.runtime.devices import find_device
-from fsg.runtime.litert import NotFetchedError
-from fsg.runtime.report import bench_table, csv_text, markdown
+from fsg.runtime.boards.devices import find_device
+from fsg.runtime.boards.litert import NotFetchedError
+from fsg.runtime.measure import bench
+from fsg.runtime.measure.bench import Plan, bench_boards, bench_local, bench_without_board, finished
+from fsg.runtime.measure.records import Model, keep, read_records
+from fsg.runtime.report.table import bench_table, csv_text, markdown
 
 PI4 = find_device("rpi4")
 

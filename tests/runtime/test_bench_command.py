@@ -17,7 +17,7 @@ import records
 from lce import Graph
 
 from fsg.cli import ending_in_good_order
-from fsg.runtime.metadata import add_tflite_metadata
+from fsg.runtime.model.metadata import add_tflite_metadata
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_without_a_board_and_without_an_emulator(fsg, parts):
 
 def test_where_nothing_can_be_known_that_is_an_error(refused, parts, monkeypatch):
     device = replace(parts.find_device("rpi4"), core="")
-    monkeypatch.setattr(sys.modules["fsg.runtime.devices"], "find_device", lambda *_: device)
+    monkeypatch.setattr(sys.modules["fsg.runtime.boards.devices"], "find_device", lambda *_: device)
     parts.emulation.why_not = lambda: "qemu-aarch64 is missing"
     line = refused("bench", "model.tflite", "--device", "rpi4", "--json", "none.json")
     assert "nothing can be known of rpi4 here: not emulated: qemu-aarch64 is missing; no estimate for rpi4" in line

@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from fsg import FsgError, __version__
-from fsg.runtime import active_kernels, native_function
-from fsg.runtime.benchmark import benchmark
-from fsg.runtime.profile import Profile
-from fsg.runtime.report import bench_table
-from fsg.runtime.session import open_model
+from fsg.runtime.library import active_kernels, native_function
+from fsg.runtime.measure.local import benchmark
+from fsg.runtime.measure.profile import Profile
+from fsg.runtime.model.session import open_model
+from fsg.runtime.report.table import bench_table
 
 
 def model(channels):
@@ -125,7 +125,7 @@ def test_a_profile_is_of_the_runs_it_watched(tmp_path):
 COUNT_THREADS = """
 import os, sys
 import numpy as np
-from fsg.runtime.session import open_model
+from fsg.runtime.model.session import open_model
 def threads(count):
     session = open_model(sys.argv[1], num_threads=count, delegate=sys.argv[2] == "1")
     for _ in range(3):

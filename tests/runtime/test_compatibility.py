@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from fsg.runtime import delegate_path
+from fsg.runtime.library import delegate_path
 
 IMAGES = np.random.default_rng(2).standard_normal((3, 9, 8, 20)).astype(np.float32)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsg import FsgError
-from fsg.runtime import active_kernels, possible_kernels
+from fsg.runtime.library import active_kernels, possible_kernels
 
 KERNELS = possible_kernels()  # the last is the reference
 

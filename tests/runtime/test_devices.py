@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fsg import FsgError
-from fsg.runtime.devices import FIELDS, find_device, load_devices, read_devices
+from fsg.runtime.boards.devices import FIELDS, find_device, load_devices, read_devices
 
 BOARDS = ("rpi3", "rpi4", "rpi5", "pi-zero-2w", "jetson-orin-nano", "rock5")
 

@@ -8,9 +8,9 @@ import pytest
 from lce import Conv
 
 from fsg import FsgError
-from fsg.runtime import emulate as room
-from fsg.runtime.emulate import emulate, why_not
-from fsg.runtime.litert import runtime_library
+from fsg.runtime.boards.litert import runtime_library
+from fsg.runtime.measure import emulate as room
+from fsg.runtime.measure.emulate import emulate, why_not
 
 needs_emulator = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fsg import FsgError
-from fsg.runtime.estimate import CORES, PUBLISHED, PublishedBoard, estimate, estimate_range, fit_efficiency
-from fsg.runtime.layers import read_layers
+from fsg.runtime.measure.estimate import CORES, PUBLISHED, PublishedBoard, estimate, estimate_range, fit_efficiency
+from fsg.runtime.model.operators import read_layers
 
 PI4 = PublishedBoard()
 

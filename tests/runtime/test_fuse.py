@@ -7,7 +7,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsg.runtime import delegate_path, possible_kernels
+from fsg.runtime.library import delegate_path, possible_kernels
 
 ACTIVATIONS = [(-np.inf, np.inf), (0, np.inf), (-1, 1), (0, 6)]
 SAME, VALID = 0, 1  # of the schema's pooling

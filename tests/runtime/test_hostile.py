@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from fsg import FsgError
-from fsg.runtime.metadata import op_counts, read_metadata
-from fsg.runtime.session import open_model
+from fsg.runtime.model.metadata import read_metadata
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts
 
 ONES = np.ones(3, np.float32)
 WEIGHTS = np.random.default_rng(0).choice([-1, 1], (3, 3, 3, 20))

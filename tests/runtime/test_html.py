@@ -8,9 +8,10 @@ import pytest
 import records
 
 from fsg import FsgError
-from fsg.runtime.bench import Model, finished
-from fsg.runtime.estimate import PublishedBoard, estimate
-from fsg.runtime.html import nice_ticks, page, read_facts
+from fsg.runtime.measure.bench import finished
+from fsg.runtime.measure.estimate import PublishedBoard, estimate
+from fsg.runtime.measure.records import Model
+from fsg.runtime.report.page import nice_ticks, page, read_facts
 
 VOID = {"meta", "line", "circle", "polyline", "link", "img", "br", "hr", "input"}
 

@@ -5,7 +5,7 @@ import subprocess
 import native
 import pytest
 
-from fsg.runtime import possible_kernels
+from fsg.runtime.library import possible_kernels
 
 pytestmark = pytest.mark.slow  # each driver takes the compiler some seconds
 

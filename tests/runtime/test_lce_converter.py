@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fsg import FsgError
-from fsg.runtime.metadata import op_counts
-from fsg.runtime.session import open_model
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts
 
 pytest.importorskip("larq_compute_engine")
 

@@ -8,7 +8,7 @@ import records
 from openssh import Server, find_server
 from stand_in import emulator_words, stand_in_target
 
-from fsg.runtime import board
+from fsg.runtime.boards import board
 
 pytestmark = pytest.mark.skipif(not find_server(), reason="there is no OpenSSH server: apt-get install openssh-server")
 

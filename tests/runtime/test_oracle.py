@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 
-from fsg.runtime import possible_kernels
+from fsg.runtime.library import possible_kernels
 
 pytestmark = pytest.mark.skipif(oracle.python() is None, reason="LCE's interpreter is not installed: run `make oracle`")
 

@@ -7,11 +7,11 @@ import lce
 import numpy as np
 import pytest
 
-from fsg.runtime import remote
-from fsg.runtime.devices import find_device
-from fsg.runtime.emulate import CPU_INFO, SYSROOT, why_not
-from fsg.runtime.litert import runtime_library
-from fsg.runtime.targets import target
+from fsg.runtime.boards.devices import find_device
+from fsg.runtime.boards.litert import runtime_library
+from fsg.runtime.library import target
+from fsg.runtime.measure import on_board as remote
+from fsg.runtime.measure.emulate import CPU_INFO, SYSROOT, why_not
 
 needs_emulator = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 

@@ -19,12 +19,12 @@ import pytest
 import records
 
 from fsg import FsgError
-from fsg.runtime import board as boards
-from fsg.runtime import remote
-from fsg.runtime.child import Child
-from fsg.runtime.devices import Device, find_device
-from fsg.runtime.litert import runtime_library
-from fsg.runtime.targets import target
+from fsg.runtime.boards import board as boards
+from fsg.runtime.boards.child import Child
+from fsg.runtime.boards.devices import Device, find_device
+from fsg.runtime.boards.litert import runtime_library
+from fsg.runtime.library import target
+from fsg.runtime.measure import on_board as remote
 
 pytest.importorskip("asyncssh", reason="the virtual board needs asyncssh")
 from stand_in import emulator_words, stand_in_target
@@ -340,9 +340,10 @@ def test_leftovers_of_other_runs_are_removed(virtual, board):
 MEASURES = """
 import sys
 from pathlib import Path
-from fsg.runtime import board as boards, remote
-from fsg.runtime.devices import Device
-from fsg.runtime.targets import Target
+from fsg.runtime.boards import board as boards
+from fsg.runtime.boards.devices import Device
+from fsg.runtime.library import Target
+from fsg.runtime.measure import on_board as remote
 _, machine, program, model, *ssh = sys.argv
 boards.target = lambda machine: Target(machine, Path(program), Path(program))
 boards.runtime_library = lambda machine, given, progress: Path(program)

@@ -11,9 +11,10 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
 
 from fsg import FsgError
-from fsg.runtime.evaluate import evaluate, normalize
-from fsg.runtime.metadata import add_tflite_metadata, op_counts, read_metadata
-from fsg.runtime.session import open_model
+from fsg.runtime.model.evaluate import evaluate, normalize
+from fsg.runtime.model.metadata import add_tflite_metadata, read_metadata
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts
 
 WEIGHTS = np.random.default_rng(0).choice([-1, 1], (5, 4, 6, 3))
 ONES, ZEROS = np.ones(5, np.float32), np.zeros(5, np.float32)
@@ -213,9 +214,9 @@ def test_nothing_heavy_is_imported(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(tflite_model())
     code = (
-        "import sys; import fsg.runtime.benchmark, fsg.runtime.report, fsg.runtime.evaluate\n"
+        "import sys; import fsg.runtime.measure.local, fsg.runtime.report.table, fsg.runtime.model.evaluate\n"
         "assert not {'rich', 'ai_edge_litert'} & set(sys.modules)\n"
-        f"from fsg.runtime.session import open_model; open_model({str(path)!r}).invoke()\n"
+        f"from fsg.runtime.model.session import open_model; open_model({str(path)!r}).invoke()\n"
         "heavy = {'torch', 'tensorflow', 'onnx', 'onnxruntime', 'fsg.training', 'fsg.export'}\n"
         "bad = heavy & set(sys.modules)\n"
         "assert not bad, bad"

@@ -136,8 +136,7 @@ def _serve() -> None:
     """The worker's side: settings, then numbers of steps; 0 asks for what was not seconds."""
     import torch
 
-    from fsg.runtime.benchmark import peak_rss
-    from fsg.runtime.environment import cpu_name
+    from fsg.runtime.machine import cpu_name, peak_rss
     from fsg.training.compute import pick_device
     from fsg.training.scan.cpu import is_available
 

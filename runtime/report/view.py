@@ -1,14 +1,8 @@
-"""Bench records as a table for people, as CSV and as Markdown: the same rows of the same records."""
+"""Bench records in words: their rows, units, names, notes and warnings."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
+from typing import Any
 
 Record = dict[str, Any]
 LEFT = ("file", "board", "kind", "time", "operator", "output of")  # columns of text, the others are of numbers
@@ -45,42 +39,6 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     return filled, [[cells[name][i] for name in filled] for i in range(len(records))]
 
 
-def bench_table(records: Iterable[Record]) -> "Group":
-    """One row for each record, in their order, then the profiles; fits 80 columns where all are of one machine."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    records = list(records)
-    headings, cells = rows(records)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in headings:
-        is_text = heading in LEFT
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "file", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    parts: list[Any] = [Text(_title(records), "bold"), table, Text("\n".join(notes(records)), "dim")]
-    parts += [Text(f"warning: {warning}", "yellow") for warning in warnings(records)]
-    for record in records:
-        if record.get("ops"):
-            parts += ["", Text(profile_title(record), "bold"), profile_table(record)]
-            parts.append(Text(profile_note(record), "dim"))
-    return Group(*parts)
-
-
-def profile_table(record: Record) -> "Table":
-    """The operators of a profiled record in the order in which they run."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    headings, cells = profile_rows(record)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "operator")
-    for row in cells:
-        table.add_row(*row)
-    return table
-
-
 def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of a profile: each operator's time, share, binary MACs, rate and part of the ceiling."""
     headings = ["operator", "kind", "us", "share", "binary MACs", "GMAC/s", "of ceiling"]
@@ -105,39 +63,10 @@ def profile_note(record: Record) -> str:
     total = sum(op["us"] for op in record["ops"]) / 1e3
     text = f"together {milliseconds(total)} ms, {total / record['latency_ms']['p50']:.0%} of the median"
     if any("ceiling_share" in op for op in record["ops"]):
-        text += "; ceiling: the multiply-accumulates that the core can do at its peak, see fsg/runtime/estimate.py"
+        text += (
+            "; ceiling: the multiply-accumulates that the core can do at its peak, see fsg/runtime/boards/cores.toml"
+        )
     return text
-
-
-def markdown(records: Sequence[Record]) -> str:
-    """The table of `rows` in Markdown, with the title and the notes."""
-    headings, cells = rows(records)
-    lines = [f"**{_title(records)}**", "", _markdown_row(headings)]
-    lines.append(_markdown_row("---" if heading in LEFT else "---:" for heading in headings))
-    lines += map(_markdown_row, cells)
-    lines += ["", *(f"{note}  " for note in notes(records))]
-    lines += [f"**warning**: {warning}  " for warning in warnings(records)]
-    for record in records:
-        if record.get("ops"):
-            headings, cells = profile_rows(record)
-            lines += ["", f"**{profile_title(record)}**", "", _markdown_row(headings)]
-            lines.append(_markdown_row("---" if heading in LEFT else "---:" for heading in headings))
-            lines += [*map(_markdown_row, cells), "", profile_note(record)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def csv_text(records: Sequence[Record]) -> str:
-    """One line for each record with every figure it has, unrounded; nested ones as "latency_ms.p50".
-
-    The operators of a profile are lists and stay in the JSON.
-    """
-    flat = [flatten(record) for record in records]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
 
 
 def flatten(record: Record, prefix: str = "") -> Record:
@@ -180,7 +109,7 @@ def bit_exact(record: Record) -> str:
     return "yes" if record["bit_exact"] else f"no, {record['differing']} differ"
 
 
-def _title(records: Sequence[Record]) -> str:
+def title(records: Sequence[Record]) -> str:
     if any(record["kind"] == "measured" for record in records):
         return f"Time for one image on {', '.join(dict.fromkeys(map(_machine, records)))}"
     devices = ", ".join(dict.fromkeys(record["device"] for record in records))
@@ -268,7 +197,3 @@ def size(count: float) -> str:
     if count < 1000:
         return f"{count:.1f} kB"
     return f"{count / 1000:.1f} MB"
-
-
-def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

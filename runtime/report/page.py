@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fsg import FsgError
-from fsg.runtime.bench import RECORDS, read_records
-from fsg.runtime.layers import Layer, read_layers
-from fsg.runtime.report import (
+from fsg.runtime.measure.records import RECORDS, read_records
+from fsg.runtime.model.operators import Layer, read_layers
+from fsg.runtime.report.view import (
     LEFT,
     Record,
     bit_exact,
@@ -73,7 +73,7 @@ def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
 
 def page(facts: Facts) -> str:
     """The whole page."""
-    style = Path(__file__).with_name("report.css").read_text()
+    style = Path(__file__).with_name("page.css").read_text()
     title = " on ".join(filter(None, (_about(facts, "model"), _about(facts, "dataset")))) or facts.name
     sections = (
         _section("Latency", _latency(facts.records)),
@@ -127,8 +127,6 @@ def _tiles(facts: Facts) -> str:
 
 
 # Latency
-
-
 def _latency(records: Sequence[Record]) -> str:
     if not records:
         return ""
@@ -197,8 +195,6 @@ def _bar(label: str, spans: Iterable[tuple[str, float, float]], longest: float, 
 
 
 # Profiles
-
-
 def _profile(record: Record) -> str:
     if not record.get("ops"):
         return ""
@@ -212,8 +208,6 @@ def _profile(record: Record) -> str:
 
 
 # Training
-
-
 def _curves(epochs: Sequence[dict[str, float]]) -> str:
     if not epochs:
         return ""
@@ -277,8 +271,6 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 # Export
-
-
 def _sizes(facts: Facts) -> str:
     if "float_size_bytes" not in facts.export:
         return ""
@@ -329,8 +321,6 @@ def _layer_table(layers: Sequence[Layer]) -> str:
 
 
 # Everything
-
-
 def _every_figure(facts: Facts) -> str:
     """All that the files say, unrounded, as the JSON has it."""
     objects = [("Training: summary.json", facts.summary), ("Export: report.json", _by_name(facts.export))]
@@ -371,8 +361,6 @@ def _json(value: Any) -> str:
 
 
 # Pieces
-
-
 def _section(title: str, content: str) -> str:
     return f"<h2>{_text(title)}</h2>\n{content}\n" if content else ""
 

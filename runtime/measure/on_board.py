@@ -1,13 +1,14 @@
-"""Measures models on boards, and says what speaks against trusting the times."""
+"""Measures models on boards."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import fsg
-from fsg.runtime.benchmark import RUNS, WARMUP, latency_ms
-from fsg.runtime.board import MODEL, Board, Facts, LocalBoard, Progress
-from fsg.runtime.devices import Device
+from fsg.runtime.boards.board import MODEL, Board, Facts, LocalBoard, Progress
+from fsg.runtime.boards.devices import Device
+from fsg.runtime.measure.doubts import doubts
+from fsg.runtime.measure.local import RUNS, WARMUP, latency_ms
 
 __all__ = ["Board", "LocalBoard", "measure"]
 
@@ -40,7 +41,7 @@ def measure(
         progress: is told what happens.
 
     Returns:
-        Records as `fsg.runtime.benchmark.benchmark` makes them, of kind "measured", with host, facts {before, after},
+        Records as `measure.local.benchmark` makes them, of kind "measured", with host, facts {before, after},
         warnings (what speaks against trusting the times), warmup, cpus, cooldown_ms and, if profiled, ops.
 
     Raises:
@@ -107,34 +108,3 @@ def described(facts: Facts) -> str:
         ("glibc %s", facts.get("glibc")),
     )
     return ", ".join(text % word for text, word in words if word is not None)
-
-
-HOT_C = 80.0  # where a Raspberry Pi begins to slow down
-BUSY = 0.5  # of one core, by other programs
-THROTTLING = (
-    "its voltage was too low",
-    "its clock was capped",
-    "it was throttled",
-    "it reached its soft temperature limit",
-)
-
-
-def doubts(before: Facts, after: Facts, device: Device, *, load: float | None = None) -> list[str]:
-    """What speaks against trusting times, from a board's facts before and after; `load` is that before all runs."""
-    found = []
-    old, new = (facts.get("throttled") or 0 for facts in (before, after))
-    # vcgencmd's bits: what is so now, and from the 16th on what was so since the board was switched on.
-    bits = (old | new) & 0xF | (new & ~old) >> 16
-    found += [text for bit, text in enumerate(THROTTLING) if bits >> bit & 1]
-    hottest = max(facts.get("temperature_c") or 0 for facts in (before, after))
-    if hottest >= HOT_C:
-        found.append(f"it was hot: {hottest:.0f} °C")
-    governor = after.get("governor")
-    if governor not in (None, "performance"):
-        found.append(f"its governor is {governor}, not performance: its clock may have changed")
-    if load is not None and load > BUSY:
-        found.append(f"it was busy before: load {load:.1f}")
-    cpu = str(after.get("cpu") or "").lower()
-    if device.core and cpu.startswith("cortex-") and device.core not in cpu:
-        found.append(f"its processor is {after['cpu']}, not the {device.core} of {device.name}")
-    return found

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fsg import FsgError
-from fsg.runtime import delegate_path
-from fsg.runtime.metadata import model_format, read_metadata
+from fsg.runtime.library import delegate_path
+from fsg.runtime.model.files import model_format
+from fsg.runtime.model.metadata import read_metadata
 
 
 class Session:

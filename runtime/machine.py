@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsg
 from fsg import FsgError
-from fsg.runtime import active_kernels
+from fsg.runtime.library import active_kernels
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,3 +88,20 @@ def _cpu_info() -> dict[str, str]:
     except OSError:
         lines = []
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def stay_on(cpus: list[int]) -> None:
+    """Keeps this process, and what it starts, on some of the cores."""
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise FsgError(f"--cpus {','.join(map(str, cpus))}: not all of them are here; there are {there}") from error
+
+
+def peak_rss() -> int:
+    """Peak resident memory of this process in bytes, since it was started."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise FsgError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 
 from fsg import FsgError
-from fsg.runtime.litert import runtime_library
-from fsg.runtime.session import open_model
-from fsg.runtime.targets import target
+from fsg.runtime.boards.litert import runtime_library
+from fsg.runtime.library import COUNTER, target
+from fsg.runtime.model.session import open_model
 
 MACHINE = "aarch64"
 SYSROOT = Path("/usr/aarch64-linux-gnu")  # Debian's place for another architecture's C library
 INSTALL = "apt-get install qemu-user libstdc++6-arm64-cross"
-PLUGIN = Path(__file__).with_name("libcount_instructions.so")
 IMAGES = 4
 # What the emulator can be, by the core that a board has; qemu 7.2 knows no others of them.
 PROCESSORS = {"cortex-a53": "cortex-a53", "cortex-a72": "cortex-a72", "cortex-a76": "cortex-a76"}
@@ -118,7 +117,7 @@ class _Machine:
 
     def count(self, inferences: int) -> int:
         """Instructions of the whole program with so many inferences more than one."""
-        child = self._execute(["-plugin", str(PLUGIN)], "--warmup", str(inferences))
+        child = self._execute(["-plugin", str(COUNTER)], "--warmup", str(inferences))
         return int(child.stderr.splitlines()[-1].split()[0])
 
     def run(self, *options: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fsg import FsgError
-from fsg.runtime.metadata import DAMAGE, model_format, read_tflite
+from fsg.runtime.model.files import DAMAGE, model_format
+from fsg.runtime.model.tflite import read_tflite
 
 CHANNELS_IN_WORD = 32  # LCE packs so many signs into one int32
 

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 import fsg
 from fsg import FsgError
-from fsg.runtime.layers import Layer, read_layers
-from fsg.runtime.metadata import model_format
+from fsg.runtime.model.files import model_format
+from fsg.runtime.model.operators import Layer, read_layers
 
 ELEMENT_BYTES = 4  # of float32, which most of what is between the layers is
 ELEMENT_INSTRUCTIONS = 2.0

@@ -1,11 +1,5 @@
-"""The records of `fsg bench`: measured here or on boards; or emulated and estimated where there is no board.
+"""What `fsg bench` does: measures here or on boards; or emulates and estimates where there is no board."""
 
-Every record is one line of the table and one object of the JSON, which bench_schema.json describes. `kind` says what
-its figures are: "measured" (that hardware ran it), "emulated" (results and instructions, never a time) or "estimated"
-(a range).
-"""
-
-import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,27 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsg
-from fsg import FsgError, replacing
-from fsg.runtime.benchmark import RUNS, WARMUP, benchmark, exported_facts
-from fsg.runtime.estimate import CORES, estimate, mac_cycles
-from fsg.runtime.layers import read_layers
-from fsg.runtime.metadata import model_format, read_metadata
+from fsg import FsgError
+from fsg.runtime.measure.estimate import CORES, estimate, mac_cycles
+from fsg.runtime.measure.local import RUNS, WARMUP, benchmark
+from fsg.runtime.measure.records import Model, Record
+from fsg.runtime.model.files import exported_facts, model_format
+from fsg.runtime.model.metadata import read_metadata
+from fsg.runtime.model.operators import read_layers
 
 if TYPE_CHECKING:
-    from fsg.runtime.devices import Device
+    from fsg.runtime.boards.devices import Device
 
-Record = dict[str, Any]
 Show = Callable[[str], object]
-RECORDS = "bench.json"  # beside an export: what was measured of it, for `fsg report`
-
-
-@dataclass(frozen=True)
-class Model:
-    """A file to measure; `baseline_of` is the binary model of which it is the twin in other numbers."""
-
-    path: Path
-    variant: str = "binary"
-    baseline_of: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +60,8 @@ def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
     device, records = None, list[Record]()
     for model in models:
         if model_format(model.path) == "tflite" and platform.machine() == "aarch64":
-            from fsg.runtime.devices import find_device
-            from fsg.runtime.remote import LocalBoard, measure
+            from fsg.runtime.boards.devices import find_device
+            from fsg.runtime.measure.on_board import LocalBoard, measure
 
             device = find_device("local", plan.devices)
             with LocalBoard(timeout_s=plan.ssh.timeout_s, runtime_lib=plan.runtime_lib) as board:
@@ -92,7 +77,7 @@ def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
 
 def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show) -> Outcome:
     """Measures on every board in turn. A board that fails costs its own rows only."""
-    from fsg.runtime.remote import Board, measure
+    from fsg.runtime.measure.on_board import Board, measure
 
     _require_tflite(models)
     records: list[Record] = []
@@ -124,8 +109,8 @@ def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str]
 
 def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, show: Show) -> Outcome:
     """What can be known without the hardware: an emulated record of each model, and estimates; notes say what not."""
-    from fsg.runtime.emulate import emulate, why_not
-    from fsg.runtime.litert import NotFetchedError
+    from fsg.runtime.boards.litert import NotFetchedError
+    from fsg.runtime.measure.emulate import emulate, why_not
 
     _require_tflite(models)
     records: list[Record] = []
@@ -240,62 +225,3 @@ def add_accuracy(records: Sequence[Record], accuracies: dict[Path, float], datas
     known = {str(path): accuracy for path, accuracy in accuracies.items()}
     for record in records:
         record |= {"accuracy": known[record["artefact"]], "dataset": dataset}
-
-
-def run_of(path: Path) -> Path:
-    """The folder of the run that a model file was exported from; FsgError where none is to be found."""
-    said = _report_beside(path).get("run")
-    for run in (path.parent.parent, Path(said) if isinstance(said, str) else path.parent):
-        if (run / "config.toml").is_file():
-            return run
-    raise FsgError(
-        f"{path}: --baseline makes the same network in other numbers from the run it was trained in, and none belongs"
-        " to this file; give a run folder, or a file that fsg export wrote into one"
-    )
-
-
-def exported_checkpoint(path: Path) -> str | None:
-    """The digest of the checkpoint that a model file was exported from; None where nobody says."""
-    found = _report_beside(path).get("checkpoint")
-    return found if isinstance(found, str) else None
-
-
-def _report_beside(path: Path) -> dict[str, Any]:
-    try:
-        report = json.loads(path.with_name("report.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
-def keep(records: Sequence[Record], models: Sequence[Model]) -> None:
-    """Adds records to bench.json beside the exports that they measure, in place of older ones of the same thing."""
-    exports = {
-        model.path.parent
-        for model in models
-        if model.variant == "binary" and model.path.with_name("report.json").exists()
-    }
-    for folder in exports:
-        fresh = [record for record in records if Path(record["artefact"]).parent == folder]
-        replaced = {_same_thing(record) for record in fresh}
-        kept = [record for record in read_records(folder / RECORDS) if _same_thing(record) not in replaced]
-        with replacing(folder / RECORDS) as temporary:
-            temporary.write_text(json.dumps([*kept, *fresh], indent=2) + "\n")
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a file that `fsg bench` wrote; none where there is no file. FsgError for another content."""
-    try:
-        records = json.loads(path.read_text())
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise FsgError(f"{path}: holds no records of fsg bench ({error}); measure again") from error
-    if not isinstance(records, list) or not all(isinstance(record, dict) and "kind" in record for record in records):
-        raise FsgError(f"{path}: holds no records of fsg bench; measure again")
-    return records
-
-
-def _same_thing(record: Record) -> tuple[Any, ...]:
-    names = ("kind", "device", "host", "threads", "cpu" if record["kind"] == "emulated" else "kind")
-    return (Path(record["artefact"]).name, *(record.get(name) for name in names))

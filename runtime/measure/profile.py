@@ -4,8 +4,8 @@ import ctypes
 from itertools import pairwise
 from typing import Any
 
-from fsg.runtime import native_function
-from fsg.runtime.session import TfliteSession
+from fsg.runtime.library import native_function
+from fsg.runtime.model.session import TfliteSession
 
 CAPACITY = 65536  # operators of one inference
 REST = "LiteRT and XNNPACK"

@@ -8,7 +8,6 @@ connection. They need a POSIX shell with cat, mkdir, rm, chmod and uname, and Li
 """
 
 import json
-import math
 import os
 import platform
 import re
@@ -24,10 +23,11 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from fsg import FsgError
-from fsg.runtime.child import Child
-from fsg.runtime.devices import Device
-from fsg.runtime.litert import runtime_library
-from fsg.runtime.targets import target
+from fsg.runtime.boards.answers import ANSWER, FACTS, Rules, are_ops
+from fsg.runtime.boards.child import Child
+from fsg.runtime.boards.devices import Device
+from fsg.runtime.boards.litert import runtime_library
+from fsg.runtime.library import target
 
 Facts = dict[str, Any]
 Progress = Callable[[str], object]
@@ -199,7 +199,7 @@ class Board:
         except _ProgramError as error:
             cause = str(error).replace(MODEL, str(path))
             raise FsgError(f"{self.name}: {cause if MODEL in str(error) else f'{path}: {cause}'}") from error
-        wanted = {**ANSWER, "ops": _are_ops} if "--profile" in arguments else ANSWER
+        wanted = {**ANSWER, "ops": are_ops} if "--profile" in arguments else ANSWER
         self._require_sense({**dict.fromkeys(wanted), **answer}, wanted)
         return answer
 
@@ -450,51 +450,6 @@ def is_abandoned(folder: str) -> bool:
 
 def _node() -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in platform.node())
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_time(value: Any) -> bool:
-    return _is_number(value) and value > 0
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _are_times(value: Any) -> bool:
-    return isinstance(value, list) and value != [] and all(map(_is_time, value))
-
-
-def _are_ops(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(op, dict) and {"name", "kind", "us"} <= op.keys() for op in value)
-
-
-def _are_bits(value: Any) -> bool:
-    return isinstance(value, int) and value >= 0
-
-
-Rules = dict[str, Callable[[Any], bool]]
-# What must hold of fields of the program's answers; others are passed on as they are. A fact may be unknown.
-ANSWER: Rules = {
-    "times_us": _are_times,
-    "first_us": _is_time,
-    "peak_rss_bytes": _is_count,
-    "base_rss_bytes": _is_count,
-    "kernels": _is_text,
-    "energy_mj": lambda value: value is None or _is_number(value),
-}
-FACTS: Rules = {
-    **dict.fromkeys(("model", "cpu", "governor", "glibc"), _is_text),
-    **dict.fromkeys(("cores", "max_clock_mhz", "temperature_c", "load", "memory_free_bytes"), _is_number),
-    "throttled": _are_bits,
-}
 
 
 def _cause(errors: str) -> str:

@@ -1,11 +1,10 @@
 """Measures latency and memory of a model, each measurement in a process of its own.
 
 A fresh process is what makes the peak memory the model's own and a crash survivable:
-`python -m fsg.runtime.benchmark FILE HOW` prints one record as JSON; HOW is what `measure` takes, as JSON.
+`python -m fsg.runtime.measure.local FILE HOW` prints one record as JSON; HOW is what `measure` takes, as JSON.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import fsg
 from fsg import FsgError
-from fsg.runtime import active_kernels
-from fsg.runtime.environment import cpu_name
-from fsg.runtime.metadata import model_format
+from fsg.runtime.library import active_kernels
+from fsg.runtime.machine import cpu_name, peak_rss, stay_on
+from fsg.runtime.model.files import exported_facts, model_format
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,7 +66,7 @@ def benchmark(
             raise FsgError(f"{name} is {value}; give at least {least}")
     how: dict[str, Any] = {"threads": threads, "runs": runs, "warmup": warmup, "cpus": list(cpus) if cpus else None}
     how |= {"cooldown_ms": cooldown_ms, "profile": profile}
-    command = [sys.executable, "-m", "fsg.runtime.benchmark", str(path), json.dumps(how)]
+    command = [sys.executable, "-m", "fsg.runtime.measure.local", str(path), json.dumps(how)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
@@ -77,22 +76,6 @@ def benchmark(
         raise FsgError(lines[-1] if child.returncode == 2 else f"{path}: the benchmark failed: {lines[-1]}")
     record: dict[str, Any] = json.loads(lines[-1])
     return {**record, "device": device, **exported_facts(Path(path))}
-
-
-def exported_facts(path: Path) -> dict[str, Any]:
-    """Accuracy and float32 size from the export's report.json beside a model file; empty if that knows it not."""
-    try:
-        report = json.loads(path.with_name("report.json").read_text())
-        for artefact in report["artefacts"]:
-            if Path(artefact["path"]).name == path.name and artefact["size_bytes"] == path.stat().st_size:
-                return {
-                    "accuracy": artefact["verify"]["accuracy"],
-                    "dataset": report["dataset"],
-                    "float_size_bytes": report["float_size_bytes"],
-                }
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # the report is a courtesy, the measurement does not need it
-    return {}
 
 
 def measure(
@@ -108,8 +91,8 @@ def measure(
     """The record of `benchmark`, measured in this very process."""
     import numpy as np
 
-    from fsg.runtime.profile import Profile
-    from fsg.runtime.session import TfliteSession, open_model
+    from fsg.runtime.measure.profile import Profile
+    from fsg.runtime.model.session import TfliteSession, open_model
 
     if cpus:
         stay_on(cpus)
@@ -155,15 +138,6 @@ def measure(
     }
 
 
-def stay_on(cpus: list[int]) -> None:
-    """Keeps this process, and what it starts, on some of the cores."""
-    try:
-        os.sched_setaffinity(0, cpus)
-    except OSError as error:
-        there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-        raise FsgError(f"--cpus {','.join(map(str, cpus))}: not all of them are here; there are {there}") from error
-
-
 def latency_ms(times: "npt.ArrayLike") -> dict[str, float]:
     """Minimum, percentiles, mean and standard deviation of times in milliseconds."""
     import numpy as np
@@ -172,14 +146,6 @@ def latency_ms(times: "npt.ArrayLike") -> dict[str, float]:
     p50, p90, p99 = np.percentile(times, [50, 90, 99])
     figures = {"min": times.min(), "p50": p50, "p90": p90, "p99": p99, "mean": times.mean(), "std": times.std()}
     return {name: round(float(value), 4) for name, value in figures.items()}
-
-
-def peak_rss() -> int:
-    """Peak resident memory of this process in bytes, since it was started."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise FsgError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")
 
 
 def _main() -> int:

@@ -1,0 +1,89 @@
+"""Reads and writes .tflite files as the flatbuffers that they are."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from fsg import FsgError
+from fsg.runtime.model.files import DAMAGE, model_format, read_bytes
+
+
+def pack_tflite(model: Any) -> bytes:
+    """Serialises a `schema_py_generated.ModelT`, every buffer aligned to the 16 bytes LiteRT's kernels like.
+
+    The generated code packs buffers with the alignment of single bytes, which makes LiteRT copy them.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    class AlignedBuffer(schema.BufferT):
+        def Pack(self, builder: flatbuffers.Builder) -> int:
+            offset = None
+            if self.data is not None:
+                content = bytes(self.data)
+                builder.StartVector(1, len(content), 16)
+                builder.head -= len(content)
+                builder.Bytes[builder.head : builder.head + len(content)] = content
+                offset = builder.EndVector()
+            schema.BufferStart(builder)
+            if offset is not None:
+                schema.BufferAddData(builder, offset)
+            return schema.BufferEnd(builder)
+
+    for buffer in model.buffers:
+        buffer.__class__ = AlignedBuffer
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def op_counts(model: str | Path | bytes) -> dict[str, int]:
+    """How often each operator occurs in a .tflite file (a path or its content), most frequent first.
+
+    Builtin operators have the schema's names, such as CONV_2D; custom ones their own, such as LceBconv2d.
+
+    Raises:
+        FsgError: no such file, not a .tflite file, or damaged content.
+    """
+    name = "model" if isinstance(model, bytes) else str(model)
+    if not isinstance(model, bytes) and model_format(model) != "tflite":
+        raise FsgError(f"{name}: operators are counted in .tflite files only")
+    root, names = read_tflite(model)
+    counts: Counter[str] = Counter()
+    try:
+        for g in range(root.SubgraphsLength()):
+            graph = root.Subgraphs(g)
+            counts.update(names[graph.Operators(i).OpcodeIndex()] for i in range(graph.OperatorsLength()))
+    except DAMAGE as error:
+        raise FsgError(f"{name}: truncated or damaged ({error}); export or copy it again") from error
+    return dict(counts.most_common())
+
+
+def read_tflite(model: str | Path | bytes) -> tuple[Any, list[str]]:
+    """The root of a .tflite file (a path or its content), and the operators' names by their code's index.
+
+    Raises:
+        FsgError: not a .tflite file, or damaged content.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    name = "model" if isinstance(model, bytes) else str(model)
+    content = model if isinstance(model, bytes) else read_bytes(model)
+    check_identifier(name, content)
+    builtin = {code: op for op, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    names = []
+    try:
+        root = schema.Model.GetRootAs(content)
+        for code in map(root.OperatorCodes, range(root.OperatorCodesLength())):
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            is_custom = number == schema.BuiltinOperator.CUSTOM
+            names.append(code.CustomCode().decode() if is_custom else builtin.get(number, f"BUILTIN_{number}"))
+    except DAMAGE as error:
+        raise FsgError(f"{name}: truncated or damaged ({error}); export or copy it again") from error
+    return root, names
+
+
+def check_identifier(name: str, content: bytes) -> None:
+    """Raises FsgError, naming the file, unless the content begins as a .tflite file does."""
+    if content[4:8] != b"TFL3":
+        raise FsgError(f"{name}: not a .tflite file (its identifier TFL3 is missing); export or copy it again")
