@@ -1,4 +1,5 @@
-// The operators of the delegate and the values between them.
+// This room is for LiteRT: what the delegate reads of a graph, claims, prepares and runs. It may include
+// kernels/ and nothing else. Here are its operators and the values between them.
 #ifndef FSG_DELEGATE_OP_H_
 #define FSG_DELEGATE_OP_H_
 
