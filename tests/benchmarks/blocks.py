@@ -105,11 +105,6 @@ class Board:
         subprocess.run([*download, *platform, "--dest", folder, LITERT], check=True, stderr=subprocess.DEVNULL)
         with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
             board.litert.write_bytes(wheel.read("ai_edge_litert/libLiteRtRuntimeCApi.so"))
-        target = ["c++", "-target", "aarch64-linux-gnu.2.17", *native.FLAGS, "-nostdlib++"]
-        native.zig(*target, "-o", board.driver, native.HERE / "litert_driver.cc", "-ldl")
-        library = ["-shared", "-fPIC", "-pthread", "-fvisibility=hidden"]
-        native.zig(*target, *library, "-o", board.delegate, *native.delegate_sources())
-        native.build_plugin(folder)
         root = folder / "root"  # LiteRT looks for the processor's features in a file of the system
         (root / "proc").mkdir(parents=True)
         (root / "proc" / "cpuinfo").write_text(CPU_INFO)
@@ -120,22 +115,15 @@ class Board:
     def litert(self) -> Path:
         return self.folder / "libLiteRtRuntimeCApi.so"
 
-    @property
-    def driver(self) -> Path:
-        return self.folder / "litert_driver"
-
-    @property
-    def delegate(self) -> Path:
-        return self.folder / "libfsg_delegate.so"
-
     def run(self, content: bytes, fuse: bool) -> tuple[int, str]:
         """Instructions of one inference, as the difference that two more make, and a checksum of the output."""
         (self.folder / "model.tflite").write_bytes(content)
         emulator = [str(native.find_emulator()), "-cpu", "cortex-a72", "-L", self.folder / "root"]
-        plugin = ["-plugin", self.folder / "libcount_instructions.so"]
+        plugin = ["-plugin", native.build_plugin()]
+        driver, delegate = native.build_litert_driver(), native.build_delegate()
 
         def executed(repetitions: int) -> tuple[int, str]:
-            program = [self.driver, self.litert, self.delegate, str(int(fuse)), str(repetitions)]
+            program = [driver, self.litert, delegate, str(int(fuse)), str(repetitions)]
             command = [*emulator, *plugin, *program, self.folder / "model.tflite"]
             child = subprocess.run(command, capture_output=True, text=True, check=True)
             return int(child.stderr.splitlines()[-1].split()[0]), child.stdout.strip()

@@ -7,8 +7,6 @@ python tests/benchmarks/kernels.py loops          aarch64: cycles of the inner l
 
 import argparse
 import subprocess
-import tempfile
-from pathlib import Path
 
 import native
 
@@ -17,8 +15,8 @@ IMAGE = ["56", "56", "64"]  # of packing and pooling
 CPUS = ("cortex-a53", "cortex-a72", "neoverse-n1")  # neoverse-n1 stands for the Cortex-A76
 
 
-def speed(folder: Path, shapes: list[str], threads: int) -> None:
-    driver = native.build_driver(folder)
+def speed(shapes: list[str], threads: int) -> None:
+    driver = native.build_driver()
     names = subprocess.run([driver, "names"], check=True, capture_output=True, text=True).stdout.strip().split(", ")
 
     def seconds(command: str, kernels: str, shape: list[str]) -> float:
@@ -42,11 +40,11 @@ def speed(folder: Path, shapes: list[str], threads: int) -> None:
         print(f"{label:16}" + "".join(f"{rate:10.2f}" for rate in rates))
 
 
-def instructions(folder: Path, shapes: list[str]) -> None:
+def instructions(shapes: list[str]) -> None:
     emulator = native.find_emulator()
     if emulator is None:
         raise SystemExit("qemu-aarch64 is missing: apt-get install qemu-user")
-    driver, plugin = native.build_driver(folder, native.ARM), native.build_plugin(folder)
+    driver, plugin = native.build_driver(native.ARM), native.build_plugin()
     print("binary multiply-accumulates per executed instruction, packing the input and writing the output included")
     print(f"{'':16}{'':10}{'float':>10}{'int8':>10}{'packed':>10}")
     for shape in shapes:
@@ -59,14 +57,14 @@ def instructions(folder: Path, shapes: list[str]) -> None:
             print(f"{shape:16}{kernels:10}" + "".join(f"{rate:10.2f}" for rate in rates))
 
 
-def loops(folder: Path) -> None:
+def loops() -> None:
     mca = native.find_mca()
     if mca is None:
         raise SystemExit("llvm-mca is missing: apt-get install llvm")
     print("binary multiply-accumulates per cycle of the inner loop, predicted by llvm-mca")
     print(f"{'':10}" + "".join(f"{cpu:>14}" for cpu in CPUS))
     for kernels in native.NEON:
-        rates = [native.loop_cycles(mca, folder, kernels, cpu) for cpu in CPUS]
+        rates = [native.loop_cycles(mca, kernels, cpu) for cpu in CPUS]
         print(f"{kernels:10}" + "".join(f"{rate:14.1f}" for rate in rates))
 
 
@@ -77,13 +75,12 @@ def main() -> None:
     parser.add_argument("shapes", nargs="*", help="of the convolutions, such as 28x28x128:128k3s2")
     options = parser.parse_args()
     shapes = options.shapes or SHAPES
-    with tempfile.TemporaryDirectory() as name:
-        if options.table == "speed":
-            speed(Path(name), shapes, options.threads)
-        elif options.table == "instructions":
-            instructions(Path(name), shapes)
-        else:
-            loops(Path(name))
+    if options.table == "speed":
+        speed(shapes, options.threads)
+    elif options.table == "instructions":
+        instructions(shapes)
+    else:
+        loops()
 
 
 if __name__ == "__main__":

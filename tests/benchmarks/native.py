@@ -7,35 +7,40 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-NATIVE = ROOT / "runtime" / "native"
+sys.path.insert(0, str(Path(__file__).parents[1] / "native"))
+
+from compiled import DELEGATE, INCLUDE, NATIVE, ZIG, built, product
+
 HERE = Path(__file__).parent
-FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "-g0", "-fno-exceptions", "-fno-rtti", "-I", str(NATIVE)]
+FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "-g0", "-fno-exceptions", "-fno-rtti", *INCLUDE]
 HOST, ARM = f"{platform.machine()}-linux-musl", "aarch64-linux-musl"
+BOARD = "aarch64-linux-gnu.2.17"
 NEON = ("neon-a53", "neon-a72")
 
 
-def zig(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "ziglang", *map(str, arguments)], check=True, stderr=subprocess.PIPE)
+def build_driver(target: str = HOST) -> Path:
+    """kernels_driver.cc with the kernels it drives."""
+    sources = [HERE / "kernels_driver.cc", *product("kernels/**/*.cc")]
+    flags = ["-target", target, "-static", *FLAGS, "-pthread", "-nostdlib++"]
+    return built(sources, [*ZIG, "c++", *flags, *sources])
 
 
-def delegate_sources() -> list[Path]:
-    return [source for room in ("kernels", "delegate") for source in sorted(NATIVE.joinpath(room).rglob("*.cc"))]
+def build_litert_driver() -> Path:
+    """litert_driver.cc for an aarch64 board."""
+    source = HERE / "litert_driver.cc"
+    return built([source], [*ZIG, "c++", "-target", BOARD, *FLAGS, "-nostdlib++", source, "-ldl"])
 
 
-def build_driver(folder: Path, target: str = HOST) -> Path:
-    """Compiles kernels_driver.cc with the kernels it drives."""
-    program = folder / f"kernels_driver.{target}"
-    sources = [HERE / "kernels_driver.cc", *sorted(NATIVE.joinpath("kernels").rglob("*.cc"))]
-    zig("c++", "-target", target, "-static", *FLAGS, "-pthread", "-nostdlib++", "-o", program, *sources)
-    return program
+def build_delegate() -> Path:
+    """The delegate for an aarch64 board."""
+    sources, library = product(*DELEGATE), ["-shared", "-fPIC", "-pthread", "-fvisibility=hidden"]
+    return built(sources, [*ZIG, "c++", "-target", BOARD, *FLAGS, "-nostdlib++", *library, *sources])
 
 
-def build_plugin(folder: Path) -> Path:
-    """Compiles count_instructions.c for this machine's qemu."""
-    plugin = folder / "libcount_instructions.so"
-    zig("cc", "-shared", "-fPIC", "-O2", "-o", plugin, NATIVE / "emulator" / "count_instructions.c")
-    return plugin
+def build_plugin() -> Path:
+    """count_instructions.c for this machine's qemu."""
+    source = NATIVE / "emulator" / "count_instructions.c"
+    return built([source], [*ZIG, "cc", "-shared", "-fPIC", "-O2", source])
 
 
 def find_emulator() -> str | None:
@@ -74,12 +79,10 @@ def count_instructions(emulator: str, plugin: Path, driver: Path, command: str, 
     return (executed(3) - executed(1)) // 2
 
 
-def loop_cycles(mca: str, folder: Path, kernels: str, cpu: str) -> float:
+def loop_cycles(mca: str, kernels: str, cpu: str) -> float:
     """Binary multiply-accumulates per cycle of a NEON set's innermost loop, as llvm-mca predicts for a processor."""
-    assembly = folder / f"{kernels}.s"
-    if not assembly.exists():
-        source = NATIVE / "kernels" / f"{kernels.replace('-', '_')}.cc"
-        zig("c++", "-target", ARM, *FLAGS, "-S", "-o", assembly, source)
+    source = NATIVE / "kernels" / f"{kernels.replace('-', '_')}.cc"
+    assembly = built([source], [*ZIG, "c++", "-target", ARM, *FLAGS, "-S", source])
     loop, pixels = _innermost_loop(assembly.read_text())
     rounds = 200
     report = subprocess.run(

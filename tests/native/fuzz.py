@@ -1,4 +1,4 @@
-"""Runs a fuzz target on `runs` inputs: python fuzz.py TARGET RUNS [BINARY]; builds it first if it is not there."""
+"""Runs a fuzz target on `runs` inputs: python fuzz.py TARGET RUNS."""
 
 import os
 import random
@@ -17,20 +17,21 @@ ENVIRONMENT = {
 LIMITS = ["-rss_limit_mb=0", "-malloc_limit_mb=0", "-timeout=60", "-max_len=256", "-len_control=0"]
 
 
-def fuzz(binary: Path, runs: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
+def fuzz(target: str, runs: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
     """Starts from random inputs: from nothing, libFuzzer would take long to find that longer ones do more."""
     rng = random.Random(seed)
+    binary, found = sanitized.build(target), sanitized.ROOT / "build" / "fuzz"
+    found.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for i in range(200):
             (Path(folder) / str(i)).write_bytes(rng.randbytes(rng.randrange(8, 250)))
-        command = [binary, folder, f"-runs={runs}", f"-seed={seed}", f"-artifact_prefix={binary}-", *LIMITS]
+        command = [binary, folder, f"-runs={runs}", f"-seed={seed}", f"-artifact_prefix={found / target}-", *LIMITS]
         return subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False)
 
 
 def main() -> None:
     name, runs = sys.argv[1], int(sys.argv[2])
-    binary = sanitized.build(name, Path(sys.argv[3] if len(sys.argv) > 3 else sanitized.ROOT / "build" / "fuzz" / name))
-    result = fuzz(binary, runs, seed=random.randrange(1, 2**31))
+    result = fuzz(name, runs, seed=random.randrange(1, 2**31))
     print("\n".join(result.stderr.splitlines()[-60 if result.returncode else -1 :]))
     sys.exit(result.returncode)
 

@@ -7,14 +7,11 @@ linked by Debian's clang, which has (packages clang-19 and libclang-rt-19-dev).
 import dataclasses
 import platform
 import shutil
-import subprocess
-import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-NATIVE = ROOT / "runtime" / "native"
+from compiled import DELEGATE, INCLUDE, ROOT, ZIG, built, product
+
 CLANG = "clang++-19"
 MEMORY = ("-fsanitize=address", "-fsanitize=undefined")
 
@@ -25,7 +22,7 @@ class Target:
 
     sanitizers: tuple[str, ...]
     sources: tuple[Path, ...] = ()
-    native: tuple[str, ...] = ("kernels/**/*.cc", "delegate/**/*.cc")
+    native: tuple[str, ...] = DELEGATE
     link: tuple[str, ...] = ()
 
 
@@ -52,27 +49,15 @@ def missing() -> str | None:
     return None if shutil.which(CLANG) else "no clang++-19: apt-get install clang-19 libclang-rt-19-dev"
 
 
-def build(name: str, output: Path) -> Path:
+def build(name: str) -> Path:
     target = TARGETS[name]
-    native = [source for pattern in target.native for source in sorted(NATIVE.glob(pattern))]
-    common = [
-        "-std=c++17",
-        "-I",
-        NATIVE,
-        "-O2",
-        "-g1",
-        "-fno-omit-frame-pointer",
-        *target.sanitizers,
-        "-fno-sanitize-recover=all",
-    ]
-    zig = [sys.executable, "-m", "ziglang", "c++", "-target", "x86_64-linux-gnu.2.31", "-fPIC", "-fno-exceptions"]
-    with tempfile.TemporaryDirectory() as folder:
-        objects = [Path(folder) / f"{i}.o" for i in range(len(native) + len(target.sources))]
-        own = [[*zig, "-fno-rtti", *common, "-c", source, "-o", o] for source, o in zip(native, objects, strict=False)]
-        rest = objects[len(native) :]
-        tests = [[CLANG, *common, "-c", source, "-o", o] for source, o in zip(target.sources, rest, strict=True)]
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda command: subprocess.run(command, check=True), [*own, *tests]))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([CLANG, *target.sanitizers, *target.link, *objects, "-lpthread", "-o", output], check=True)
-    return output
+    common = ["-std=c++17", "-O2", "-g1", "-fno-omit-frame-pointer", *target.sanitizers, "-fno-sanitize-recover=all"]
+    zig = [*ZIG, "c++", "-target", "x86_64-linux-gnu.2.31", "-fPIC", "-fno-exceptions", "-fno-rtti"]
+    compilers = [(source, zig) for source in product(*target.native)] + [(source, [CLANG]) for source in target.sources]
+
+    def compile_one(source: Path, compiler: list[str]) -> Path:
+        return built([source], [*compiler, *common, *INCLUDE, "-c", source])
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, *zip(*compilers, strict=True)))
+    return built(objects, [CLANG, *target.sanitizers, *target.link, *objects, "-lpthread"])

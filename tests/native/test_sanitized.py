@@ -16,41 +16,30 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Builds a target once."""
-    folder, done = tmp_path_factory.mktemp("sanitized"), {}
-
-    def build(name):
-        if name not in done:
-            done[name] = sanitized.build(name, folder / name)
-        return done[name]
-
-    return build
-
-
 @pytest.mark.parametrize(("target", "runs"), [("fuzz_options", 300_000), ("fuzz_delegate", 15_000)])
-def test_fuzz_targets_find_nothing(built, target, runs):
-    result = fuzz.fuzz(built(target), runs)
+def test_fuzz_targets_find_nothing(target, runs):
+    result = fuzz.fuzz(target, runs)
     assert result.returncode == 0, result.stderr[-6000:]
     assert f"Done {runs} runs" in result.stderr
 
 
 @pytest.mark.parametrize("kernels", possible_kernels()[:-1])
 @pytest.mark.parametrize("target", ["kernels_driver", "kernels_driver_threads"])
-def test_kernels_on_random_shapes(built, target, kernels):
-    result = subprocess.run([built(target), "check", kernels, "1", "150"], capture_output=True, text=True, check=False)
+def test_kernels_on_random_shapes(target, kernels):
+    result = subprocess.run(
+        [sanitized.build(target), "check", kernels, "1", "150"], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr[-6000:]
 
 
 @pytest.mark.parametrize("threads", ["2", "5"])
-def test_threads_share_loops_without_races(built, threads):
-    command = [built("stress_threads"), threads, "30000"]
+def test_threads_share_loops_without_races(threads):
+    command = [sanitized.build("stress_threads"), threads, "30000"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr[-6000:]
 
 
-def test_operators_in_an_interpreter(built, tmp_path):
+def test_operators_in_an_interpreter(tmp_path):
     """Python's tests of the delegate, on a copy of the package that holds the sanitized library."""
     package = tmp_path / "fsg"
     (package / "runtime").mkdir(parents=True)
@@ -58,7 +47,7 @@ def test_operators_in_an_interpreter(built, tmp_path):
         (package / source.relative_to(sanitized.ROOT)).symlink_to(source)
     target = package / "runtime" / "targets" / "x86_64"
     target.mkdir(parents=True)
-    (target / "libfsg_delegate.so").symlink_to(built("library"))
+    (target / "libfsg_delegate.so").symlink_to(sanitized.build("library"))
     (target / "fsg_benchmark").symlink_to(sanitized.ROOT / "runtime" / "targets" / "x86_64" / "fsg_benchmark")
     runtime = subprocess.run(
         [sanitized.CLANG, "-print-file-name=libclang_rt.asan-x86_64.so"], capture_output=True, text=True, check=True

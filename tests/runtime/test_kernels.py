@@ -13,18 +13,13 @@ emulated = pytest.mark.skipif(native.find_emulator() is None, reason="needs qemu
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("native")
+def host_driver():
+    return [str(native.build_driver())]
 
 
 @pytest.fixture(scope="module")
-def host_driver(folder):
-    return [str(native.build_driver(folder))]
-
-
-@pytest.fixture(scope="module")
-def arm_driver(folder):
-    return [str(native.find_emulator()), str(native.build_driver(folder, native.ARM))]
+def arm_driver():
+    return [str(native.find_emulator()), str(native.build_driver(native.ARM))]
 
 
 def run(*command):
@@ -58,20 +53,20 @@ def test_the_processor_selects_its_kernels(arm_driver, cpu, expected):
 @emulated
 @pytest.mark.parametrize("kernels", native.NEON)
 @pytest.mark.parametrize("shape", ["56x56x64:64", "28x28x64:64", "14x14x128:128", "7x7x256:256", "28x28x64:128s2"])
-def test_a_whole_convolution_makes_28_products_an_instruction(folder, arm_driver, kernels, shape):
+def test_a_whole_convolution_makes_28_products_an_instruction(arm_driver, kernels, shape):
     emulator, program = arm_driver
     arguments = native.conv_arguments(shape)
-    plugin = native.build_plugin(folder)
+    plugin = native.build_plugin()
     count = native.count_instructions(emulator, plugin, program, "conv", kernels, *arguments)
     assert native.conv_macs(arguments) / count >= 28
 
 
 @emulated
 @pytest.mark.parametrize("output", ["int8", "packed"])
-def test_other_outputs_take_no_more_instructions(folder, arm_driver, output):
+def test_other_outputs_take_no_more_instructions(arm_driver, output):
     emulator, program = arm_driver
     arguments = native.conv_arguments("28x28x128:128", output)
-    plugin = native.build_plugin(folder)
+    plugin = native.build_plugin()
     count = native.count_instructions(emulator, plugin, program, "conv", "neon-a53", *arguments)
     assert native.conv_macs(arguments) / count >= 32
 
@@ -81,5 +76,5 @@ def test_other_outputs_take_no_more_instructions(folder, arm_driver, output):
     ("kernels", "cpu", "least"),
     [("neon-a53", "cortex-a53", 34), ("neon-a72", "cortex-a72", 84), ("neon-a72", "neoverse-n1", 84)],
 )
-def test_inner_loops_keep_the_processor_busy(folder, kernels, cpu, least):
-    assert native.loop_cycles(native.find_mca(), folder, kernels, cpu) >= least
+def test_inner_loops_keep_the_processor_busy(kernels, cpu, least):
+    assert native.loop_cycles(native.find_mca(), kernels, cpu) >= least

@@ -4,14 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import native
 
-def test_options_reader(tmp_path):
-    here = Path(__file__).parent
-    root = here.parents[1] / "runtime" / "native"
-    library = tmp_path / "options.so"
-    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-nostdlib++", "-I", root, "-o", library]
-    subprocess.run([sys.executable, "-m", "ziglang", "c++", *flags, root / "delegate" / "options.cc"], check=True)
-    child = subprocess.run(
-        [sys.executable, here / "guarded_options.py", library], capture_output=True, text=True, check=False
-    )
+
+def test_options_reader():
+    source = native.NATIVE / "delegate" / "options.cc"
+    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-nostdlib++", *native.INCLUDE]
+    library = native.built([source], [*native.ZIG, "c++", *flags, source])
+    program = Path(__file__).parent / "guarded_options.py"
+    child = subprocess.run([sys.executable, program, library], capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr

@@ -1,4 +1,6 @@
-// LiteRT's classic C interface, found in a library at run time: nothing of it is needed to build.
+// This room is for the program that measures models on boards, with libc alone. It may include
+// delegate/profile.h and no more of the other rooms. Here is LiteRT's classic C interface, found in a library
+// at run time: nothing of it is needed to build.
 #ifndef FSG_BENCHMARK_LITERT_H_
 #define FSG_BENCHMARK_LITERT_H_
 

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "delegate/partition.h"
-#include "delegate/prepare_post_ops.h"
+#include "delegate/read.h"
 
 namespace fsg {
 namespace {

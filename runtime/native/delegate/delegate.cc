@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "delegate/fuse.h"
 #include "delegate/partition.h"
+#include "delegate/read.h"
 
 #define FSG_EXPORT extern "C" __attribute__((visibility("default")))
 

@@ -4,7 +4,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "delegate/prepare_post_ops.h"
+#include "delegate/prepare.h"
+#include "delegate/read.h"
+#include "delegate/run.h"
 
 namespace fsg {
 namespace {

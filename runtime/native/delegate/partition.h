@@ -3,7 +3,7 @@
 #ifndef FSG_DELEGATE_PARTITION_H_
 #define FSG_DELEGATE_PARTITION_H_
 
-#include "delegate/ops.h"
+#include "delegate/op.h"
 
 namespace fsg {
 

@@ -123,8 +123,6 @@ TfLiteStatus PreparePostOp(Preparation* p, const BoundPostOp& from, const Window
 
 }  // namespace
 
-bool IsDestination(PostOpKind kind) { return kind == PostOpKind::kStore || kind == PostOpKind::kPack; }
-
 TfLiteStatus PreparePostOps(TfLiteContext* context, Value* values, const int* dims, Op* op) {
   Preparation p = {context, values, dims, (dims[3] + kLanes - 1) / kLanes * kLanes, nullptr};
   const int count = op->post_ops.count;

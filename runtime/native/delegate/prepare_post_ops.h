@@ -2,14 +2,12 @@
 #ifndef FSG_DELEGATE_PREPARE_POST_OPS_H_
 #define FSG_DELEGATE_PREPARE_POST_OPS_H_
 
-#include "delegate/ops.h"
+#include "delegate/op.h"
 
 namespace fsg {
 
 // Makes the post-operations for an image of `dims` [N, H, W, C] and infers the shapes of what they store.
 TfLiteStatus PreparePostOps(TfLiteContext* context, Value* values, const int* dims, Op* op);
-
-bool IsDestination(PostOpKind kind);
 
 }  // namespace fsg
 

@@ -1,4 +1,5 @@
-// Binary kernels. They know nothing of TensorFlow Lite.
+// This room is for arithmetic on bits: packing, convolution, pooling, post-operations, threads, the
+// processor. It knows nothing of TensorFlow Lite and includes no other room; reference.h says what is right.
 //
 // Activations are NHWC and packed: 32 channels per word, channel c in bit c % 32, 1 means -1 and 0 means +1;
 // the unused bits of a pixel's last word are 0. Filters are OHWI and packed the same way. Two signs differ

@@ -1,4 +1,6 @@
-// Vectors and their exponentials and sums, for scan_body.h and included by it: no guard, as it says there.
+// Part of scan_body.h: vectors and their exponentials and sums.
+#ifndef FSG_TRAINING_NATIVE_SCAN_MATH_H_
+#define FSG_TRAINING_NATIVE_SCAN_MATH_H_
 
 template <typename T>
 using Vector = T __attribute__((vector_size(kVectorBytes)));
@@ -84,3 +86,5 @@ inline T Sum(Vector<T> v) {
   memcpy(values, &v, sizeof(v));
   return SumHalves<T, kVectorBytes>(values);
 }
+
+#endif  // FSG_TRAINING_NATIVE_SCAN_MATH_H_

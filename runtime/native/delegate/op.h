@@ -1,8 +1,9 @@
-// Operators between the interpreter's tensors and the kernels: validation, shapes, execution.
-#ifndef FSG_DELEGATE_OPS_H_
-#define FSG_DELEGATE_OPS_H_
+// This room is for LiteRT: what the delegate reads of a graph, claims, prepares and runs. It may include
+// kernels/ and nothing else. Here are its operators and the values between them.
+#ifndef FSG_DELEGATE_OP_H_
+#define FSG_DELEGATE_OP_H_
 
-#include "delegate/fuse.h"
+#include "delegate/fusion_plan.h"
 #include "delegate/profile.h"
 #include "delegate/tflite_abi.h"
 #include "kernels/kernels.h"
@@ -48,6 +49,16 @@ struct Runtime {
   Profile* profile;
 };
 
+// As the LCE operators' options number them.
+enum Padding { kSame = 0, kValid = 1 };
+enum Activation { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
+
+// What PAD and PADV2 add to an image.
+struct Border {
+  int before[4], after[4];
+  float value;
+};
+
 // The LCE operators come first.
 enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone, kPostOps, kConcatenate, kPad };
 
@@ -80,22 +91,7 @@ struct Op {
   PostOps post_ops;
 };
 
-// The LCE operator of that name, or kNone.
-OpKind FindOp(const char* custom_name);
-
-// Checks a node's options and arity and fills everything of `op` but the value indices.
-TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op);
-
-// Infers the output's shape from the inputs' and makes the kernels ready. May be called again after a resize.
-TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op);
-
-// What the operator is, in words, and how much it computes.
-void DescribeOp(const Value* values, const Op& op, Event* event);
-
-void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out);
-
-// Reads the parameters of a MAX_POOL_2D.
-TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* options);
+inline bool IsDestination(PostOpKind kind) { return kind == PostOpKind::kStore || kind == PostOpKind::kPack; }
 
 void FreeOp(Op* op);
 
@@ -107,4 +103,4 @@ bool Measure(Value* value);
 
 }  // namespace fsg
 
-#endif  // FSG_DELEGATE_OPS_H_
+#endif  // FSG_DELEGATE_OP_H_

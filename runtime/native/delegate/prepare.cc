@@ -1,72 +1,18 @@
-#include "delegate/ops.h"
+#include "delegate/prepare.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "delegate/options.h"
 #include "delegate/prepare_post_ops.h"
-#include "kernels/reference.h"
+#include "delegate/read.h"
 
 namespace fsg {
 namespace {
-
-constexpr struct {
-  const char* name;
-  int inputs;
-} kOps[] = {{"LceQuantize", 1}, {"LceDequantize", 1}, {"LceBconv2d", 5}, {"LceBMaxPool2d", 1}};
-
-enum Padding { kSame = 0, kValid = 1 };
-enum Activation { kNone = 0, kRelu = 1, kReluN1To1 = 2, kRelu6 = 3 };
 
 // Dot products stay below 2^28, so that none of the kernels' sums overflows.
 constexpr int64_t kMaxDot = int64_t{1} << 28;
 
 constexpr int64_t kMaxExtent = int64_t{1} << 28;  // nor does a sum of two coordinates
-
-struct Field {
-  const char* name;
-  int Options::* member;
-  int64_t low, high;
-  int64_t fallback;  // below `low` where the option is required
-};
-
-constexpr int64_t kMax = INT32_MAX, kRequired = -1;
-constexpr Field kConvFields[] = {
-    {"channels_in", &Options::channels_in, 1, kMax, kRequired},
-    {"stride_height", &Options::stride_height, 1, kMax, kRequired},
-    {"stride_width", &Options::stride_width, 1, kMax, kRequired},
-    {"dilation_height_factor", &Options::dilation_height, 1, kMax, kRequired},
-    {"dilation_width_factor", &Options::dilation_width, 1, kMax, kRequired},
-    {"padding", &Options::padding, kSame, kValid, kRequired},
-    {"pad_values", &Options::pad_values, 0, 1, 0},
-    {"fused_activation_function", &Options::activation, kNone, kRelu6, kNone},
-};
-constexpr Field kPoolFields[] = {
-    {"stride_height", &Options::stride_height, 1, kMax, kRequired},
-    {"stride_width", &Options::stride_width, 1, kMax, kRequired},
-    {"filter_height", &Options::filter_height, 1, kMax, kRequired},
-    {"filter_width", &Options::filter_width, 1, kMax, kRequired},
-    {"padding", &Options::padding, kSame, kValid, kRequired},
-};
-
-TfLiteStatus ReadOptions(TfLiteContext* context, const TfLiteNode& node, const char* op, const Field* fields,
-                         size_t count, Options* options) {
-  const size_t size =
-      node.custom_initial_data_size < 0 ? 0 : static_cast<size_t>(node.custom_initial_data_size);
-  for (const Field* field = fields; field != fields + count; ++field) {
-    int64_t value = field->fallback;
-    const Lookup lookup = FindInt(node.custom_initial_data, size, field->name, &value);
-    FSG_ENSURE(context, lookup != Lookup::kMalformed, "%s: its options are damaged (reading %s)", op,
-               field->name);
-    FSG_ENSURE(context, lookup == Lookup::kFound || field->fallback >= field->low, "%s: no option %s", op,
-               field->name);
-    FSG_ENSURE(context, value >= field->low && value <= field->high, "%s: option %s is out of range", op,
-               field->name);
-    options->*field->member = static_cast<int>(value);
-  }
-  return kTfLiteOk;
-}
 
 // One axis of TensorFlow's SAME and VALID. False where the window does not fit.
 bool PlaceWindow(int padding, int in, int filter, int stride, int dilation, int* out, int* pad) {
@@ -333,122 +279,11 @@ TfLiteStatus PrepareDequantize(TfLiteContext* context, Value* values, Op* op) {
   return kTfLiteOk;
 }
 
-void RunQuantize(const Runtime& runtime, const Value& input, int64_t rows, const void* in, uint32_t* out) {
-  const int channels = input.dims[input.rank - 1];
-  if (input.type == kTfLiteFloat32) {
-    runtime.kernels->pack_float(runtime.pool, static_cast<const float*>(in), rows, channels, out);
-    return;
-  }
-  // A bool is +1 where true, -1 where false: an int8 below one.
-  const int zero_point = input.type == kTfLiteBool ? 1 : input.quantization.zero_point;
-  runtime.kernels->pack_int8(runtime.pool, static_cast<const int8_t*>(in), rows, channels, zero_point, out);
-}
-
-// Values beside the image: of float images the constant, of packed ones its sign in all bits in use.
-void RunPad(const Value& input, const Value& output, const Border& padding, const uint32_t* in,
-            uint32_t* out) {
-  const int words = output.dims[3];
-  uint32_t fill, last;
-  memcpy(&fill, &padding.value, sizeof(fill));
-  last = fill;
-  if (input.type == kTfLiteInt32) {
-    const int used = (input.declared_channels - 1) % 32 + 1;
-    fill = padding.value < 0 ? ~uint32_t{0} : 0;
-    last = fill >> (32 - used);
-  }
-  const int64_t pixels = output.bytes / 4 / words;
-  for (int64_t i = 0; i < pixels; ++i) {
-    for (int c = 0; c < words; ++c) out[i * words + c] = c == words - 1 ? last : fill;
-  }
-  const int* dims = input.dims;
-  for (int64_t n = 0; n < dims[0]; ++n) {
-    for (int64_t y = 0; y < dims[1]; ++y) {
-      const int64_t row = (n + padding.before[0]) * output.dims[1] + y + padding.before[1];
-      for (int64_t x = 0; x < dims[2]; ++x, in += dims[3]) {
-        const int64_t pixel = row * output.dims[2] + x + padding.before[2];
-        memcpy(out + pixel * words + padding.before[3], in, 4 * static_cast<size_t>(dims[3]));
-      }
-    }
-  }
-}
-
-void RunDequantize(const Value& output, int64_t rows, const uint32_t* in, void* out) {
-  const int channels = output.dims[output.rank - 1];
-  if (output.type == kTfLiteFloat32) {
-    reference::Unpack<float>(in, rows, channels, 1.0f, -1.0f, static_cast<float*>(out));
-  } else if (output.type == kTfLiteBool) {
-    reference::Unpack<int8_t>(in, rows, channels, 1, 0, static_cast<int8_t*>(out));
-  } else {
-    const float one = 1.0f / output.quantization.scale,
-                zero = static_cast<float>(output.quantization.zero_point);
-    const float step = one < 256.0f ? static_cast<float>(static_cast<int>(one + 0.5f)) : 256.0f;
-    reference::Unpack<int8_t>(in, rows, channels, reference::RoundToInt8(zero + step),
-                              reference::RoundToInt8(zero - step), static_cast<int8_t*>(out));
-  }
-}
-
 }  // namespace
-
-OpKind FindOp(const char* custom_name) {
-  for (int kind = 0; custom_name != nullptr && kind < static_cast<int>(OpKind::kNone); ++kind) {
-    if (strcmp(custom_name, kOps[kind].name) == 0) return static_cast<OpKind>(kind);
-  }
-  return OpKind::kNone;
-}
-
-TfLiteStatus ReadOp(TfLiteContext* context, const TfLiteNode& node, Op* op) {
-  const auto& expected = kOps[static_cast<int>(op->kind)];
-  op->input_count = node.inputs == nullptr ? 0 : node.inputs->size;
-  const int outputs = node.outputs == nullptr ? 0 : node.outputs->size;
-  FSG_ENSURE(context, op->input_count == expected.inputs && outputs == 1,
-             "%s: %d inputs and %d outputs instead of %d and 1", expected.name, op->input_count, outputs,
-             expected.inputs);
-  if (op->kind == OpKind::kConv) {
-    return ReadOptions(context, node, expected.name, kConvFields, sizeof(kConvFields) / sizeof(Field),
-                       &op->options);
-  }
-  if (op->kind == OpKind::kMaxPool) {
-    return ReadOptions(context, node, expected.name, kPoolFields, sizeof(kPoolFields) / sizeof(Field),
-                       &op->options);
-  }
-  return kTfLiteOk;
-}
-
-TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* options) {
-  const auto* params = static_cast<const TfLitePoolParams*>(node.builtin_data);
-  FSG_ENSURE(context, params != nullptr, "MAX_POOL_2D: its parameters are missing");
-  FSG_ENSURE(context, params->padding == kTfLitePaddingSame || params->padding == kTfLitePaddingValid,
-             "MAX_POOL_2D: unknown padding %d", params->padding);
-  FSG_ENSURE(context,
-             params->stride_height >= 1 && params->stride_width >= 1 && params->filter_height >= 1 &&
-                 params->filter_width >= 1,
-             "MAX_POOL_2D: stride or filter below 1");
-  options->stride_height = params->stride_height, options->stride_width = params->stride_width;
-  options->filter_height = params->filter_height, options->filter_width = params->filter_width;
-  options->padding = params->padding == kTfLitePaddingSame ? kSame : kValid;
-  return kTfLiteOk;
-}
-
-int PixelStep(const Value* values, int value) {
-  if (values[value].parent < 0) return values[value].dims[values[value].rank - 1];
-  while (values[value].parent >= 0) value = values[value].parent;
-  return values[value].declared_channels;
-}
-
-bool Measure(Value* value) {
-  if (value->rank < 1 || value->rank > kMaxRank) return false;
-  int64_t count = 1;
-  for (int i = 0; i < value->rank; ++i) {
-    if (value->dims[i] < 1 || __builtin_mul_overflow(count, value->dims[i], &count) || count > INT32_MAX)
-      return false;
-  }
-  value->bytes = count * (value->type == kTfLiteFloat32 || value->type == kTfLiteInt32 ? 4 : 1);
-  return true;
-}
 
 TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
   const bool is_lce = op->kind < OpKind::kNone;
-  const char* name = is_lce ? kOps[static_cast<int>(op->kind)].name : "a fused operator";
+  const char* name = is_lce ? CustomName(op->kind) : "a fused operator";
   FSG_ENSURE(context, !is_lce || op->inputs[0] >= 0, "%s: its input tensor is missing", name);
   TfLiteStatus status = kTfLiteError;
   switch (op->kind) {
@@ -480,74 +315,6 @@ TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* va
   FSG_ENSURE(context, Measure(&values[op->output]), "%s: its output would have more than 2^31 elements",
              name);
   return kTfLiteOk;
-}
-
-void DescribeOp(const Value* values, const Op& op, Event* event) {
-  const Window& w = op.conv.window;
-  const Value* image = op.input_count > 0 ? &values[op.inputs[0]] : nullptr;
-  const auto describe = [&](const char* name) {
-    if (image == nullptr || image->rank != 4) {
-      snprintf(event->name, sizeof(event->name), "%s", name);
-    } else {
-      const int channels = image->dims[3] * (image->type == kTfLiteInt32 ? 32 : 1);
-      snprintf(event->name, sizeof(event->name), "%s %dx%dx%d", name, image->dims[1], image->dims[2],
-               channels);
-    }
-  };
-  event->macs = 0;
-  switch (op.kind) {
-    case OpKind::kConv:
-      snprintf(event->name, sizeof(event->name), "LceBconv2d %dx%dx%d -> %d, %dx%d%s", w.in_height,
-               w.in_width, op.options.channels_in, op.conv.channels_out, w.filter_height, w.filter_width,
-               op.post_ops.count > 2 ? " with what follows" : "");
-      event->macs = int64_t{w.batch} * w.out_height * w.out_width * w.filter_height * w.filter_width *
-                    op.conv.channels_in * op.conv.channels_out;
-      return;
-    case OpKind::kQuantize:
-      return describe("LceQuantize");
-    case OpKind::kDequantize:
-      return describe("LceDequantize");
-    case OpKind::kMaxPool:
-      return describe("LceBMaxPool2d");
-    case OpKind::kConcatenate:
-      return describe("CONCATENATION");
-    case OpKind::kPad:
-      return describe("PAD of bits");
-    case OpKind::kPostOps:
-      return describe(op.post_ops.list[0].kind == PostOpKind::kPool ? "MAX_POOL_2D with what follows"
-                                                                    : "elementwise operators");
-    case OpKind::kNone:
-      return describe("none");
-  }
-}
-
-void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void* in, void* out) {
-  const uint32_t* packed = static_cast<const uint32_t*>(in);
-  switch (op.kind) {
-    case OpKind::kQuantize:
-      return RunQuantize(runtime, values[op.inputs[0]], op.rows, in, static_cast<uint32_t*>(out));
-    case OpKind::kDequantize:
-      return RunDequantize(values[op.output], op.rows, packed, out);
-    case OpKind::kConv:
-      return runtime.kernels->convolve(runtime.pool, op.conv, op.plan, packed, out);
-    case OpKind::kPostOps:
-      return runtime.kernels->apply(runtime.pool, op.post_ops, op.rows);
-    case OpKind::kPad:
-      return RunPad(values[op.inputs[0]], values[op.output], op.padding, packed, static_cast<uint32_t*>(out));
-    case OpKind::kMaxPool:
-      return runtime.kernels->max_pool(runtime.pool, op.pool, packed, static_cast<uint32_t*>(out));
-    case OpKind::kConcatenate:  // the partition's, which knows what is in place already
-    case OpKind::kNone:
-      return;
-  }
-}
-
-void FreeOp(Op* op) {
-  FreePlan(&op->plan);
-  free(op->scaled);
-  free(op->bound);
-  free(op->post_op_list);
-  free(op->constants);
 }
 
 }  // namespace fsg
