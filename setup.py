@@ -104,8 +104,8 @@ def natives() -> list[Native]:
         native
         for machine in MACHINES
         for native in (
-            Native(f"fsg.runtime.library.{machine}.libfsg_delegate", delegate, machine),
-            Native(f"fsg.runtime.library.{machine}.fsg_benchmark", benchmark, machine, is_program=True),
+            Native(f"fsg.runtime.targets.{machine}.libfsg_delegate", delegate, machine),
+            Native(f"fsg.runtime.targets.{machine}.fsg_benchmark", benchmark, machine, is_program=True),
         )
     ]
     return [

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from fsg import FsgError, make_folder, replacing
-from fsg.export.graph import BinaryGraph, Floats, trace
+from fsg.export.formats.tflite.process import converter
+from fsg.export.graph import BinaryGraph, Floats
 from fsg.export.passes import (
     bits_as_floats,
     float_where_input_is_float,
@@ -21,7 +22,7 @@ from fsg.export.passes import (
     simplify,
 )
 from fsg.export.pipeline import test_images
-from fsg.export.tflite import run_writer
+from fsg.export.trace import trace
 from fsg.export.verify import compare, require_agreement
 from fsg.runtime.model.evaluate import normalize
 from fsg.runtime.model.metadata import add_tflite_metadata, read_metadata
@@ -55,7 +56,7 @@ def baseline(
     run = open_run(folder)
     images, labels, expected = test_images(run, data_dir)
     calibration = _calibration_images(run, data_dir) if numbers == "int8" else images[:0]
-    content = run_writer("float_writer", (without_bits(run, GAINS[numbers]), calibration), numbers)
+    content = converter().convert("float", without_bits(run, GAINS[numbers]), numbers, calibration)
     make_folder(path.parent)
     with replacing(path) as temporary:
         candidate = temporary.with_name(f"{path.stem}.candidate.tflite")  # sessions go by the suffix

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 import fsg
 from fsg import FsgError, make_folder, replacing
-from fsg.export.graph import BinaryGraph, BinaryLayer, Conv, Dense, Floats, Node, trace
-from fsg.export.onnx import to_onnx
+from fsg.export.formats.onnx import to_onnx
+from fsg.export.formats.tflite.write import prepare, to_tflite
+from fsg.export.graph import BinaryGraph, BinaryLayer, Conv, Dense, Floats, Node
+from fsg.export.interpret import run_graph
 from fsg.export.passes import simplify
-from fsg.export.reference import run_graph
-from fsg.export.tflite import to_tflite
+from fsg.export.trace import trace
 from fsg.export.verify import require_agreement
 from fsg.runtime.model.evaluate import match_labels, normalize
 from fsg.runtime.model.metadata import add_tflite_metadata
@@ -47,6 +48,8 @@ def export_run(
     place. Errors: FsgError for a model that cannot be exported and for an artefact that disagrees; then `folder` is
     as it was.
     """
+    if "tflite" in formats:
+        prepare()
     on_step("reading the test images")
     checkpoint = digest(run.path)
     images, labels, expected = test_images(run, data_dir)

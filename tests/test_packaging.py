@@ -32,9 +32,9 @@ def test_wheel_holds_one_package_and_the_native_libraries(clean_source, tmp_path
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fsg"}
     data = ("runtime/boards/devices.toml", "runtime/measure/record_schema.json", "runtime/report/page.css")
-    for name in ("cli.py", "__main__.py", "training/loop.py", "export/tflite.py", *data):
+    for name in ("cli.py", "__main__.py", "training/loop.py", "export/formats/tflite/process.py", *data):
         assert f"fsg/{name}" in names
-    for name in ("runtime/libcount_instructions.so", "training/libfsg_training.so"):
+    for name in ("runtime/libcount_instructions.so", "training/scan/libfsg_training.so"):
         assert f"fsg/{name}" in names
     for machine in ("aarch64", "x86_64"):  # whatever this host is: fsg sends them to boards
         assert {f"fsg/runtime/targets/{machine}/{name}" for name in ("fsg_benchmark", "libfsg_delegate.so")} <= set(
@@ -53,8 +53,8 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 
 def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
+    from fsg.export.formats.tflite.write import to_tflite
     from fsg.export.graph import BinaryConv, BinaryGraph, Input, MeanPool, Reshape, Sign
-    from fsg.export.tflite import to_tflite
     from fsg.runtime.model.metadata import add_tflite_metadata
 
     rng = np.random.default_rng(0)

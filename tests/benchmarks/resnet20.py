@@ -18,8 +18,8 @@ def graphs():
     """The binary graph and the float one, with statistics that give activations a spread."""
     import torch
 
-    from fsg.export.graph import trace
     from fsg.export.passes import simplify
+    from fsg.export.trace import trace
     from fsg.training.networks.resnet import build_float_model, build_model
 
     torch.manual_seed(0)
@@ -36,7 +36,7 @@ def write_float_tflite(graph_file: str, folder: str) -> None:
 
     import tensorflow as tf
 
-    from fsg.export.lce_writer import tensorflow_function
+    from fsg.export.formats.tflite.lce import tensorflow_function
 
     signature = [tf.TensorSpec([1, *SHAPE[1:], SHAPE[0]], tf.float32)]
     graph = pickle.loads(Path(graph_file).read_bytes())
@@ -55,8 +55,9 @@ def write_float_tflite(graph_file: str, folder: str) -> None:
 def main() -> None:
     import pickle
 
-    from fsg.export.onnx import to_onnx
-    from fsg.export.tflite import lower, to_tflite
+    from fsg.export.formats.onnx import to_onnx
+    from fsg.export.formats.tflite.lower import lower
+    from fsg.export.formats.tflite.write import to_tflite
 
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsg.export.graph import BinaryGraph
-from fsg.export.reference import run_graph
+from fsg.export.interpret import run_graph
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLayer, BinaryLinear
 
 

@@ -6,9 +6,10 @@ import torch
 
 from fsg import FsgError
 from fsg.export.baseline import GAINS, baseline, without_bits
-from fsg.export.graph import BinaryLayer, Sign, trace
+from fsg.export.graph import BinaryLayer, Sign
+from fsg.export.interpret import run_graph
 from fsg.export.passes import bits_as_floats, simplify
-from fsg.export.reference import run_graph
+from fsg.export.trace import trace
 from fsg.runtime.model.evaluate import evaluate
 from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.session import open_model

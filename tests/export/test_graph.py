@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fsg import FsgError
 from fsg.export import graph as g
-from fsg.export.graph import trace
+from fsg.export.trace import trace
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from fsg.training.networks.quantizers import WEIGHT_QUANTIZERS
 from fsg.training.networks.resnet import build_model

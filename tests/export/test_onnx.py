@@ -11,9 +11,10 @@ from networks import Functions, assert_same, exact, head, images, outputs, rando
 from torch import nn
 
 from fsg import FsgError
-from fsg.export.graph import BinaryConv, BinaryDense, trace
-from fsg.export.onnx import to_onnx
+from fsg.export.formats.onnx import to_onnx
+from fsg.export.graph import BinaryConv, BinaryDense
 from fsg.export.passes import simplify
+from fsg.export.trace import trace
 from fsg.runtime.model.metadata import read_metadata
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from fsg.training.networks.quantizers import WEIGHT_QUANTIZERS

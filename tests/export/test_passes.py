@@ -12,9 +12,9 @@ from torch import nn
 from fsg import FsgError
 from fsg.export import graph as g
 from fsg.export import passes
-from fsg.export.graph import trace
-from fsg.export.reference import run_graph
-from fsg.export.tflite import lower
+from fsg.export.formats.tflite.lower import lower
+from fsg.export.interpret import run_graph
+from fsg.export.trace import trace
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 
 SEEDS = range(40)

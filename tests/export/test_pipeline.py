@@ -12,8 +12,8 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 from fsg import FsgError
-from fsg.export import onnx as onnx_writer
 from fsg.export import pipeline
+from fsg.export.formats import onnx as onnx_writer
 from fsg.export.pipeline import export_run
 from fsg.export.report import export_table
 from fsg.runtime.model.evaluate import evaluate

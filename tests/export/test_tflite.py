@@ -4,8 +4,6 @@ LCE's converter turns some spellings of a layer into wrong results without a war
 is converted here, and each output pixel compared.
 """
 
-import pickle
-import subprocess
 import sys
 
 import numpy as np
@@ -16,10 +14,13 @@ from networks import Functions, assert_same, exact, head, images, outputs, rando
 from torch import nn
 
 from fsg import FsgError
-from fsg.export import tflite
-from fsg.export.graph import BinaryConv, trace
+from fsg.export.formats.tflite import write as tflite
+from fsg.export.formats.tflite.lower import lower
+from fsg.export.formats.tflite.process import converter
+from fsg.export.formats.tflite.write import check_operators, to_tflite
+from fsg.export.graph import BinaryConv
 from fsg.export.passes import simplify
-from fsg.export.tflite import check_operators, lower, to_tflite
+from fsg.export.trace import trace
 from fsg.export.verify import require_agreement
 from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts, pack_tflite
@@ -128,23 +129,13 @@ def cases():
 
 
 CASES = cases()
-CONVERT = """
-import pickle, sys
-from fsg.export.lce_writer import convert
-content = [convert(graph) for graph in pickle.load(sys.stdin.buffer)]
-open(sys.argv[1], "wb").write(pickle.dumps(content))
-"""
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    """name -> (lowered graph, .tflite content); all in one process, because TensorFlow takes seconds to load."""
+def converted():
+    """name -> (lowered graph, .tflite content)."""
     graphs = {name: lower(simplify(trace(model, (3, *size)))) for name, (model, size, *_) in CASES.items()}
-    output = tmp_path_factory.mktemp("converted") / "models.pickle"
-    command = [sys.executable, "-c", CONVERT, str(output)]
-    done = subprocess.run(command, input=pickle.dumps(list(graphs.values())), capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    return dict(zip(graphs, zip(graphs.values(), pickle.loads(output.read_bytes()), strict=True), strict=True))
+    return {name: (graph, converter().convert("lce", graph)) for name, graph in graphs.items()}
 
 
 @pytest.fixture

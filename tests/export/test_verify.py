@@ -8,9 +8,9 @@ from networks import images, outputs
 from torch import nn
 
 from fsg import FsgError
-from fsg.export.graph import trace
-from fsg.export.onnx import to_onnx
+from fsg.export.formats.onnx import to_onnx
 from fsg.export.passes import simplify
+from fsg.export.trace import trace
 from fsg.export.verify import compare, require_agreement
 from fsg.runtime.model.session import open_model
 from fsg.training.networks.resnet import build_model

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsg import FsgError
-from fsg.export.graph import Add, BinaryConv, Relu, Sign, trace
+from fsg.export.graph import Add, BinaryConv, Relu, Sign
+from fsg.export.trace import trace
 from fsg.training.networks.binarize import ADDED_NORM, LAST, binarize, float_layers
 from fsg.training.networks.external import build_external, float_model
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers

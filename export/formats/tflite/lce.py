@@ -1,25 +1,16 @@
 """Builds a TensorFlow function from a BinaryGraph and has LCE convert it.
 
-Run as python -m fsg.export.lce_writer OUTPUT, with the pickled graph on standard input.
-
 Every operation is spelled in the one way that LCE's converter is known to recognise; others become float operations or
 wrong results without a warning.
 """
 
-import os
-import pickle
-import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fsg.export import graph as g
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 
 def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
@@ -98,7 +89,3 @@ def convert(graph: g.BinaryGraph) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
         return lce.convert_saved_model(folder)
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(convert(pickle.load(sys.stdin.buffer)))

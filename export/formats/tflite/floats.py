@@ -1,16 +1,9 @@
-"""Converts a BinaryGraph with TensorFlow Lite's own converter, to float32 or int8.
+"""Converts a BinaryGraph with TensorFlow Lite's own converter, to float32 or int8."""
 
-Run as python -m fsg.export.float_writer NUMBERS OUTPUT, with the pickled graph and calibration images [N, C, H, W] on
-standard input.
-"""
-
-import pickle
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from fsg.export.formats.tflite.lce import tensorflow_function
 from fsg.export.graph import BinaryGraph, Floats
-from fsg.export.lce_writer import tensorflow_function
 
 
 def convert(graph: BinaryGraph, numbers: str, images: Floats) -> bytes:
@@ -31,8 +24,3 @@ def convert(graph: BinaryGraph, numbers: str, images: Floats) -> bytes:
         converter.representative_dataset = calibration
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     return converter.convert()
-
-
-if __name__ == "__main__":
-    graph, images = pickle.load(sys.stdin.buffer)
-    Path(sys.argv[2]).write_bytes(convert(graph, sys.argv[1], images))

@@ -1,0 +1,40 @@
+"""BinaryGraph -> .tflite with Larq Compute Engine's operators, through LCE's own converter."""
+
+from fsg import FsgError
+from fsg.export.formats.tflite.lower import lower
+from fsg.export.formats.tflite.process import converter
+from fsg.export.graph import BinaryConv, BinaryGraph, Conv, Dense
+from fsg.runtime.model.tflite import op_counts
+
+PACKAGES = ("larq_compute_engine", "tensorflow")
+
+
+def prepare() -> None:
+    """Starts what `to_tflite` needs, which takes a while. Errors: FsgError where packages are missing."""
+    converter(packages=PACKAGES)
+
+
+def to_tflite(graph: BinaryGraph) -> bytes:
+    """Converts a graph for a batch of one; input [1, H, W, C], output [1, classes].
+
+    Errors: FsgError where a layer has no counterpart, where the packages for it are missing, and where the converter
+    did not make of the graph exactly the operators that it should.
+    """
+    graph = lower(graph)
+    content = converter(packages=PACKAGES).convert("lce", graph)
+    check_operators(graph, op_counts(content))
+    return content
+
+
+def check_operators(graph: BinaryGraph, ops: dict[str, int]) -> None:
+    """Raises FsgError unless each binary convolution became LceBconv2d and each float layer stayed one float layer."""
+    for found, wanted, what in (
+        (ops.get("LceBconv2d", 0), graph.count(BinaryConv), "binary convolutions"),
+        (ops.get("CONV_2D", 0) + ops.get("DEPTHWISE_CONV_2D", 0), graph.count(Conv), "float convolutions"),
+        (ops.get("FULLY_CONNECTED", 0), graph.count(Dense), "float dense layers"),
+    ):
+        if found != wanted:
+            raise FsgError(
+                f"LCE's converter wrote {found} {what} where the model has {wanted}; nothing was exported."
+                " Please report it with the model"
+            )
