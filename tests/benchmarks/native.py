@@ -19,8 +19,8 @@ NEON = ("neon-a53", "neon-a72")
 
 
 def build_driver(target: str = HOST) -> Path:
-    """kernels_driver.cc with the kernels it drives."""
-    sources = [HERE / "kernels_driver.cc", *product("kernels/**/*.cc")]
+    """kernels_driver.cc and its parts, with the kernels it drives."""
+    sources = [*sorted(HERE.glob("kernels_*.cc")), *product("kernels/**/*.cc")]
     flags = ["-target", target, "-static", *FLAGS, "-pthread", "-nostdlib++"]
     return built(sources, [*ZIG, "c++", *flags, *sources])
 

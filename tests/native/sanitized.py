@@ -27,7 +27,7 @@ class Target:
 
 
 HERE = ROOT / "tests" / "native"
-DRIVER = ROOT / "tests" / "benchmarks" / "kernels_driver.cc"
+DRIVER = tuple(sorted((ROOT / "tests" / "benchmarks").glob("kernels_*.cc")))
 FUZZ = (*MEMORY, "-fsanitize=fuzzer-no-link")
 TARGETS = {
     "fuzz_options": Target(FUZZ, (HERE / "fuzz_options.cc",), ("delegate/options.cc",), ("-fsanitize=fuzzer",)),
@@ -35,8 +35,8 @@ TARGETS = {
     "fuzz_delegate": Target(
         (*FUZZ, "-fno-sanitize-coverage=trace-cmp"), (HERE / "fuzz_delegate.cc",), link=("-fsanitize=fuzzer",)
     ),
-    "kernels_driver": Target(MEMORY, (DRIVER,), ("kernels/**/*.cc",)),
-    "kernels_driver_threads": Target(("-fsanitize=thread",), (DRIVER,), ("kernels/**/*.cc",)),
+    "kernels_driver": Target(MEMORY, DRIVER, ("kernels/**/*.cc",)),
+    "kernels_driver_threads": Target(("-fsanitize=thread",), DRIVER, ("kernels/**/*.cc",)),
     "stress_threads": Target(("-fsanitize=thread",), (HERE / "stress_threads.cc",), ("kernels/threads.cc",)),
     "library": Target(MEMORY, link=("-shared", "-shared-libasan")),
 }
