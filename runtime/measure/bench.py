@@ -1,8 +1,11 @@
 """What `fsg bench` does: measures here or on boards; or emulates and estimates where there is no board."""
 
 import platform
+import signal
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +27,18 @@ Show = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Ssh:
-    """How to reach the boards: port, words for ssh as they stand, seconds until a silent board is given up."""
+    """How to reach the boards: port, key file, options as for ssh's -o, seconds until a silent board is given up."""
 
     port: int | None = None
+    identity: Path | None = None
     options: Sequence[str] = ()
     timeout_s: float = 60.0
+
+    @property
+    def words(self) -> list[str]:
+        """The words for ssh besides the port."""
+        key = ["-i", str(self.identity)] if self.identity else []
+        return [*key, *(word for option in self.options for word in ("-o", option))]
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,36 @@ class Outcome:
     records: list[Record]
     problems: list[FsgError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def bench(models: Sequence[Model], device: "Device | None", hosts: Sequence[str], plan: Plan, show: Show) -> Outcome:
+    """Measures on this machine without a device, on its boards at `hosts`, or tells what can be known without one.
+
+    `show` is told what happens. Errors: FsgError where nothing can be measured at all; what fails for one board only is
+    among the problems of the outcome.
+    """
+    if device is None:
+        return bench_local(models, plan, show)
+    if hosts:
+        return bench_boards(models, device, hosts, plan, show)
+    return bench_without_board(models, device, plan, show)
+
+
+@contextmanager
+def ending_in_good_order() -> Iterator[None]:
+    """Within it a process that is told to stop (SIGTERM, SIGHUP) still runs its `finally` blocks."""
+
+    def stop(number: int, _frame: Any) -> None:
+        sys.exit(128 + number)
+
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
@@ -88,7 +128,7 @@ def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str]
             with Board(
                 host,
                 port=plan.ssh.port,
-                options=list(plan.ssh.options),
+                options=plan.ssh.words,
                 timeout_s=plan.ssh.timeout_s,
                 runtime_lib=plan.runtime_lib,
             ) as board:

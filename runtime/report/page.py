@@ -3,7 +3,6 @@
 Everything is inline, SVG and CSS without scripts, so that the page opens from disk, prints, and can be sent as a file.
 """
 
-import csv
 import html
 import json
 import math
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsg import FsgError
+from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
+from fsg.runtime.model.files import read_object, read_rows
 from fsg.runtime.model.operators import Layer, read_layers
 from fsg.runtime.report.view import (
     LEFT,
@@ -60,15 +60,33 @@ def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
     export, model = run / "export", run / "export" / "model.tflite"
     facts = Facts(
         name=run.resolve().name,
-        summary=_read_object(run / "summary.json"),
-        epochs=_read_epochs(run / "metrics.csv"),
-        export=_read_object(export / "report.json"),
+        summary=read_object(run / "summary.json"),
+        epochs=read_rows(run / "metrics.csv"),
+        export=read_object(export / "report.json"),
         layers=read_layers(model) if model.exists() else [],
         records=[record for path in (export / RECORDS, *bench_files) for record in read_records(path)],
     )
     if not (facts.summary or facts.epochs or facts.export or facts.records):
         raise FsgError(f"{run}: holds neither a finished epoch nor an export nor records of fsg bench")
     return facts
+
+
+def write_page(run: Path, bench_files: Sequence[Path] = (), out: Path | None = None) -> Path:
+    """Writes the page about a run to `out`, RUN/report.html by default; returns where it is.
+
+    Raises:
+        FsgError: there is no such run or file of records, they are damaged, or the page cannot be written.
+    """
+    if not run.is_dir():
+        raise FsgError(f"{run}: no such folder; give that of a run")
+    for path in bench_files:
+        if not path.is_file():
+            raise FsgError(f"{path}: no such file; fsg bench --json writes one")
+    text, out = page(read_facts(run, bench_files)), out or run / "report.html"
+    make_folder(out.parent)
+    with replacing(out) as temporary:
+        temporary.write_text(text)
+    return out
 
 
 def page(facts: Facts) -> str:
@@ -389,25 +407,3 @@ def _text(value: str) -> str:
 
 def _about(facts: Facts, name: str) -> str:
     return str(facts.summary.get(name) or facts.export.get(name) or "")
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise FsgError(f"{path}: cannot be read ({error}); write it again") from error
-    if not isinstance(content, dict):
-        raise FsgError(f"{path}: is no JSON object; write it again")
-    return content
-
-
-def _read_epochs(path: Path) -> list[dict[str, float]]:
-    try:
-        with open(path, newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError) as error:
-        raise FsgError(f"{path}: cannot be read ({error}); resume or repeat the training") from error

@@ -85,10 +85,10 @@ def test_a_board_that_fails_costs_its_own_rows_only(path, parts):
 
 
 def test_options_reach_the_board(path, parts):
-    plan = Plan(cpus=(0, 1), cooldown_ms=30, ssh=bench.Ssh(port=22, options=("-i", "key"), timeout_s=5))
+    plan = Plan(cpus=(0, 1), cooldown_ms=30, ssh=bench.Ssh(port=22, options=("A=b",), identity="key", timeout_s=5))
     bench_boards([Model(path)], PI4, ["one"], plan, str)
     (_, _, options), (_, _, how), _ = parts.asked
-    assert options == {"port": 22, "options": ["-i", "key"], "timeout_s": 5, "runtime_lib": None}
+    assert options == {"port": 22, "options": ["-i", "key", "-o", "A=b"], "timeout_s": 5, "runtime_lib": None}
     assert how == {"runs": 50, "warmup": 10, "cpus": (0, 1), "cooldown_ms": 30}
 
 

@@ -17,7 +17,8 @@ from rich.status import Status
 
 from fsg import FsgError, make_folder
 from fsg.training.config import Config, load_config, parse_assignment, save_config
-from fsg.training.experiments.results import read_metrics, read_summary
+from fsg.training.experiments.results import RunGroup, labelled_groups
+from fsg.training.folder import read_metrics, read_summary
 from fsg.training.registry import METHODS, check_name
 
 CHILD = (sys.executable, "-m", "fsg", "train", "--resume")  # continues a run, or starts one that has only its settings
@@ -75,6 +76,16 @@ def parse_seeds(text: str) -> list[int]:
     if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) < len(parts):
         raise FsgError(f"seeds {text}: give different whole numbers, such as 0,1,2")
     return [int(part) for part in parts]
+
+
+def run_sweep(entries: Mapping[str, Config], seeds: Sequence[int], folder: Path, console: Console) -> list[RunGroup]:
+    """Trains what is not trained yet of all entries for all seeds, in `folder`; the finished runs of each entry.
+
+    Errors: those of `plan_runs` and `run_all`.
+    """
+    planned = plan_runs(entries, seeds, folder)
+    run_all(planned, folder, console)
+    return labelled_groups({label: [run.folder for run in planned if run.label == label] for label in entries})
 
 
 def plan_runs(entries: Mapping[str, Config], seeds: Sequence[int], folder: Path) -> list[PlannedRun]:
