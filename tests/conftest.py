@@ -19,7 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 
 @pytest.fixture(scope="session")
 def golden():
-    """Vectors in float64 made with the published FSG code (two-tiger/FSG); see test_published_equations.py."""
+    """Vectors in float64 made with the published FSG code (two-tiger/FSG); see training/methods/test_hypernet.py."""
     with np.load(Path(__file__).parent / "golden" / "fsg_golden.npz") as archive:
         return dict(archive)
 
