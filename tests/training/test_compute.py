@@ -89,8 +89,15 @@ def test_bf16_keeps_parameters_statistics_and_logits_in_float32():
     assert 0 < (logits - plain).norm() < 0.3 * plain.norm()
 
 
-@pytest.mark.parametrize("precision", ["bf16", "float64"])
-@pytest.mark.parametrize("method", ["ste", "fsg"])
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [
+        ("ste", "bf16"),
+        ("fsg", "float64"),
+        pytest.param("ste", "float64", marks=pytest.mark.slow),
+        pytest.param("fsg", "bf16", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_of_any_precision_is_read_in_float32_and_continues(tiny_npz, tmp_path, method, precision):
     config = Config(dataset=f"npz:{tiny_npz}", method=method, epochs=1, batch_size=16, precision=precision)
     save_config(config, tmp_path / "config.toml")

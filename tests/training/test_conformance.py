@@ -298,6 +298,7 @@ def test_no_file_half_a_file_and_another_file(small, tmp_path, monkeypatch, caps
         assert error.count("\n") == 1 and path.name in error
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_program(small, tmp_path):
     np.savez(tmp_path / "small.npz", **small)
     command = [sys.executable, "-m", "fsg.training.conformance", str(tmp_path / "small.npz")]

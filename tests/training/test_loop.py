@@ -152,7 +152,7 @@ def test_normalization(tiny_npz):
         normalization(Config(normalization="cifar10"), grey)
 
 
-@pytest.mark.parametrize("method", ["ste", "fsg"])
+@pytest.mark.parametrize("method", [pytest.param("ste", marks=pytest.mark.slow), "fsg"])
 def test_deterministic_runs_are_the_same(trained, method):
     first, second, other = (trained(f"run{i}", method=method, seed=seed)[0] for i, seed in enumerate((3, 3, 4)))
     assert torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == 1

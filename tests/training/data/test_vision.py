@@ -13,6 +13,7 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_torchvision_imports_here() -> None:
     output = run_python("""
 from fsg.training.data.vision import import_torchvision

@@ -14,12 +14,13 @@ from fsg.training.networks.resnet import build_model
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        ("resnet34", (1, 64, 64)),
+        pytest.param("resnet34", (1, 64, 64), marks=pytest.mark.slow),
         ("vgg11", (3, 32, 32)),
-        ("vgg13_bn", (1, 64, 96)),
-        ("alexnet", (3, 64, 64)),
-        ("densenet121", (3, 64, 64)),
-        ("squeezenet1_1", (3, 64, 64)),
+        pytest.param("vgg13_bn", (1, 64, 96), marks=pytest.mark.slow),
+        pytest.param("alexnet", (3, 64, 64), marks=pytest.mark.slow),
+        pytest.param("densenet121", (3, 64, 64), marks=pytest.mark.slow),
+        ("squeezenet1_1", (1, 64, 64)),
+        pytest.param("squeezenet1_1", (3, 64, 64), marks=pytest.mark.slow),
     ],
 )
 def test_torchvision_s_models_fit_the_data(name, shape):
@@ -30,6 +31,7 @@ def test_torchvision_s_models_fit_the_data(name, shape):
     assert len(binary_layers(model)) > len(float_layers(model))
 
 
+@pytest.mark.slow
 def test_vgg_for_large_images_is_torchvision_s():
     model = float_model("torchvision:vgg11", classes=1000, shape=(3, 224, 224))
     assert model.classifier[0].weight.shape == (4096, 25088)
