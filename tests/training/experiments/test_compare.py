@@ -332,6 +332,7 @@ def test_quartiles_agree_with_numpy():
         assert quartiles(values) == pytest.approx(np.percentile(values, [25, 50, 75]))
 
 
+@pytest.mark.slow  # every day, tests/test_cli_compare.py measures some
 def test_steps_are_measured_in_turns():
     common = {"batch_size": 4, "threads": 1, "history": 1}
     entries = {"ste": Config(method="ste", **common), "fsg": Config(method="fsg", **common)}
