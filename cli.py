@@ -36,7 +36,7 @@ STOPPED = {
 FORMATS = click.Choice(["tflite", "onnx"])
 option = partial(click.option, show_default=True)
 # Which extra brings what a command may lack.
-EXTRAS = {"torch": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "export"}
+EXTRAS = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "export"}
 
 
 def main() -> None:

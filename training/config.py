@@ -1,7 +1,6 @@
 """The settings of a training run: every default, bound and help text in one place, and their file."""
 
 import difflib
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -251,9 +250,10 @@ def parse_assignment(text: str, where: str) -> dict[str, Any]:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes config.toml."""
-    lines = [f"format = {FORMAT}", *(f"{key} = {json.dumps(value)}" for key, value in asdict(config).items())]
+    import tomli_w
+
     with replacing(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.write_text(tomli_w.dumps({"format": FORMAT, **asdict(config)}), encoding="utf-8")
 
 
 def load_config(path: Path) -> Config:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import fsg
 from fsg import FsgError
-from fsg.runtime.measure.estimate import CORES, estimate, mac_cycles
+from fsg.runtime.boards.cores import peaks_of
+from fsg.runtime.measure.estimate import estimate
 from fsg.runtime.measure.local import RUNS, WARMUP, benchmark
 from fsg.runtime.measure.records import Model, Record
 from fsg.runtime.model.files import exported_facts, model_format
@@ -231,7 +232,7 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     total = sum(_microseconds(op) for op in record["ops"])
     core, ghz = None, 0.0  # of all the threads together
     if device and device.clock_ghz and device.cores:
-        core, ghz = CORES.get(device.core), device.clock_ghz * min(record["threads"], device.cores)
+        core, ghz = peaks_of(device.core), device.clock_ghz * min(record["threads"], device.cores)
     rated = []
     for op in record["ops"]:
         time, layer = _microseconds(op), layers.get((op["kind"], op["name"]))
@@ -241,7 +242,7 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
         if any(macs.values()) and time:
             row["gmacs_per_s"] = round(sum(macs.values()) / time / 1e3, 3)
             if core:
-                row["ceiling_share"] = round(mac_cycles(core, **macs) / (ghz * 1e3) / time, 5)
+                row["ceiling_share"] = round(core.mac_cycles(**macs) / (ghz * 1e3) / time, 5)
         rated.append(row)
     return rated
 

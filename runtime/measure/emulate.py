@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 
 from fsg import FsgError
+from fsg.runtime.boards.cores import cores
 from fsg.runtime.boards.litert import runtime_library
 from fsg.runtime.library import COUNTER, target
 from fsg.runtime.model.session import open_model
 
 MACHINE = "aarch64"
+OTHER = "cortex-a76"  # for a core that is not known
 SYSROOT = Path("/usr/aarch64-linux-gnu")  # Debian's place for another architecture's C library
 INSTALL = "apt-get install qemu-user libstdc++6-arm64-cross"
 IMAGES = 4
-# What the emulator can be, by the core that a board has; qemu 7.2 knows no others of them.
-PROCESSORS = {"cortex-a53": "cortex-a53", "cortex-a72": "cortex-a72", "cortex-a76": "cortex-a76"}
-OTHER = "cortex-a76"
 # LiteRT looks for the processor's features in a file of the system, and the emulator shows it the host's.
 CPU_INFO = """processor\t: 0
 Features\t: fp asimd evtstrm crc32 cpuid
@@ -76,7 +75,7 @@ def emulate(
     session = open_model(path, num_threads=threads)
     images = np.random.default_rng(0).standard_normal((IMAGES, *session.input_shape), np.float32)
     expected = session(images)
-    processor = PROCESSORS.get(cpu, OTHER)
+    processor = cores()[cpu if cpu in cores() else OTHER].emulated_as
     with _machine(path, processor, threads, runtime_lib) as machine:
         facts = machine.run()
         scores = machine.scores(images).reshape(expected.shape)
