@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsg
 from fsg import FsgError
 from fsg.runtime.boards.cores import peaks_of
 from fsg.runtime.measure.estimate import estimate
@@ -163,12 +162,12 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
             show(f"running {model.path} on an emulated {device.core or 'processor'}")
             cpu = device.core or "cortex-a72"
             try:
-                found = emulate(model.path, cpu=cpu, runtime_lib=plan.runtime_lib)
+                found = emulate(model.path, cpu=cpu, device=device.name, runtime_lib=plan.runtime_lib)
             except NotFetchedError as error:
                 missing = str(error)
                 notes.append(f"not emulated: {missing}")
             else:
-                records.append({**found, "device": device.name})
+                records.append(found)
                 instructions = found["instructions"]
         try:
             records += [estimate(model.path, device, threads=n, instructions=instructions) for n in plan.threads]
@@ -195,7 +194,7 @@ def _described(record: Record, model: Model) -> Record:
     facts = exported_facts(model.path) | _baseline_facts(model)
     more = {"baseline_of": str(model.baseline_of)} if model.baseline_of else {}
     size = model.path.stat().st_size
-    return {**record, "size_bytes": size, "fsg_version": fsg.__version__, "variant": model.variant, **more, **facts}
+    return {**record, "size_bytes": size, "variant": model.variant, **more, **facts}
 
 
 def _baseline_facts(model: Model) -> dict[str, Any]:

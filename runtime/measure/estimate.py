@@ -18,11 +18,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import fsg
 from fsg import FsgError
 from fsg.runtime.boards.cores import cores, peaks_of
+from fsg.runtime.measure.records import Estimated, Record, as_record
 from fsg.runtime.model.files import model_format
 from fsg.runtime.model.operators import Layer, read_layers
 
@@ -140,7 +140,7 @@ def memory_bytes(layers: Sequence[Layer], cache_bytes: float) -> int:
     return weights + sum(values) if weights + max(values, default=0) > cache_bytes else 0
 
 
-def estimate(path: str | Path, device: Profile, *, threads: int = 1, instructions: int | None = None) -> dict[str, Any]:
+def estimate(path: str | Path, device: Profile, *, threads: int = 1, instructions: int | None = None) -> Record:
     """A record of kind "estimated": latency_ms {low, expected, high}, basis, and what was counted.
 
     Args:
@@ -157,23 +157,22 @@ def estimate(path: str | Path, device: Profile, *, threads: int = 1, instruction
     counted = (
         f"{instructions / 1e6:.1f} M instructions" if instructions is not None else "multiply-accumulates and elements"
     )
-    return {
-        "artefact": str(path),
-        "format": model_format(path),
-        "device": device.name,
-        "kind": "estimated",
-        "threads": threads,
-        "latency_ms": {name: round(value, 4) for name, value in latency.items()},
-        "basis": (
+    found = Estimated(
+        artefact=str(path),
+        format=model_format(path),
+        device=device.name,
+        threads=threads,
+        latency_ms={name: round(value, 4) for name, value in latency.items()},
+        basis=(
             f"{counted} at the peak of {device.core}, {device.clock_ghz} GHz, and bytes at {device.memory_gb_s} GB/s;"
             f" the best is {fit_efficiency():.0%} of what LCE's networks take on a Raspberry Pi 4"
         ),
-        "binary_macs": sum(layer.binary_macs for layer in layers),
-        "float_macs": sum(layer.float_macs for layer in layers),
-        "int8_macs": sum(layer.int8_macs for layer in layers),
-        "size_bytes": Path(path).stat().st_size,
-        "fsg_version": fsg.__version__,
-    }
+        binary_macs=sum(layer.binary_macs for layer in layers),
+        float_macs=sum(layer.float_macs for layer in layers),
+        int8_macs=sum(layer.int8_macs for layer in layers),
+        size_bytes=Path(path).stat().st_size,
+    )
+    return as_record(found)
 
 
 def estimate_range(
