@@ -1,5 +1,6 @@
 """The settings of a run as options of a command line, for click; and lists of numbers."""
 
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from fsg import FsgError
-from fsg.training.config import HEADINGS, PRESETS, Config, settle
+from fsg.training.config import HEADINGS, PRESETS, Config, parse_assignment, settle
+from fsg.training.registry import METHODS, check_name
 
 PATH = click.Path(path_type=Path)
 SHORT_FORMS: dict[str, dict[str, Any]] = {"no_history": {"history": 0}, "amp": {"precision": "bf16"}}
@@ -81,13 +83,34 @@ def sweep_options(methods: str) -> Callable[[F], F]:
 def sweep_entries(context: click.Context) -> dict[str, Config]:
     """The settings of each entry of --methods: its own win over those that the command line gives for all."""
     from fsg.training.data.load import check_spec
-    from fsg.training.experiments.sweep import parse_methods
 
     common = given_settings(context)
     entries = {}
     for label, own in parse_methods(context.params["methods"]).items():
         entries[label] = Config(**settle(common | own))
         check_spec(entries[label].dataset)
+    return entries
+
+
+def parse_methods(text: str) -> dict[str, dict[str, Any]]:
+    """The entries of a list such as "ste,fsg:variant=reference:history=8": each entry's own settings, by entry.
+
+    An entry is a method, followed by `:key=value` for every setting of `Config` it is to have. Errors: FsgError for an
+    unknown method or setting, a value of the wrong type, or an entry that stands there twice.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for label in filter(None, (part.strip() for part in text.split(","))):
+        method, *assignments = re.split(r":(?=[\w-]+=)", label)
+        own: dict[str, Any] = {"method": check_name(method, METHODS, "method")}
+        for assignment in assignments:
+            own |= parse_assignment(assignment, f"method {label}")
+        if label in entries:
+            raise FsgError(f"{label} stands twice in the list of methods: name it once")
+        if own["method"] != method or "seed" in own:
+            raise FsgError(f"method {label}: method and seed are no settings of an entry; --seeds lists the seeds")
+        entries[label] = own
+    if not entries:
+        raise FsgError("the list of methods is empty: give some, such as ste,fsg")
     return entries
 
 

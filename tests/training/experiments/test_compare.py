@@ -28,7 +28,8 @@ from fsg.training.experiments.results import (
     measures,
     read_run,
 )
-from fsg.training.experiments.sweep import PlannedRun, parse_methods, parse_seeds, plan_runs, seconds_left
+from fsg.training.experiments.sweep import PlannedRun, parse_seeds, plan_runs, seconds_left
+from fsg.training.options import parse_methods
 
 
 def make_run(folder, losses, accuracies, *, pace=10.0, **settings):
