@@ -5,7 +5,8 @@ any runtime has, and a sign costs one multiplication with a clamp. So a baseline
 without binary kernels, its accuracy can be held against PyTorch's, and it needs no training of its own.
 """
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ from fsg.export.passes import (
 from fsg.export.pipeline import test_images
 from fsg.export.trace import trace
 from fsg.export.verify import compare, require_agreement
+from fsg.runtime.measure.records import Model
 from fsg.runtime.model.evaluate import normalize
+from fsg.runtime.model.files import report_beside
 from fsg.runtime.model.metadata import add_tflite_metadata, read_metadata
 from fsg.runtime.model.session import open_model
 from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
+from fsg.training.data.sets import Dataset
 from fsg.training.run import Run, open_run
 
 GAINS = {"float32": 2.0**40, "int8": 2.0**12}
@@ -37,8 +41,57 @@ differs from 0 has to reach the end of the scale, and XNNPACK wants the ratio of
 CALIBRATION_IMAGES = 100
 
 
+def with_baselines(
+    models: Iterable[Model],
+    numbers: str,
+    *,
+    data_dir: str | None = None,
+    load: Callable[..., Dataset] = load_dataset,
+    show: Callable[[str], object] = lambda text: None,
+) -> list[Model]:
+    """The models to measure, each .tflite followed by its twins in the `numbers` that are named: "float32,int8".
+
+    Errors: FsgError for other numbers, a file that belongs to no run, and a run that was trained on since its export.
+    """
+    kinds = dict.fromkeys(kind.strip() for kind in numbers.split(","))
+    if not kinds.keys() <= GAINS.keys():
+        raise FsgError(f"--baseline {numbers}: choose float32, int8 or float32,int8")
+    found: list[Model] = []
+    for model in models:
+        found.append(model)
+        if model.path.suffix != ".tflite":
+            continue
+        run = run_of(model.path)
+        if report_beside(model.path).get("checkpoint", digest(run)) != digest(run):
+            again = shlex.join(["fsg", "export", str(run), "--format", "tflite"])
+            raise FsgError(
+                f"{model.path}: the run was trained on since, and a baseline would be another network: {again}"
+            )
+        for kind in kinds:
+            path = baseline(run, kind, data_dir=data_dir, load=load, on_step=show)
+            found.append(Model(path, kind, model.path))
+    return found
+
+
+def run_of(path: Path) -> Path:
+    """The folder of the run that a model file was exported from; FsgError where none is to be found."""
+    said = report_beside(path).get("run")
+    for run in (path.parent.parent, Path(said) if isinstance(said, str) else path.parent):
+        if (run / "config.toml").is_file():
+            return run
+    raise FsgError(
+        f"{path}: --baseline makes the same network in other numbers from the run it was trained in, and none belongs"
+        " to this file; give a run folder, or a file that fsg export wrote into one"
+    )
+
+
 def baseline(
-    folder: Path, numbers: str, *, data_dir: str | None = None, on_step: Callable[[str], object] = lambda text: None
+    folder: Path,
+    numbers: str,
+    *,
+    data_dir: str | None = None,
+    load: Callable[..., Dataset] = load_dataset,
+    on_step: Callable[[str], object] = lambda text: None,
 ) -> Path:
     """Path of RUN/export/baseline-NUMBERS.tflite, made if it is not there for this very checkpoint.
 
@@ -54,8 +107,8 @@ def baseline(
         return path
     on_step(f"making the {numbers} twin of {folder}")
     run = open_run(folder)
-    images, labels, expected = test_images(run, data_dir)
-    calibration = _calibration_images(run, data_dir) if numbers == "int8" else images[:0]
+    images, labels, expected = test_images(run, data_dir, load)
+    calibration = _calibration_images(run, data_dir, load) if numbers == "int8" else images[:0]
     content = converter().convert("float", without_bits(run, GAINS[numbers]), numbers, calibration)
     make_folder(path.parent)
     with replacing(path) as temporary:
@@ -82,8 +135,8 @@ def _compared(_what: str, logits: Floats, expected: Floats, labels: np.ndarray) 
     return compare(logits, expected, labels)
 
 
-def _calibration_images(run: Run, data_dir: str | None) -> Floats:
-    data = load_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir or None)
+def _calibration_images(run: Run, data_dir: str | None, load: Callable[..., Dataset]) -> Floats:
+    data = load(run.config.dataset, data_dir=data_dir or run.config.data_dir or None)
     chosen = np.linspace(0, len(data.x_train) - 1, min(len(data.x_train), CALIBRATION_IMAGES)).astype(int)
     return normalize(data.x_train[chosen], run.data.mean, run.data.std)
 

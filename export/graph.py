@@ -6,13 +6,9 @@ those of a batch of one.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    pass
 
 Floats = NDArray[np.float32]
 Pair = tuple[int, int]

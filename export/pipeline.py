@@ -27,6 +27,7 @@ from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
 from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
+from fsg.training.data.sets import Dataset
 from fsg.training.networks.layers import float_size
 from fsg.training.run import Run, evaluation_batch
 
@@ -97,9 +98,11 @@ def export_run(
     return report
 
 
-def test_images(run: Run, data_dir: str | None = None) -> tuple[Floats, NDArray[np.int64], Floats]:
+def test_images(
+    run: Run, data_dir: str | None = None, load: Callable[..., Dataset] = load_dataset
+) -> tuple[Floats, NDArray[np.int64], Floats]:
     """Up to 1000 normalised images of the test split, their labels, and the logits that PyTorch computes."""
-    data = load_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir or None, test_only=True)
+    data = load(run.config.dataset, data_dir=data_dir or run.config.data_dir or None, test_only=True)
     if data.shape != run.data.shape:
         raise FsgError(
             f"{run.config.dataset}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}"

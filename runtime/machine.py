@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import fsg
 from fsg import FsgError
 from fsg.runtime.library import active_kernels
+from fsg.runtime.tables import facts
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,24 +49,18 @@ def environment() -> dict[str, Any]:
     }
 
 
-def environment_table(facts: dict[str, Any]) -> "Table":
+def environment_table(found: dict[str, Any]) -> "Table":
     """Two columns, what and its value."""
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name in ("fsg", "python", "system", "cpu", "cores"):
-        table.add_row(name, str(facts[name]))
-    table.add_row("cpu features", " ".join(facts["cpu_features"]) or "none of note")
-    table.add_row("native kernels", facts["kernels"])
-    packages = dict(facts["packages"])
+    packages = dict(found["packages"])
     # One TensorFlow is enough; its package has two names.
     if packages["tensorflow-cpu"] or packages["tensorflow"]:
-        packages = {name: found for name, found in packages.items() if found or "tensorflow" not in name}
+        packages = {name: version for name, version in packages.items() if version or "tensorflow" not in name}
     else:
         del packages["tensorflow-cpu"]
-    for name, found in packages.items():
-        table.add_row(name, found or "not installed")
-    return table
+    rows = [(name, str(found[name])) for name in ("fsg", "python", "system", "cpu", "cores")]
+    rows.append(("cpu features", " ".join(found["cpu_features"]) or "none of note"))
+    rows.append(("native kernels", found["kernels"]))
+    return facts([*rows, *((name, version or "not installed") for name, version in packages.items())])
 
 
 def _version(package: str) -> str | None:

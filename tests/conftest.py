@@ -11,13 +11,15 @@ import pytest
 
 from fsg import cli
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: small networks lose by waiting for threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see fsg.cli.run_training
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
 
 
 @pytest.fixture(scope="session")
 def golden():
-    """Vectors in float64 made with the published FSG code (two-tiger/FSG); see test_published_equations.py."""
+    """Vectors in float64 made with the published FSG code (two-tiger/FSG); see training/methods/test_hypernet.py."""
     with np.load(Path(__file__).parent / "golden" / "fsg_golden.npz") as archive:
         return dict(archive)
 
@@ -38,6 +40,19 @@ def digits_npz(tmp_path_factory):
         y_test=data.y_test[:260],
         class_names=np.array([f"digit {i}" for i in range(10)]),
     )
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_npz(digits_npz, tmp_path_factory):
+    """48 training and 40 test digits of 3x8x8."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    with np.load(digits_npz) as archive:
+        data = dict(archive)
+    for part, count in (("train", 48), ("test", 40)):
+        data[f"x_{part}"] = data[f"x_{part}"][:: len(data[f"x_{part}"]) // count][:count, :, ::2, ::2]
+        data[f"y_{part}"] = data[f"y_{part}"][:: len(data[f"y_{part}"]) // count][:count]
+    np.savez(path, **data)
     return path
 
 

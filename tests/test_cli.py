@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,16 +16,20 @@ import pytest
 from fsg import cli
 from fsg.training.config import FORMAT, HEADINGS, Config, load_config, save_config
 
+pytestmark = pytest.mark.xdist_group("command line")  # its tests share `project`
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, digits_npz):
     """A folder with a short run and its exports under runs/short."""
     folder = tmp_path_factory.mktemp("project")
-    command = [sys.executable, "-m", "fsg"]
     train = ["train", "--dataset", f"npz:{digits_npz}", "--epochs", "2", "--out", "runs/short"]
-    export = ["export", "--format", "tflite", "--format", "onnx"]
-    for arguments in (train, export):
-        subprocess.run([*command, *arguments], cwd=folder, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "fsg", *train], cwd=folder, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["fsg", "export", "--format", "tflite", "--format", "onnx"])
+        cli.main()
+    assert not end.value.code
     return folder
 
 
@@ -227,8 +232,8 @@ def test_help_shows_every_setting_under_its_heading(fsg):
     assert "--resume" in sections["Options"] and "--config" in sections["Options"]
 
 
-def test_a_run_that_stops_says_how_to_go_on(fsg, digits_npz, tmp_path):
-    arguments = ["--dataset", f"npz:{digits_npz}", "--method", "ste", "--max-minutes", "1e-6", "--batch-size", "128"]
+def test_a_run_that_stops_says_how_to_go_on(fsg, tiny_npz, tmp_path):
+    arguments = ["--dataset", f"npz:{tiny_npz}", "--method", "ste", "--max-minutes", "1e-6", "--batch-size", "16"]
     code, out, _ = fsg("train", *arguments, "--out", tmp_path / "run")
     assert code == 0
     assert "stopped after epoch 1 of 12: the next would end after 1e-06 minutes; continue with: " in out
@@ -236,8 +241,8 @@ def test_a_run_that_stops_says_how_to_go_on(fsg, digits_npz, tmp_path):
     assert not (tmp_path / "run/summary.json").exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(refused, digits_npz, tmp_path):
-    settings = ["--dataset", f"npz:{digits_npz}", "--method", "ste", "--lr", "1e30"]
+def test_a_loss_that_is_not_finite_ends_the_run(refused, tiny_npz, tmp_path):
+    settings = ["--dataset", f"npz:{tiny_npz}", "--method", "ste", "--batch-size", "16", "--lr", "1e30"]
     assert "the loss became nan in epoch 1" in refused("train", *settings, "--out", "run")
     assert not (tmp_path / "run").exists()
 
@@ -291,16 +296,36 @@ def test_an_existing_run_is_neither_overwritten_nor_changed(project, refused):
     assert before == {path: path.read_bytes() for path in (project / "runs/short").rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["ste", "fsg"])
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_a_resumed_run_is_the_uninterrupted_one(digits_npz, tmp_path, method, stop):
-    def command(*arguments):
-        return [sys.executable, "-m", "fsg", "train", *arguments]
+@pytest.fixture(scope="module")
+def uninterrupted(digits_npz, tmp_path_factory):
+    """The settings of a run by a method, and the folder of that run when nothing interrupts it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
 
-    settings = ["--dataset", f"npz:{digits_npz}", "--epochs", "3", "--threads", "1", "--method", method]
-    subprocess.run(command(*settings, "--out", "whole"), cwd=tmp_path, check=True, capture_output=True)
-    process = subprocess.Popen(command(*settings, "--out", "parts"), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    @cache
+    def run(method):
+        settings = ["--dataset", f"npz:{digits_npz}", "--epochs", "3", "--threads", "1", "--method", method]
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(sys, "argv", ["fsg", "train", *settings, "--out", str(folder / method)])
+            cli.main()
+        assert not end.value.code
+        return settings, folder / method
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("method", "stop"),
+    [
+        ("ste", signal.SIGINT),
+        pytest.param("ste", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("fsg", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("fsg", signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(fsg, uninterrupted, tmp_path, method, stop):
+    settings, whole_folder = uninterrupted(method)
+    command = [sys.executable, "-m", "fsg", "train", *settings, "--out", "parts"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (tmp_path / "parts/metrics.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -308,12 +333,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(digits_npz, tmp_path, method, st
     process.send_signal(stop)
     assert process.wait(60) == (130 if stop == signal.SIGINT else -signal.SIGKILL)
     assert not (tmp_path / "parts/summary.json").exists()
-    subprocess.run(command("--resume", "parts"), cwd=tmp_path, check=True, capture_output=True)
+    code, _, err = fsg("train", "--resume", "parts")
+    assert code == 0, err
     tables = []
-    for name in ("whole", "parts"):
-        with open(tmp_path / name / "metrics.csv") as file:
+    for folder in (whole_folder, tmp_path / "parts"):
+        with open(folder / "metrics.csv") as file:
             tables.append([{**row, "seconds": ""} for row in csv.DictReader(file)])
     assert tables[0] == tables[1]
-    whole, parts = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "parts"))
+    whole, parts = (json.loads((folder / "summary.json").read_text()) for folder in (whole_folder, tmp_path / "parts"))
     times = {"seconds": 0, "seconds_per_step": 0}
     assert parts | times == whole | times

@@ -20,18 +20,19 @@ def net(num_classes, in_channels):
 """
 
 
-@pytest.fixture
-def fsg(monkeypatch, capsys):
-    """Runs a command in this process; returns its exit code, stdout and stderr."""
+NARROW_VGG = """
+from torch import nn
+from fsg.training.data.vision import import_torchvision
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fsg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return run
+def net(num_classes):
+    vgg = import_torchvision().models.vgg
+    widths = [8, "M", 8, "M", 16, 16, "M", 16, 16, "M", 16, 16, "M"]
+    model = vgg.VGG(vgg.make_layers(widths, batch_norm=True), num_classes)
+    model.avgpool = nn.AdaptiveAvgPool2d(2)
+    model.classifier[0], model.classifier[3] = nn.Linear(64, 32), nn.Linear(32, 32)
+    model.classifier[6] = nn.Linear(32, num_classes)
+    return model
+"""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,19 @@ def test_torchvision_from_training_to_measurement(fsg, pictures, tmp_path, monke
     report = whole_way(fsg, f"torchvision:{model}", f"folder:{pictures}", layers, "--epochs", "1")
     tflite = report["artefacts"][0]["ops"]
     assert tflite["LceBconv2d"] == binary
+    _, out, _ = fsg("summary", "runs/net")
+    assert "first layer" in out and "last layer" in out
+
+
+def test_a_narrow_vgg11_bn_from_training_to_measurement(fsg, pictures, tmp_path, monkeypatch):
+    """What the test above does with torchvision's, at its real width."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "narrow_vgg", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "narrow_vgg.py").write_text(NARROW_VGG)
+    layers = {"bitwise": 9, "float": 2}
+    report = whole_way(fsg, "narrow_vgg:net", f"folder:{pictures}", layers, "--epochs", "1")
+    assert report["artefacts"][0]["ops"]["LceBconv2d"] == 9
     _, out, _ = fsg("summary", "runs/net")
     assert "first layer" in out and "last layer" in out
 

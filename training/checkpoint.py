@@ -1,9 +1,4 @@
-"""The folder of a run and its checkpoint.
-
-    config.toml      the settings                     metrics.csv    one row per epoch
-    checkpoint.pt    after every epoch                flips.csv      the same, one column per binary layer
-    curves.png       when training has ended          summary.json   when it was not interrupted
-    events.*         for TensorBoard, if wanted
+"""The checkpoint of a run.
 
 checkpoint.pt is a torch.save archive of plain containers and tensors: format, epoch, model (state dict; with `ema` the
 averaged one), latent (with `ema`: the state dict that training continues from), data (class names, normalisation,

@@ -1,9 +1,8 @@
 """The settings of a training run: every default, bound and help text in one place, and their file."""
 
 import difflib
-import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -186,6 +185,38 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Settings that belong together, by name; they replace defaults and give way to anything given."""
 
 
+def settle(
+    options: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The settings that were given, with absolute paths; what is given more directly wins.
+
+    `options` win over `assignments` ("key=value"), those over the TOML `file`, that over the `preset`. Errors: FsgError
+    as `read_settings` and `parse_assignment`.
+    """
+    given = dict(PRESETS[preset]) if preset else {}
+    given |= read_settings(file) if file else {}
+    for assignment in assignments:
+        given |= parse_assignment(assignment, f"--set {assignment}")
+    return absolute_paths({**given, **options})
+
+
+def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings, but with absolute paths, so that a run can be used from anywhere."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().resolve())
+
+    changed = {name: absolute(settings[name]) for name in ("init", "teacher", "data_dir") if settings.get(name)}
+    kind, _, path = settings.get("dataset", "").partition(":")
+    if kind in ("folder", "npz") and path:
+        changed["dataset"] = f"{kind}:{absolute(path)}"
+    return {**settings, **changed}
+
+
 def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Checks names and types of settings read from a file. Errors: FsgError that names `where` and the nearest name."""
     types = get_type_hints(Config)
@@ -219,9 +250,10 @@ def parse_assignment(text: str, where: str) -> dict[str, Any]:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes config.toml."""
-    lines = [f"format = {FORMAT}", *(f"{key} = {json.dumps(value)}" for key, value in asdict(config).items())]
+    import tomli_w
+
     with replacing(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.write_text(tomli_w.dumps({"format": FORMAT, **asdict(config)}), encoding="utf-8")
 
 
 def load_config(path: Path) -> Config:

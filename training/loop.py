@@ -25,15 +25,13 @@ from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
 from fsg.training.data.sets import DataInfo
-from fsg.training.distributed import Processes, joined, use_whole_batch_norm
+from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
-from fsg.training.networks.average import AveragedModel
 from fsg.training.networks.layers import count_parameters
-from fsg.training.networks.network import load_initial_weights, model_for
 from fsg.training.objective import Objective, load_teacher
 from fsg.training.record import Record, count_flips, signs
-from fsg.training.registry import make_rule
 from fsg.training.run import predict
+from fsg.training.step import Learner, to_device
 
 CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
@@ -78,24 +76,16 @@ class Training:
         self.record = Record(config, folder, writes=processes.first)
         resumed = (folder / CHECKPOINT).exists()
 
-        torch.manual_seed(config.seed)
-        self.model = model_for(config, self.info)
-        if config.init and not resumed:
-            load_initial_weights(self.model, Path(config.init))
-        self._to_device(self.model)
-        use_whole_batch_norm(self.model, processes)
-        self.network = forward_function(self.model, device, precision=config.precision, compile=config.compile)
-        self.rule = make_rule(config, self.model)
-        self.average = AveragedModel(self.model, config.ema) if config.ema else None
-        self.steps, self.seconds, self.epoch_seconds = 0, 0.0, 0.0
+        self.learner = Learner(config, self.info, device, processes, init="" if resumed else config.init)
+        self.seconds, self.epoch_seconds = 0.0, 0.0
         if resumed:
             self._restore()
 
-        binary, floats = count_parameters(self.model)
+        binary, floats = count_parameters(self.learner.model)
         self.sizes = {
             "binary_parameters": binary,
             "float_parameters": floats,
-            "hypernetwork_parameters": self.rule.hypernetwork_parameters,
+            "hypernetwork_parameters": self.learner.rule.hypernetwork_parameters,
         }
         self._print(
             f"{config.model} ({binary:,} one-bit and {floats:,} float parameters) by {config.method}"
@@ -106,7 +96,8 @@ class Training:
         self.feed = Feed(data, normalize, processes, augment=config.augment)
         part = processes.part(len(data.x_test))
         self.x_test, self.y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
-        self.objective = Objective(config, self._teacher())
+        if config.teacher:
+            self.learner.objective = Objective(config, self._teacher())
 
     def run(self) -> dict[str, Any]:
         """Trains the epochs that are left and writes the results."""
@@ -126,25 +117,20 @@ class Training:
             record.close()
         record.write_results()
         machine = {"machine": cpu_name(), "threads": torch.get_num_threads()}
-        speed = {"seconds_per_step": self.seconds / self.steps}
+        speed = {"seconds_per_step": self.seconds / self.learner.steps}
         summary = record.summary({**speed, **self.sizes, **machine, "stopped": stopped})
         if stopped != "max_minutes":  # such a run has not ended
             record.write_summary(summary)
         return summary
 
-    @property
-    def tested(self) -> nn.Module:
-        """The network that is tested and exported."""
-        return self.average.model if self.average else self.model
-
     def _run_epoch(self, epoch: int) -> None:
         """Trains epoch number `epoch` (from 0), tests, and writes everything down."""
         start = time.monotonic()
-        before = signs(self.model)
+        before = signs(self.learner.model)
         train_loss, train_accuracy = self._train_epoch(epoch)
-        test_loss, test_accuracy = evaluate(self.tested, self.x_test, self.y_test, self.processes)
+        test_loss, test_accuracy = evaluate(self.learner.tested, self.x_test, self.y_test, self.processes)
         self._check_finite(test_loss, epoch)
-        flips, layer_flips = count_flips(before, signs(self.model))
+        flips, layer_flips = count_flips(before, signs(self.learner.model))
         row = {
             "epoch": epoch + 1,
             "seconds": self.seconds,
@@ -168,31 +154,22 @@ class Training:
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training images: mean loss and accuracy on them while they were learnt."""
-        config, rule, processes, per_epoch = self.config, self.rule, self.processes, self.steps_per_epoch
+        config, learner, processes, per_epoch = self.config, self.learner, self.processes, self.steps_per_epoch
         rng = np.random.default_rng([config.seed, epoch])  # "rng" in the checkpoint before
         torch.manual_seed(int(rng.integers(2**63)))
-        for part in (self.model, self.tested, rule):  # devices may round differently
-            processes.equalize(part.state_dict())
-        self.model.train()
+        learner.equalize()
+        learner.model.train()
         start = time.perf_counter()
         losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         indices = batches(len(self.data.x_train), config.batch_size, rng, drop_last=True)
         for index in progress(self.console, indices, per_epoch, f"epoch {epoch + 1}"):
-            rule.lr = learning_rate(config, self.steps, per_epoch)
-            rule.progress = self.steps / per_epoch / config.epochs
+            learner.rule.lr = learning_rate(config, learner.steps, per_epoch)
+            learner.rule.progress = learner.steps / per_epoch / config.epochs
             images, labels = self.feed(index, rng)
-            with rule.lookahead():
-                logits = self.network(images)
-                loss = self.objective(images, logits, labels)
-            loss.backward()
-            processes.average(rule.gradients())
-            rule.step()
-            self.steps += 1
-            if self.average:
-                self.average.update(self.model, self.steps)
-            losses += loss.detach()
-            hits += (logits.detach().argmax(1) == labels).sum()
-            if self.steps % CHECK_EVERY == 0:
+            loss, logits = learner.step(images, labels)
+            losses += loss
+            hits += (logits.argmax(1) == labels).sum()
+            if learner.steps % CHECK_EVERY == 0:
                 self._check_finite(losses.item(), epoch)
         train_loss = processes.total(losses).item() / processes.count / per_epoch
         self.seconds += time.perf_counter() - start
@@ -216,11 +193,9 @@ class Training:
                 f"the loss became {loss} in epoch {epoch + 1}{kept}: try a smaller --lr than {self.config.lr:g}"
             )
 
-    def _teacher(self) -> Callable[[Tensor], Tensor] | None:
-        if not self.config.teacher:
-            return None
+    def _teacher(self) -> Callable[[Tensor], Tensor]:
         teacher = load_teacher(self.config, self.data.num_classes, self.data.shape)
-        self._to_device(teacher)
+        to_device(teacher, self.device)
         accuracy = evaluate(teacher, self.x_test, self.y_test, self.processes)[1]
         self._print(f"the teacher's test accuracy is {accuracy:.2%}")
         return forward_function(teacher, self.device, precision=self.config.precision, compile=False)
@@ -229,16 +204,14 @@ class Training:
         content = {
             "epoch": len(rows),
             "rng": [self.config.seed, len(rows)],  # what all randomness of the next epoch follows from
-            "model": self.tested.state_dict(),
             "data": asdict(self.info),
-            "rule": self.rule.state_dict(),
             "rows": rows,
             "flips": flips,
-            "steps": self.steps,
             "seconds": self.seconds,
-            "hypernetwork_parameters": self.rule.hypernetwork_parameters,
+            "hypernetwork_parameters": self.learner.rule.hypernetwork_parameters,
+            **self.learner.state_dict(),
         }
-        save_checkpoint(self.folder, content | ({"latent": self.model.state_dict()} if self.average else {}))
+        save_checkpoint(self.folder, content)
 
     def _restore(self) -> None:
         checkpoint = read_checkpoint(self.folder)
@@ -247,11 +220,9 @@ class Training:
             if (DataInfo(**checkpoint["data"]), checkpoint["steps"]) != (self.info, steps):
                 data, run = self.config.dataset, self.folder
                 raise FsgError(f"{data} does not hold what the run in {run} was trained on: give the same data")
-            self.model.load_state_dict(checkpoint["latent" if self.average else "model"])
-            self.tested.load_state_dict(checkpoint["model"])
-            self.rule.load_state_dict(checkpoint["rule"])
+            self.learner.load_state_dict(checkpoint)
             self.record.rows, self.record.flips = checkpoint["rows"], checkpoint["flips"]
-            self.steps, self.seconds = checkpoint["steps"], checkpoint["seconds"]
+            self.seconds = checkpoint["seconds"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             path = self.folder / CHECKPOINT
             raise FsgError(f"{path} does not fit {self.folder / 'config.toml'}: train anew") from error
@@ -262,9 +233,6 @@ class Training:
         if self.processes.first and load_config(path) != self.config:
             save_config(self.config, path)
         self.record.remove_summary()
-
-    def _to_device(self, model: nn.Module) -> None:
-        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)

@@ -8,9 +8,6 @@ connection. They need a POSIX shell with cat, mkdir, rm, chmod and uname, and Li
 """
 
 import json
-import os
-import platform
-import re
 import shlex
 import shutil
 import signal
@@ -26,6 +23,7 @@ from fsg import FsgError
 from fsg.runtime.boards.answers import ANSWER, FACTS, Rules, are_ops
 from fsg.runtime.boards.child import Child
 from fsg.runtime.boards.devices import Device
+from fsg.runtime.boards.keeper import BEGIN, READY, RUN, is_abandoned, keeper_script
 from fsg.runtime.boards.litert import runtime_library
 from fsg.runtime.library import target
 
@@ -37,23 +35,7 @@ CLOSING_S = 10.0  # for what happens after the measurements
 CLOSING_SILENT_S = 2.0  # for that with a board that was just given up
 PROGRAM, DELEGATE, LIBRARY, MODEL = "fsg_benchmark", "libfsg_delegate.so", "liblitert.so", "model.tflite"
 OUTPUT_LIMIT = 1 << 24
-BEGIN = b"fsg-begin\n"  # what a board says before it is the noise of its user's shell
-# What a keeper says after that: other folders, the system, its kind of machine, and its own folder.
-READY = re.compile(r"(.*?)fsg-board\n(.*?)\n(.*?)\n(.+)\nfsg-ready\n", re.DOTALL)
-# Of a keeper: what it is called is the board (home folders may be shared), who it works for, and its process id.
-# Neither single quotes nor two backslashes in a row: every user's shell, even fish, then hands it to sh whole.
-KEEPER = (
-    'echo fsg-begin; umask 077; trap "" HUP INT TERM PIPE; name=".fsg-board.$(uname -n)"; folder="$name.CLIENT.$$"; '
-    '{ for base in "${HOME:-/}" "${TMPDIR:-/tmp}"; do cd "$base" && for old in "$name".*; do '
-    'case $(cat "/proc/${old##*.}/cmdline") in *fsg-board*) echo "$PWD/$old" ;; *) rm -rf "$old" ;; esac; '
-    "done; done; } 2> /dev/null; echo fsg-board; "
-    'for base in "${HOME:-/}" "${TMPDIR:-/tmp}"; do '
-    'cd "$base" && mkdir "$folder" && cd "$folder" || continue; '
-    ': > try && chmod 700 try && ./try && ready=1 && break; cd ..; rm -rf "$folder"; done; '
-    '[ "$ready" ] || exit 3; rm try; uname -s; uname -m; printf "%s\\n" "$PWD"; echo fsg-ready; cat > /dev/null; '
-    '[ -f pid ] && kill "$(cat pid)"; cd ..; rm -rf "$folder" && echo fsg-gone'
-)
-RUN = "./%s %s & echo $! > pid; wait $!; code=$?; rm -f pid; exit $code"
+
 HINTS = {
     "identification has changed": "its key is another than before; if you know why, forget that with `ssh-keygen -R`",
     "host key verification failed": "connect to it once with `ssh %s` and accept its key",
@@ -425,31 +407,6 @@ class LocalBoard(Board):
 
     def _share_connection(self) -> list[str]:
         return []
-
-
-def keeper_script(pid: int | None = None) -> str:
-    """What a keeper runs, for the process of this machine with that id; this process if none is given."""
-    return KEEPER.replace("CLIENT", f"{_node()}-{pid or os.getpid()}")
-
-
-def is_abandoned(folder: str) -> bool:
-    """Whether a folder on a board, whose keeper lives, belongs to a process of this machine that does not.
-
-    That is so where a connection was lost in a way that the board cannot notice for hours.
-    """
-    client = folder.rpartition(".")[0].rpartition(".")[2]
-    node, _, pid = client.rpartition("-")
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return node == _node()
-    except (PermissionError, ValueError, OverflowError):
-        pass
-    return False
-
-
-def _node() -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in platform.node())
 
 
 def _cause(errors: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsg import FsgError
+from fsg.runtime.tables import facts, table, titled
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -105,33 +106,22 @@ def _device(path: Path, name: str, table: Any) -> Device:
 
 def devices_table(devices: Iterable[Device]) -> "Group":
     """One row for each device."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("device", "core", "GHz", "cores", "L1 KiB", "L2+3 KiB", "GB/s", "board"):
-        is_text = column in ("device", "core", "board")
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=column != "board")
+    headings = ("device", "core", "GHz", "cores", "L1 KiB", "L2+3 KiB", "GB/s", "board")
+    rows = []
     for device in devices:
         figures = (device.clock_ghz, device.cores, device.l1d_kb, device.l2_kb, device.memory_gb_s)
-        table.add_row(device.name, device.core or "?", *map(_figure, figures), device.label)
+        rows.append([device.name, device.core or "?", *map(_figure, figures), device.label])
     notes = (
-        "GB/s: what a copy loop moves, as others measured it; `fsg devices NAME` shows the sources.\n"
-        f"Your own devices: {user_file()}, or a file given with --devices."
+        "GB/s: what a copy loop moves, as others measured it; `fsg devices NAME` shows the sources.",
+        f"Your own devices: {user_file()}, or a file given with --devices.",
     )
-    return Group(table, Text(notes, "dim"))
+    return titled("", table(headings, rows, left=("device", "core", "board"), wrap=("board",)), notes)
 
 
 def device_table(device: Device) -> "Table":
     """One row for each field of a device."""
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for field in fields(device):
-        value = getattr(device, field.name)
-        table.add_row(field.name, "?" if value in (None, "") else str(value))
-    return table
+    values = ((field.name, getattr(device, field.name)) for field in fields(device))
+    return facts((name, "?" if value in (None, "") else str(value)) for name, value in values)
 
 
 def _figure(value: float | None) -> str:

@@ -1,15 +1,18 @@
 """What `fsg bench` does: measures here or on boards; or emulates and estimates where there is no board."""
 
 import platform
+import signal
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsg
 from fsg import FsgError
-from fsg.runtime.measure.estimate import CORES, estimate, mac_cycles
+from fsg.runtime.boards.cores import peaks_of
+from fsg.runtime.measure.estimate import estimate
 from fsg.runtime.measure.local import RUNS, WARMUP, benchmark
 from fsg.runtime.measure.records import Model, Record
 from fsg.runtime.model.files import exported_facts, model_format
@@ -24,11 +27,18 @@ Show = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Ssh:
-    """How to reach the boards: port, words for ssh as they stand, seconds until a silent board is given up."""
+    """How to reach the boards: port, key file, options as for ssh's -o, seconds until a silent board is given up."""
 
     port: int | None = None
+    identity: Path | None = None
     options: Sequence[str] = ()
     timeout_s: float = 60.0
+
+    @property
+    def words(self) -> list[str]:
+        """The words for ssh besides the port."""
+        key = ["-i", str(self.identity)] if self.identity else []
+        return [*key, *(word for option in self.options for word in ("-o", option))]
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,36 @@ class Outcome:
     records: list[Record]
     problems: list[FsgError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def bench(models: Sequence[Model], device: "Device | None", hosts: Sequence[str], plan: Plan, show: Show) -> Outcome:
+    """Measures on this machine without a device, on its boards at `hosts`, or tells what can be known without one.
+
+    `show` is told what happens. Errors: FsgError where nothing can be measured at all; what fails for one board only is
+    among the problems of the outcome.
+    """
+    if device is None:
+        return bench_local(models, plan, show)
+    if hosts:
+        return bench_boards(models, device, hosts, plan, show)
+    return bench_without_board(models, device, plan, show)
+
+
+@contextmanager
+def ending_in_good_order() -> Iterator[None]:
+    """Within it a process that is told to stop (SIGTERM, SIGHUP) still runs its `finally` blocks."""
+
+    def stop(number: int, _frame: Any) -> None:
+        sys.exit(128 + number)
+
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
@@ -88,7 +128,7 @@ def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str]
             with Board(
                 host,
                 port=plan.ssh.port,
-                options=list(plan.ssh.options),
+                options=plan.ssh.words,
                 timeout_s=plan.ssh.timeout_s,
                 runtime_lib=plan.runtime_lib,
             ) as board:
@@ -122,12 +162,12 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
             show(f"running {model.path} on an emulated {device.core or 'processor'}")
             cpu = device.core or "cortex-a72"
             try:
-                found = emulate(model.path, cpu=cpu, runtime_lib=plan.runtime_lib)
+                found = emulate(model.path, cpu=cpu, device=device.name, runtime_lib=plan.runtime_lib)
             except NotFetchedError as error:
                 missing = str(error)
                 notes.append(f"not emulated: {missing}")
             else:
-                records.append({**found, "device": device.name})
+                records.append(found)
                 instructions = found["instructions"]
         try:
             records += [estimate(model.path, device, threads=n, instructions=instructions) for n in plan.threads]
@@ -154,7 +194,7 @@ def _described(record: Record, model: Model) -> Record:
     facts = exported_facts(model.path) | _baseline_facts(model)
     more = {"baseline_of": str(model.baseline_of)} if model.baseline_of else {}
     size = model.path.stat().st_size
-    return {**record, "size_bytes": size, "fsg_version": fsg.__version__, "variant": model.variant, **more, **facts}
+    return {**record, "size_bytes": size, "variant": model.variant, **more, **facts}
 
 
 def _baseline_facts(model: Model) -> dict[str, Any]:
@@ -191,7 +231,7 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     total = sum(_microseconds(op) for op in record["ops"])
     core, ghz = None, 0.0  # of all the threads together
     if device and device.clock_ghz and device.cores:
-        core, ghz = CORES.get(device.core), device.clock_ghz * min(record["threads"], device.cores)
+        core, ghz = peaks_of(device.core), device.clock_ghz * min(record["threads"], device.cores)
     rated = []
     for op in record["ops"]:
         time, layer = _microseconds(op), layers.get((op["kind"], op["name"]))
@@ -201,7 +241,7 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
         if any(macs.values()) and time:
             row["gmacs_per_s"] = round(sum(macs.values()) / time / 1e3, 3)
             if core:
-                row["ceiling_share"] = round(mac_cycles(core, **macs) / (ghz * 1e3) / time, 5)
+                row["ceiling_share"] = round(core.mac_cycles(**macs) / (ghz * 1e3) / time, 5)
         rated.append(row)
     return rated
 

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from fsg import FsgError
+from fsg.runtime.boards.cores import cores
 from fsg.runtime.boards.litert import runtime_library
 from fsg.runtime.library import COUNTER, target
+from fsg.runtime.measure.records import Emulated, Record, as_record
 from fsg.runtime.model.session import open_model
 
 MACHINE = "aarch64"
+OTHER = "cortex-a76"  # for a core that is not known
 SYSROOT = Path("/usr/aarch64-linux-gnu")  # Debian's place for another architecture's C library
 INSTALL = "apt-get install qemu-user libstdc++6-arm64-cross"
 IMAGES = 4
-# What the emulator can be, by the core that a board has; qemu 7.2 knows no others of them.
-PROCESSORS = {"cortex-a53": "cortex-a53", "cortex-a72": "cortex-a72", "cortex-a76": "cortex-a76"}
-OTHER = "cortex-a76"
 # LiteRT looks for the processor's features in a file of the system, and the emulator shows it the host's.
 CPU_INFO = """processor\t: 0
 Features\t: fp asimd evtstrm crc32 cpuid
@@ -48,8 +48,13 @@ def why_not() -> str | None:
 
 
 def emulate(
-    path: str | Path, *, cpu: str = "cortex-a72", threads: int = 1, runtime_lib: Path | None = None
-) -> dict[str, Any]:
+    path: str | Path,
+    *,
+    cpu: str = "cortex-a72",
+    device: str = "emulator",
+    threads: int = 1,
+    runtime_lib: Path | None = None,
+) -> Record:
     """Runs a .tflite model as a board would, under qemu-aarch64, and on this machine.
 
     The fast NEON kernels are compared bit for bit with the plain loops on the same emulated processor. With this
@@ -57,14 +62,15 @@ def emulate(
 
     Args:
         path: a model with one float32 input.
+        device: whose place the emulator takes, for the record.
         cpu: the core to emulate; one that the emulator lacks becomes a Cortex-A76.
         threads: of the delegate and of XNNPACK.
         runtime_lib: LiteRT's C library for aarch64 instead of the published one.
 
     Returns:
-        A record of kind "emulated": bit_exact, differing (values that are not), host_difference (the largest difference
-        from this machine's outputs, in units of the largest output), host_same_top1 (share of images), instructions of
-        one inference.
+        A record of kind "emulated", see `records.Emulated`: bit_exact, differing (values that are not), host_difference
+        (the largest difference from this machine's outputs, in units of the largest output), host_same_top1 (share of
+        images), instructions of one inference.
 
     Raises:
         FsgError: something is missing here (see `why_not`), or the model does not run.
@@ -76,7 +82,7 @@ def emulate(
     session = open_model(path, num_threads=threads)
     images = np.random.default_rng(0).standard_normal((IMAGES, *session.input_shape), np.float32)
     expected = session(images)
-    processor = PROCESSORS.get(cpu, OTHER)
+    processor = cores()[cpu if cpu in cores() else OTHER].emulated_as
     with _machine(path, processor, threads, runtime_lib) as machine:
         facts = machine.run()
         scores = machine.scores(images).reshape(expected.shape)
@@ -84,19 +90,21 @@ def emulate(
         instructions = (machine.count(3) - machine.count(1)) // 2
     differing = int(np.sum(scores.view(np.uint32) != plain.view(np.uint32)))
     largest = float(np.abs(expected).max()) or 1.0
-    return {
-        "artefact": str(path),
-        "format": session.format,
-        "kind": "emulated",
-        "cpu": processor,
-        "kernels": facts["kernels"],
-        "threads": threads,
-        "bit_exact": differing == 0,
-        "differing": differing,
-        "host_difference": float(np.abs(scores - expected).max()) / largest,
-        "host_same_top1": float(np.mean(scores.argmax(1) == expected.argmax(1))),
-        "instructions": instructions,
-    }
+    found = Emulated(
+        artefact=str(path),
+        format=session.format,
+        device=device,
+        size_bytes=path.stat().st_size,
+        cpu=processor,
+        kernels=facts["kernels"],
+        threads=threads,
+        bit_exact=differing == 0,
+        differing=differing,
+        host_difference=float(np.abs(scores - expected).max()) / largest,
+        host_same_top1=float(np.mean(scores.argmax(1) == expected.argmax(1))),
+        instructions=instructions,
+    )
+    return as_record(found)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import fsg
 from fsg import FsgError
+from fsg.runtime.boards.cores import cores, peaks_of
+from fsg.runtime.measure.records import Estimated, Record, as_record
 from fsg.runtime.model.files import model_format
 from fsg.runtime.model.operators import Layer, read_layers
 
@@ -31,36 +32,8 @@ ELEMENT_INSTRUCTIONS = 2.0
 QuickNet and 2.3 in ResNet-20 after 3.3 for 128 binary products and 1.7 for four float ones, as its inner loops have."""
 
 
-@dataclass(frozen=True)
-class Core:
-    """Peaks of one core in a cycle: multiply-accumulates by kind, and instructions of the best loop.
-
-    binary: every design spends three 128-bit operations (eor, cnt, a reduction) on 128 products; the cores issue one
-    (A53, A55) or two of them in a cycle. float32: FMLA on four numbers, one a cycle, or two (A76, A78). int8: SDOT on
-    16 products, two a cycle, where the core has it; else SMULL and SADALP come to about what FMLA does. instructions:
-    those of fsg's inner loop that cycle, scheduled by llvm-mca 19 (neoverse-n1 standing for the A76 and what followed
-    it); `python tests/benchmarks/kernels.py loops` shows the same for the products.
-    """
-
-    binary: float
-    float32: float
-    int8: float
-    instructions: float
-
-
-CORES = {
-    "cortex-a53": Core(binary=42.7, float32=4.0, int8=4.0, instructions=0.93),
-    "cortex-a55": Core(binary=42.7, float32=4.0, int8=16.0, instructions=0.9),
-    "cortex-a72": Core(binary=85.3, float32=4.0, int8=4.0, instructions=2.2),
-    "cortex-a76": Core(binary=85.3, float32=8.0, int8=32.0, instructions=2.2),
-    "cortex-a78": Core(binary=85.3, float32=8.0, int8=32.0, instructions=2.2),
-    "cortex-a78ae": Core(binary=85.3, float32=8.0, int8=32.0, instructions=2.2),
-    "neoverse-n1": Core(binary=85.3, float32=8.0, int8=32.0, instructions=2.2),
-}
-
-
-class Board(Protocol):
-    """What an estimate wants to know of a device: `core` as CORES names it, its clock and the sustained bandwidth.
+class Profile(Protocol):
+    """What an estimate wants to know of a device: `core` as cores.toml names it, clock, sustained bandwidth.
 
     None, or an empty core, is what nobody knows.
     """
@@ -131,23 +104,24 @@ def fit_efficiency(figures: Iterable[Published] = PUBLISHED) -> float:
     return math.exp(sum(shares) / len(shares))
 
 
-def ideal_seconds(layers: Sequence[Layer], device: Board, threads: int, instructions: int | None = None) -> float:
+def ideal_seconds(layers: Sequence[Layer], device: Profile, threads: int, instructions: int | None = None) -> float:
     """What an inference takes at least: arithmetic at the core's peak and memory at the device's bandwidth.
 
     Raises:
         FsgError: the profile does not say enough.
     """
-    core = CORES.get(device.core)
+    core = peaks_of(device.core)
     if core is None:
         name = f"the core {device.core}" if device.core else "an unknown core"
-        raise FsgError(f"no estimate for {device.name}: it has {name}; known are {', '.join(CORES)}")
+        known = [core.name for core in cores().values() if core.peaks]
+        raise FsgError(f"no estimate for {device.name}: it has {name}; known are {', '.join(known)}")
     if not (device.clock_ghz and device.cores and device.l2_kb and device.memory_gb_s):
         raise FsgError(
             f"no estimate for {device.name}: its profile lacks one of clock_ghz, cores, l2_kb and memory_gb_s; give"
             " them in a file with --devices"
         )
     macs = {name: sum(getattr(layer, name) for layer in layers) for name in ("binary_macs", "float_macs", "int8_macs")}
-    cycles = mac_cycles(core, **macs)
+    cycles = core.mac_cycles(**macs)
     if instructions is None:
         cycles += ELEMENT_INSTRUCTIONS * sum(layer.elements for layer in layers) / core.instructions
     else:
@@ -166,12 +140,7 @@ def memory_bytes(layers: Sequence[Layer], cache_bytes: float) -> int:
     return weights + sum(values) if weights + max(values, default=0) > cache_bytes else 0
 
 
-def mac_cycles(core: Core, *, binary_macs: float, float_macs: float, int8_macs: float) -> float:
-    """Cycles of multiply-accumulates at a core's peak."""
-    return binary_macs / core.binary + float_macs / core.float32 + int8_macs / core.int8
-
-
-def estimate(path: str | Path, device: Board, *, threads: int = 1, instructions: int | None = None) -> dict[str, Any]:
+def estimate(path: str | Path, device: Profile, *, threads: int = 1, instructions: int | None = None) -> Record:
     """A record of kind "estimated": latency_ms {low, expected, high}, basis, and what was counted.
 
     Args:
@@ -188,28 +157,27 @@ def estimate(path: str | Path, device: Board, *, threads: int = 1, instructions:
     counted = (
         f"{instructions / 1e6:.1f} M instructions" if instructions is not None else "multiply-accumulates and elements"
     )
-    return {
-        "artefact": str(path),
-        "format": model_format(path),
-        "device": device.name,
-        "kind": "estimated",
-        "threads": threads,
-        "latency_ms": {name: round(value, 4) for name, value in latency.items()},
-        "basis": (
+    found = Estimated(
+        artefact=str(path),
+        format=model_format(path),
+        device=device.name,
+        threads=threads,
+        latency_ms={name: round(value, 4) for name, value in latency.items()},
+        basis=(
             f"{counted} at the peak of {device.core}, {device.clock_ghz} GHz, and bytes at {device.memory_gb_s} GB/s;"
             f" the best is {fit_efficiency():.0%} of what LCE's networks take on a Raspberry Pi 4"
         ),
-        "binary_macs": sum(layer.binary_macs for layer in layers),
-        "float_macs": sum(layer.float_macs for layer in layers),
-        "int8_macs": sum(layer.int8_macs for layer in layers),
-        "size_bytes": Path(path).stat().st_size,
-        "fsg_version": fsg.__version__,
-    }
+        binary_macs=sum(layer.binary_macs for layer in layers),
+        float_macs=sum(layer.float_macs for layer in layers),
+        int8_macs=sum(layer.int8_macs for layer in layers),
+        size_bytes=Path(path).stat().st_size,
+    )
+    return as_record(found)
 
 
 def estimate_range(
     layers: Sequence[Layer],
-    device: Board,
+    device: Profile,
     *,
     threads: int = 1,
     instructions: int | None = None,

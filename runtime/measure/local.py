@@ -14,10 +14,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsg
 from fsg import FsgError
 from fsg.runtime.library import active_kernels
 from fsg.runtime.machine import cpu_name, peak_rss, stay_on
+from fsg.runtime.measure.records import Measured, as_record
 from fsg.runtime.model.files import exported_facts, model_format
 
 if TYPE_CHECKING:
@@ -51,11 +51,8 @@ def benchmark(
         device: what the record calls this machine.
 
     Returns:
-        A record that describes itself: artefact, format, device, kind ("measured"), threads, runs, warmup, cpus,
-        cooldown_ms, latency_ms {min, p50, p90, p99, mean, std}, first_run_ms, size_bytes of the file,
-        peak_rss_bytes of the process, base_rss_bytes (the same before the model was opened),
-        cpu, kernels, fsg_version, with `profile` ops; and accuracy, dataset and float_size_bytes if the export's
-        report is beside it.
+        A record of kind "measured" (see `records.Measured`), with accuracy, dataset and float_size_bytes if the
+        export's report is beside the file.
 
     Raises:
         FsgError: the model does not open or run, or the process dies.
@@ -116,26 +113,26 @@ def measure(
             if watched:
                 watched.note(begin, end)
     peak = peak_rss()
-    return {
-        "artefact": str(path),
-        "format": session.format,
-        "device": "local",
-        "kind": "measured",
-        "threads": threads,
-        "runs": runs,
-        "warmup": warmup,
-        "cpus": cpus,
-        "cooldown_ms": cooldown_ms,
-        "latency_ms": latency_ms(times * 1e3),
-        "first_run_ms": round(first / 1e6, 4),
-        "size_bytes": path.stat().st_size,
-        "peak_rss_bytes": peak,
-        "base_rss_bytes": base,
-        "cpu": cpu_name(),
-        "kernels": active_kernels() if session.format == "tflite" else "onnxruntime",
-        "fsg_version": fsg.__version__,
-        **({"ops": watched.ops()} if watched else {}),
-    }
+    return as_record(
+        Measured(
+            artefact=str(path),
+            format=session.format,
+            device="local",
+            threads=threads,
+            runs=runs,
+            warmup=warmup,
+            cpus=cpus,
+            cooldown_ms=cooldown_ms,
+            latency_ms=latency_ms(times * 1e3),
+            first_run_ms=round(first / 1e6, 4),
+            size_bytes=path.stat().st_size,
+            peak_rss_bytes=peak,
+            base_rss_bytes=base,
+            cpu=cpu_name(),
+            kernels=active_kernels() if session.format == "tflite" else "onnxruntime",
+            ops=watched.ops() if watched else None,
+        )
+    )
 
 
 def latency_ms(times: "npt.ArrayLike") -> dict[str, float]:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fsg
 from fsg.runtime.boards.board import MODEL, Board, Facts, LocalBoard, Progress
 from fsg.runtime.boards.devices import Device
 from fsg.runtime.measure.doubts import doubts
 from fsg.runtime.measure.local import RUNS, WARMUP, latency_ms
+from fsg.runtime.measure.records import Measured, as_record
 
 __all__ = ["Board", "LocalBoard", "measure"]
 
@@ -41,8 +41,7 @@ def measure(
         progress: is told what happens.
 
     Returns:
-        Records as `measure.local.benchmark` makes them, of kind "measured", with host, facts {before, after},
-        warnings (what speaks against trusting the times), warmup, cpus, cooldown_ms and, if profiled, ops.
+        Records of kind "measured", see `records.Measured`; warnings are what speaks against trusting the times.
 
     Raises:
         FsgError: something fails on the board, or on the way there.
@@ -62,32 +61,29 @@ def measure(
             progress(f"measuring {path.name} with {count} thread{'s' * (count > 1)} on {board.name}")
             answer = board.run(path, [*how, "--threads", str(count)], progress, pause_s=cooldown_ms / 1e3)
             after = board.facts()
-            records.append(
-                {
-                    "artefact": str(path),
-                    "format": "tflite",
-                    "device": device.name,
-                    "host": board.host,
-                    "kind": "measured",
-                    "threads": count,
-                    "runs": len(answer["times_us"]),
-                    "warmup": warmup,
-                    "cpus": list(cpus) if cpus else None,
-                    "cooldown_ms": cooldown_ms,
-                    "latency_ms": latency_ms([time / 1e3 for time in answer["times_us"]]),
-                    "first_run_ms": round(answer["first_us"] / 1e3, 4),
-                    "size_bytes": path.stat().st_size,
-                    "peak_rss_bytes": answer["peak_rss_bytes"],
-                    "base_rss_bytes": answer["base_rss_bytes"],
-                    "energy_mj": answer.get("energy_mj"),
-                    "cpu": after.get("cpu") or board.machine,
-                    "kernels": answer["kernels"],
-                    "fsg_version": fsg.__version__,
-                    "facts": {"before": before, "after": after},
-                    "warnings": doubts(before, after, device, load=first.get("load")),
-                    **({"ops": answer["ops"]} if profile else {}),
-                }
+            found = Measured(
+                artefact=str(path),
+                format="tflite",
+                device=device.name,
+                host=board.host,
+                threads=count,
+                runs=len(answer["times_us"]),
+                warmup=warmup,
+                cpus=list(cpus) if cpus else None,
+                cooldown_ms=cooldown_ms,
+                latency_ms=latency_ms([time / 1e3 for time in answer["times_us"]]),
+                first_run_ms=round(answer["first_us"] / 1e3, 4),
+                size_bytes=path.stat().st_size,
+                peak_rss_bytes=answer["peak_rss_bytes"],
+                base_rss_bytes=answer["base_rss_bytes"],
+                energy_mj=answer.get("energy_mj"),
+                cpu=after.get("cpu") or board.machine,
+                kernels=answer["kernels"],
+                facts={"before": before, "after": after},
+                warnings=doubts(before, after, device, load=first.get("load")),
+                ops=answer["ops"] if profile else None,
             )
+            records.append(as_record(found))
             before = after
         board.remove(MODEL)
     return records

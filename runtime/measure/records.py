@@ -6,13 +6,15 @@ a time) or "estimated" (a range).
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import fsg
 from fsg import FsgError, replacing
 
 Record = dict[str, Any]
+"""A record as JSON has it: what `as_record` makes of one of the classes below."""
 
 RECORDS = "bench.json"  # beside an export: what was measured of it, for `fsg report`
 
@@ -24,6 +26,83 @@ class Model:
     path: Path
     variant: str = "binary"
     baseline_of: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyRecord:
+    """What records of every kind say; record_schema.json says what each field means. None is left out of a record."""
+
+    artefact: str
+    format: str
+    device: str
+    size_bytes: int
+    variant: str = "binary"
+    fsg_version: str = fsg.__version__
+    baseline_of: str | None = None
+    float_size_bytes: int | None = None
+    accuracy: float | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(AnyRecord):
+    """That hardware ran it."""
+
+    kind: str = "measured"
+    threads: int
+    runs: int
+    latency_ms: dict[str, float]
+    first_run_ms: float
+    peak_rss_bytes: int
+    base_rss_bytes: int
+    cpu: str
+    kernels: str
+    warmup: int | None = None
+    cpus: list[int] | None = None
+    cooldown_ms: float | None = None
+    energy_mj: float | None = None
+    times_as_long: float | None = None
+    host: str | None = None
+    facts: dict[str, dict[str, Any]] | None = None
+    warnings: list[str] | None = None
+    ops: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emulated(AnyRecord):
+    """An emulator ran it: results and instructions, never a time."""
+
+    kind: str = "emulated"
+    cpu: str
+    kernels: str
+    bit_exact: bool
+    differing: int
+    instructions: int
+    threads: int | None = None
+    host_difference: float | None = None
+    host_same_top1: float | None = None
+    instructions_by_op: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimated(AnyRecord):
+    """Nothing ran it: a range."""
+
+    kind: str = "estimated"
+    threads: int
+    latency_ms: dict[str, float]
+    basis: str
+    binary_macs: int | None = None
+    float_macs: int | None = None
+    int8_macs: int | None = None
+
+
+KINDS: dict[str, type[AnyRecord]] = {"measured": Measured, "emulated": Emulated, "estimated": Estimated}
+
+
+def as_record(found: AnyRecord) -> Record:
+    """What is known, as JSON has it."""
+    return {name: value for name, value in asdict(found).items() if value is not None}
 
 
 def keep(records: Sequence[Record], models: Sequence[Model]) -> None:

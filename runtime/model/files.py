@@ -1,12 +1,15 @@
-"""Model files by name: their format, their bytes, and what the files beside them say."""
+"""Files of models and runs by name: their format, their bytes, and what the files beside them say."""
 
+import csv
 import json
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fsg import FsgError
 
+REPORT = "report.json"  # beside exported models: what fsg export found out about them
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
 
 # What the readers of both formats raise on damaged bytes.
@@ -35,11 +38,40 @@ def read_bytes(path: str | Path) -> bytes:
         raise FsgError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def exported_facts(path: Path) -> dict[str, Any]:
-    """Accuracy and float32 size from the export's report.json beside a model file; empty if that knows it not."""
+def model_files(targets: Iterable[Path], *, onnx: bool = True) -> tuple[Path, ...]:
+    """The model files that `targets` name: files, or runs and export folders for what was exported there.
+
+    Without `onnx` only .tflite files are taken from folders. Errors: FsgError for what is no model and for a folder
+    that holds none.
+    """
+    files: list[Path] = []
+    for target in targets:
+        if not target.is_dir():
+            model_format(target)
+            files.append(target)
+            continue
+        folder = target if (target / REPORT).exists() else target / "export"
+        exported = [path for path in sorted(folder.glob("model.*"), reverse=True) if onnx or path.suffix == ".tflite"]
+        if not exported:
+            what = "" if onnx else " as .tflite, which boards run"
+            raise FsgError(f"{target}: nothing exported{what}: fsg export {target} --format tflite")
+        files += exported
+    return tuple(dict.fromkeys(files))
+
+
+def report_beside(path: Path) -> dict[str, Any]:
+    """What the export's report.json beside a model file says; empty where there is none, or a broken one."""
     try:
-        report = json.loads(path.with_name("report.json").read_text())
-        for artefact in report["artefacts"]:
+        return read_object(path.with_name(REPORT))
+    except FsgError:  # the report is a courtesy, a model can be measured without
+        return {}
+
+
+def exported_facts(path: Path) -> dict[str, Any]:
+    """Accuracy and float32 size from the export's report beside a model file; empty if that knows it not."""
+    report = report_beside(path)
+    try:
+        for artefact in report.get("artefacts", []):
             if Path(artefact["path"]).name == path.name and artefact["size_bytes"] == path.stat().st_size:
                 return {
                     "accuracy": artefact["verify"]["accuracy"],
@@ -47,31 +79,35 @@ def exported_facts(path: Path) -> dict[str, Any]:
                     "float_size_bytes": report["float_size_bytes"],
                 }
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # the report is a courtesy, the measurement does not need it
+        pass
     return {}
 
 
-def run_of(path: Path) -> Path:
-    """The folder of the run that a model file was exported from; FsgError where none is to be found."""
-    said = _report_beside(path).get("run")
-    for run in (path.parent.parent, Path(said) if isinstance(said, str) else path.parent):
-        if (run / "config.toml").is_file():
-            return run
-    raise FsgError(
-        f"{path}: --baseline makes the same network in other numbers from the run it was trained in, and none belongs"
-        " to this file; give a run folder, or a file that fsg export wrote into one"
-    )
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, such as summary.json or report.json; empty where there is no file.
 
-
-def exported_checkpoint(path: Path) -> str | None:
-    """The digest of the checkpoint that a model file was exported from; None where nobody says."""
-    found = _report_beside(path).get("checkpoint")
-    return found if isinstance(found, str) else None
-
-
-def _report_beside(path: Path) -> dict[str, Any]:
+    Errors: FsgError for a file that cannot be read, or holds something else.
+    """
     try:
-        report = json.loads(path.with_name("report.json").read_text())
-    except (OSError, ValueError):
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
         return {}
-    return report if isinstance(report, dict) else {}
+    except (OSError, ValueError) as error:
+        raise FsgError(f"{path}: cannot be read ({error}); write it again") from error
+    if not isinstance(content, dict):
+        raise FsgError(f"{path}: is no JSON object; write it again")
+    return content
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv, by the names of its columns; none where there is no file.
+
+    Errors: FsgError for a file that cannot be read, or holds something else than numbers.
+    """
+    try:
+        with open(path, newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise FsgError(f"{path}: cannot be read ({error}); resume or repeat the training") from error

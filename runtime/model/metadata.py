@@ -5,12 +5,12 @@ The metadata is one JSON object. A .tflite file keeps it in the buffer of a `Met
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fsg import FsgError
 from fsg.runtime.model.files import DAMAGE, model_format, read_bytes
+from fsg.runtime.model.onnx import onnx_property, open_onnx
 from fsg.runtime.model.tflite import check_identifier, pack_tflite
 
 KEY = "fsg"
@@ -20,12 +20,20 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """fsg's metadata of a .tflite or .onnx file; empty if fsg did not write the file.
 
     Raises:
-        FsgError: no such file, another suffix, or damaged content.
+        FsgError: no such file, another suffix, or damaged content; for .onnx, onnxruntime is missing.
     """
-    is_tflite = model_format(path) == "tflite"
-    content = read_bytes(path)
+    if model_format(path) == "onnx":
+        return parse_metadata(path, onnx_property(open_onnx(path), KEY))
     try:
-        text = _tflite_metadata(content) if is_tflite else _onnx_metadata(content)
+        text = _tflite_metadata(read_bytes(path))
+    except DAMAGE as error:
+        raise FsgError(f"{path}: truncated or damaged ({error}); export or copy it again") from error
+    return parse_metadata(path, text)
+
+
+def parse_metadata(path: str | Path, text: bytes | str | None) -> dict[str, Any]:
+    """The object in a file's metadata entry, empty for none; FsgError that names the file where it is damaged."""
+    try:
         metadata = {} if text is None else json.loads(text)
     except DAMAGE as error:
         raise FsgError(f"{path}: truncated or damaged ({error}); export or copy it again") from error
@@ -68,45 +76,3 @@ def _tflite_metadata(content: bytes) -> bytes | None:
         if entry.Name() == KEY.encode():
             return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
     return None
-
-
-def _onnx_metadata(content: bytes) -> bytes | None:
-    # ModelProto.metadata_props = 14, each a StringStringEntryProto {key = 1, value = 2}. Reading three fields
-    # by hand needs no onnx package on the board.
-    for number, entry in _protobuf_fields(content):
-        if number == 14 and isinstance(entry, bytes):
-            pair = dict(_protobuf_fields(entry))
-            if pair.get(1) == KEY.encode():
-                value = pair[2]
-                return value if isinstance(value, bytes) else None
-    return None
-
-
-def _protobuf_fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """The (number, value) pairs of a serialised protobuf message."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if wire not in (1, 2, 5):
-            raise ValueError("not a protobuf message")
-        size, at = _varint(message, at) if wire == 2 else (8 if wire == 1 else 4, at)
-        if size > len(message) - at:
-            raise ValueError("it ends in the middle of a field")
-        yield number, message[at : at + size]
-        at += size
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("not a protobuf message")

@@ -12,7 +12,8 @@ import numpy as np
 from fsg import FsgError
 from fsg.runtime.library import delegate_path
 from fsg.runtime.model.files import model_format
-from fsg.runtime.model.metadata import read_metadata
+from fsg.runtime.model.metadata import KEY, parse_metadata, read_metadata
+from fsg.runtime.model.onnx import onnx_property, open_onnx
 
 
 class Session:
@@ -29,9 +30,8 @@ class Session:
     input_shape: tuple[int, int, int]
     _batch: int  # images per inference; 0 if the model takes any number
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.metadata: dict[str, Any] = read_metadata(path)
+    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
+        self.path, self.metadata = path, metadata
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Scores [N, classes] float32 of normalised images [N, C, H, W] float32.
@@ -92,7 +92,7 @@ class TfliteSession(Session):
     def __init__(self, path: Path, *, num_threads: int, delegate: bool, kernels: str, fuse: bool) -> None:
         from ai_edge_litert.interpreter import Interpreter, load_delegate
 
-        super().__init__(path)
+        super().__init__(path, read_metadata(path))
         library = delegate_path() if delegate else None
         try:
             delegates = [load_delegate(library, {"kernels": kernels, "fuse": str(int(fuse))})] if library else []
@@ -136,19 +136,8 @@ class OnnxSession(Session):
     format = "onnx"
 
     def __init__(self, path: Path, *, num_threads: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise FsgError(f"{path}: ONNX models need onnxruntime: pip install 'fsg[export]'") from error
-
-        super().__init__(path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-        options.log_severity_level = 3  # errors only; they arrive as exceptions anyway
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise FsgError(f"{path}: ONNX Runtime refuses this model: {_one_line(error)}") from error
+        self._session = open_onnx(path, num_threads=num_threads)
+        super().__init__(path, parse_metadata(path, onnx_property(self._session, KEY)))
         inputs = self._session.get_inputs()
         shape = inputs[0].shape if inputs else []
         if len(inputs) != 1 or len(shape) != 4 or inputs[0].type != "tensor(float)":

@@ -1,20 +1,19 @@
 """One self-contained HTML page about a run: training, export and what was measured, emulated or estimated of it.
 
-Everything is inline, SVG and CSS without scripts, so that the page opens from disk, prints, and can be sent as a file.
+page.html.j2 is the page, with page.css as its style; here is what it shows.
 """
 
-import csv
-import html
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsg import FsgError
+from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
+from fsg.runtime.model.files import read_object, read_rows
 from fsg.runtime.model.operators import Layer, read_layers
+from fsg.runtime.report.charts import can_draw, curve
 from fsg.runtime.report.view import (
     LEFT,
     Record,
@@ -34,9 +33,6 @@ from fsg.runtime.report.view import (
     threads_text,
     warnings,
 )
-
-CHART = (400, 230)  # the coordinates of a chart; it is drawn about as large, so that its text is that of the page
-MARGIN = (46, 14, 26, 12)  # left, right, bottom, top
 
 
 @dataclass(frozen=True)
@@ -60,9 +56,9 @@ def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
     export, model = run / "export", run / "export" / "model.tflite"
     facts = Facts(
         name=run.resolve().name,
-        summary=_read_object(run / "summary.json"),
-        epochs=_read_epochs(run / "metrics.csv"),
-        export=_read_object(export / "report.json"),
+        summary=read_object(run / "summary.json"),
+        epochs=read_rows(run / "metrics.csv"),
+        export=read_object(export / "report.json"),
         layers=read_layers(model) if model.exists() else [],
         records=[record for path in (export / RECORDS, *bench_files) for record in read_records(path)],
     )
@@ -71,24 +67,67 @@ def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
     return facts
 
 
+def write_page(run: Path, bench_files: Sequence[Path] = (), out: Path | None = None) -> Path:
+    """Writes the page about a run to `out`, RUN/report.html by default; returns where it is.
+
+    Raises:
+        FsgError: there is no such run or file of records, they are damaged, or the page cannot be written.
+    """
+    if not run.is_dir():
+        raise FsgError(f"{run}: no such folder; give that of a run")
+    for path in bench_files:
+        if not path.is_file():
+            raise FsgError(f"{path}: no such file; fsg bench --json writes one")
+    text, out = page(read_facts(run, bench_files)), out or run / "report.html"
+    make_folder(out.parent)
+    with replacing(out) as temporary:
+        temporary.write_text(text)
+    return out
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and cells; `shares` are lengths of bars below the cells of the first column."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    shares: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A labelled bar: its spans are (CSS class, left, width), in percent of the track."""
+
+    label: str
+    spans: Sequence[tuple[str, str, str]]
+    value: str
+    variant: str
+    small: str = ""
+
+
 def page(facts: Facts) -> str:
     """The whole page."""
-    style = Path(__file__).with_name("page.css").read_text()
-    title = " on ".join(filter(None, (_about(facts, "model"), _about(facts, "dataset")))) or facts.name
-    sections = (
-        _section("Latency", _latency(facts.records)),
-        _section("Operators", "".join(map(_profile, facts.records))),
-        _section("Training", _curves(facts.epochs)),
-        _section("Sizes", _sizes(facts)),
-        _section("Export, compared with PyTorch", _verification(facts.export)),
-        _section("Layers", _layer_table(facts.layers)),
-        _section("Every figure", _every_figure(facts)),
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("fsg.runtime.report", ""), autoescape=True, undefined=StrictUndefined
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"<h1>{_text(title)}</h1>\n{_subtitle(facts)}\n{_tiles(facts)}\n{''.join(sections)}</body>\n</html>\n"
+    curves = [(name, Markup(drawing)) for name, drawing in _curves(facts.epochs)]
+    return environment.get_template("page.html.j2").render(
+        title=" on ".join(filter(None, (_about(facts, "model"), _about(facts, "dataset")))) or facts.name,
+        style=Markup(Path(__file__).with_name("page.css").read_text()),
+        left={*LEFT, "name"},
+        subtitle=_subtitle(facts),
+        tiles=_tiles(facts),
+        latency=_latency(facts.records),
+        profiles=[_profile(record) for record in facts.records if record.get("ops")],
+        curves=curves,
+        sizes=_sizes(facts),
+        verification=_verification(facts.export),
+        layers=_layers(facts.layers),
+        objects=_objects(facts),
+        lists=_lists(facts),
     )
 
 
@@ -100,16 +139,17 @@ def _subtitle(facts: Facts) -> str:
     if "layers" in facts.export:
         layers = facts.export["layers"]
         parts.append(f"{layers['bitwise']} of {sum(layers.values())} layers run on bits")
-    return f'<p class="soft">{_text("; ".join(parts))}</p>'
+    if facts.epochs and not can_draw():
+        parts.append("curves of the training are drawn where matplotlib is installed")
+    return "; ".join(parts)
 
 
-def _tiles(facts: Facts) -> str:
-    """The few figures that people ask for first."""
+def _tiles(facts: Facts) -> list[tuple[str, str]]:
+    """The few figures that people ask for first, and what they are."""
     tiles = []
     if "test_accuracy" in facts.summary:
         tiles.append((f"{facts.summary['test_accuracy']:.2%}", "test accuracy in PyTorch"))
-    artefacts = facts.export.get("artefacts", [])
-    for artefact in artefacts[:1]:
+    for artefact in facts.export.get("artefacts", [])[:1]:
         smaller = facts.export["float_size_bytes"] / artefact["size_bytes"]
         tiles.append(
             (size(artefact["size_bytes"]), f"{Path(artefact['path']).name}, {smaller:.1f}x smaller than float32")
@@ -122,50 +162,62 @@ def _tiles(facts: Facts) -> str:
         tiles.append((f"{milliseconds(record['latency_ms']['p50'])} ms", f"median on {where}"))
     for record in [record for record in ours if record["kind"] == "estimated"][: 2 - len(measured)]:
         tiles.append((estimated_range(record).removesuffix(" estimated"), f"estimated for {record['device']}"))
-    cells = (f'<div class="tile"><b>{_text(value)}</b><span>{_text(what)}</span></div>' for value, what in tiles)
-    return f'<div class="tiles">{"".join(cells)}</div>' if tiles else ""
+    return tiles
 
 
-# Latency
-def _latency(records: Sequence[Record]) -> str:
+def _latency(records: Sequence[Record]) -> dict[str, Any] | None:
     if not records:
-        return ""
+        return None
     timed = [record for record in records if record["kind"] != "emulated"]
     longest = max((_reach(record) for record in timed), default=1.0) or 1.0
+    used = {record.get("variant", "binary") for record in records}
     boards: dict[str, list[Record]] = {}
     for record in records:
         boards.setdefault(board_name(record), []).append(record)
-    parts = [_key([("binary", "binary"), ("float32", "float32"), ("int8", "int8")], _variants(records))]
-    for board, group in boards.items():
-        cpu = next((record["cpu"] for record in group if record.get("cpu") and record["kind"] == "measured"), "")
-        parts.append(f"<h3>{_text(board)}{_text(f' ({cpu})') if cpu else ''}</h3>")
-        bars = [_bar_of(record, longest) for record in group if record["kind"] != "emulated"]
-        parts.append(f'<div class="bars">{"".join(bars)}</div>' if bars else "")
-        parts += [f"<p>{_text(_emulation(record))}</p>" for record in group if record["kind"] == "emulated"]
-    parts += [f'<p class="warning">{_text(warning)}</p>' for warning in warnings(records)]
-    parts.append("<h3>Side by side</h3>" + _table(*rows(records)))
-    parts.append("".join(f'<p class="soft">{_text(note)}</p>' for note in notes(records)))
+    told = notes(records)
     if any(record["kind"] == "measured" for record in timed):
-        parts.append('<p class="soft">bars: the median, and thinner up to p90; the scale is the same for all</p>')
-    return "".join(parts)
+        told.append("bars: the median, and thinner up to p90; the scale is the same for all")
+    return {
+        "variants": [(name, name) for name in ("binary", "float32", "int8") if name in used],
+        "boards": [_board(name, group, longest) for name, group in boards.items()],
+        "warnings": warnings(records),
+        "table": Table(*rows(records)),
+        "notes": told,
+    }
+
+
+def _board(name: str, records: Sequence[Record], longest: float) -> dict[str, Any]:
+    cpu = next((record["cpu"] for record in records if record.get("cpu") and record["kind"] == "measured"), "")
+    return {
+        "name": f"{name} ({cpu})" if cpu else name,
+        "bars": [_latency_bar(record, longest) for record in records if record["kind"] != "emulated"],
+        "emulated": [_emulation(record) for record in records if record["kind"] == "emulated"],
+    }
 
 
 def _reach(record: Record) -> float:
     return float(record["latency_ms"]["high" if record["kind"] == "estimated" else "p90"])
 
 
-def _bar_of(record: Record, longest: float) -> str:
-    variant, latency = record.get("variant", "binary"), record["latency_ms"]
-    label = f"{_text(Path(record['artefact']).name)} <small>{threads_text(record)}</small>"
+def _latency_bar(record: Record, longest: float) -> Bar:
+    latency = record["latency_ms"]
     if record["kind"] == "estimated":
-        spans = [("range", latency["low"], latency["high"])]
-        value = estimated_range(record)
+        spans, value = [("range", latency["low"], latency["high"])], estimated_range(record)
     else:
         spans = [("tail", latency["p50"], latency["p90"]), ("", 0.0, latency["p50"])]
         value = f"{milliseconds(latency['p50'])} ms"
         if "times_as_long" in record:
             value += f", {record['times_as_long']:.2f}x"
-    return _bar(label, spans, longest, value, variant)
+    name, variant = Path(record["artefact"]).name, record.get("variant", "binary")
+    return _bar(name, spans, longest, value, variant, small=threads_text(record))
+
+
+def _bar(
+    label: str, spans: Iterable[tuple[str, float, float]], longest: float, value: str, variant: str, *, small: str = ""
+) -> Bar:
+    """A bar whose `spans` are (CSS class, start, end) on a scale that ends at `longest`."""
+    placed = [(kind, f"{start / longest:.2%}", f"{max(0.0, end - start) / longest:.2%}") for kind, start, end in spans]
+    return Bar(label, placed, value, variant, small)
 
 
 def _emulation(record: Record) -> str:
@@ -178,102 +230,29 @@ def _emulation(record: Record) -> str:
     )
 
 
-def _variants(records: Iterable[Record]) -> set[str]:
-    return {record.get("variant", "binary") for record in records}
-
-
-def _bar(label: str, spans: Iterable[tuple[str, float, float]], longest: float, value: str, variant: str) -> str:
-    """A labelled bar; `spans` are (CSS class, start, end) on a scale that ends at `longest`."""
-    pieces = "".join(
-        f'<i class="{kind}" style="left:{start / longest:.2%};width:{max(0.0, end - start) / longest:.2%}"></i>'
-        for kind, start, end in spans
-    )
-    return (
-        f'<div class="bar"><span class="label">{label}</span><span class="track {variant}">{pieces}</span>'
-        f"<span>{_text(value)}</span></div>"
-    )
-
-
-# Profiles
-def _profile(record: Record) -> str:
-    if not record.get("ops"):
-        return ""
-    headings, cells = profile_rows(record)
+def _profile(record: Record) -> dict[str, Any]:
     longest = max(op["share"] for op in record["ops"]) or 1.0
-    for row, op in zip(cells, record["ops"], strict=True):
-        bar = f'<div class="track binary"><i style="left:0;width:{op["share"] / longest:.2%}"></i></div>'
-        row[0] = _text(row[0]) + bar
-    table = _table(headings, cells, raw=0)
-    return f'<h3>{_text(profile_title(record))}</h3>{table}<p class="soft">{_text(profile_note(record))}</p>'
+    shares = [f"{op['share'] / longest:.2%}" for op in record["ops"]]
+    return {
+        "title": profile_title(record),
+        "table": Table(*profile_rows(record), shares),
+        "note": profile_note(record),
+    }
 
 
-# Training
-def _curves(epochs: Sequence[dict[str, float]]) -> str:
-    if not epochs:
-        return ""
-    charts = (
-        _chart("accuracy", epochs, ("train_accuracy", "test_accuracy"), lambda value: f"{value:.0%}"),
-        _chart("loss in nats", epochs, ("train_loss", "test_loss"), lambda value: f"{value:g}"),
+def _curves(epochs: Sequence[dict[str, float]]) -> list[tuple[str, str]]:
+    if not epochs or not can_draw():
+        return []
+    drawings = (
+        ("accuracy", curve(epochs, "accuracy", "accuracy over epochs")),
+        ("loss in nats", curve(epochs, "loss", "loss in nats over epochs")),
     )
-    return (
-        _key([("train", "training"), ("test", "test")], {"train", "test"})
-        + f'<div class="charts">{"".join(charts)}</div>'
-    )
+    return [(name, drawing) for name, drawing in drawings if drawing]
 
 
-def _chart(title: str, epochs: Sequence[dict[str, float]], names: Sequence[str], label: Callable[[float], str]) -> str:
-    """A line for each of the `names` over the epochs."""
-    width, height = CHART
-    left, right, bottom, top = MARGIN
-    names = [name for name in names if all(name in row for row in epochs)]
-    values = [row[name] for row in epochs for name in names if math.isfinite(row[name])]
-    if not values:
-        return ""
-    ticks = nice_ticks(min(values), max(values))
-    low, high = ticks[0], ticks[-1]
-    first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
-
-    def x(epoch: float) -> float:
-        return left + (width - left - right) * ((epoch - first) / (last - first) if last > first else 0.5)
-
-    def y(value: float) -> float:
-        return height - bottom - (height - top - bottom) * (value - low) / (high - low)
-
-    parts = [
-        f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{label(tick)}</text>'
-        for tick in ticks
-    ]
-    for epoch in dict.fromkeys((first, last)):
-        parts.append(f'<text x="{x(epoch):.1f}" y="{height - 6}" text-anchor="middle">{epoch:g}</text>')
-    parts.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle">epoch</text>')
-    for name in names:
-        kind = name.partition("_")[0]
-        points = [(x(row["epoch"]), y(row[name])) for row in epochs if math.isfinite(row[name])]
-        line = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-        parts.append(f'<polyline class="{kind}" points="{line}"/>')
-        parts += [f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="3"/>' for px, py in points[-1:]]
-    svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title} over epochs">{"".join(parts)}</svg>'
-    return f"<figure><figcaption>{title}</figcaption>{svg}</figure>"
-
-
-def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers, evenly apart, the first at or below `low` and the last at or above `high`."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / most))
-    for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
-        start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        if end == start:
-            end += 1
-        if end - start < most:
-            break
-    return [round(i * step, 12) for i in range(start, end + 1)]
-
-
-# Export
-def _sizes(facts: Facts) -> str:
+def _sizes(facts: Facts) -> list[Bar]:
     if "float_size_bytes" not in facts.export:
-        return ""
+        return []
     files = {"parameters as float32": (facts.export["float_size_bytes"], "float32")}
     for artefact in facts.export["artefacts"]:
         files[Path(artefact["path"]).name] = (artefact["size_bytes"], "binary")
@@ -281,16 +260,15 @@ def _sizes(facts: Facts) -> str:
         if record.get("variant", "binary") != "binary":
             files.setdefault(Path(record["artefact"]).name, (record["size_bytes"], record["variant"]))
     longest = max(count for count, _ in files.values())
-    bars = (
-        _bar(_text(name), [("", 0.0, count)], longest, f"{size(count)} ({count} B)", variant)
+    return [
+        _bar(name, [("", 0.0, count)], longest, f"{size(count)} ({count} B)", variant)
         for name, (count, variant) in files.items()
-    )
-    return f'<div class="bars">{"".join(bars)}</div>'
+    ]
 
 
-def _verification(export: dict[str, Any]) -> str:
+def _verification(export: dict[str, Any]) -> dict[str, Any] | None:
     if not export.get("artefacts"):
-        return ""
+        return None
     headings = ["file", "images", "accuracy", "PyTorch", "same top-1", "median difference", "largest difference"]
     cells = []
     for artefact in export["artefacts"]:
@@ -299,12 +277,12 @@ def _verification(export: dict[str, Any]) -> str:
         differences = [f"{verify[name]:.1e}" for name in ("median_abs_diff", "max_abs_diff")]
         cells.append([Path(artefact["path"]).name, str(verify["samples"]), *shares, *differences])
     discarded = export.get("hypernetwork_parameters_discarded", 0)
-    return _table(headings, cells) + f'<p class="soft">{discarded} hypernetwork parameters stayed behind</p>'
+    return {"table": Table(headings, cells), "note": f"{discarded} hypernetwork parameters stayed behind"}
 
 
-def _layer_table(layers: Sequence[Layer]) -> str:
+def _layers(layers: Sequence[Layer]) -> Table | None:
     if not layers:
-        return ""
+        return None
     headings = ["operator", "output of", "shape", "binary MACs", "float MACs", "int8 MACs", "weights"]
 
     def figures(layers: Sequence[Layer]) -> list[str]:
@@ -317,32 +295,34 @@ def _layer_table(layers: Sequence[Layer]) -> str:
     ]
     used = [i for i in range(len(headings)) if any(row[i] for row in cells)]
     total = ["total", "", "", *figures(layers)]
-    return _table([headings[i] for i in used], [[row[i] for i in used] for row in (*cells, total)])
+    return Table([headings[i] for i in used], [[row[i] for i in used] for row in (*cells, total)])
 
 
-# Everything
-def _every_figure(facts: Facts) -> str:
-    """All that the files say, unrounded, as the JSON has it."""
+def _named_objects(facts: Facts) -> list[tuple[str, dict[str, Any]]]:
     objects = [("Training: summary.json", facts.summary), ("Export: report.json", _by_name(facts.export))]
     for record in facts.records:
         threads = f", {threads_text(record)}" if "threads" in record else ""
         objects.append((f"{Path(record['artefact']).name} on {board_name(record)}, {record['kind']}{threads}", record))
-    boxes = []
-    for title, content in objects:
-        if content:
-            pairs = "".join(
-                f'<tr><td class="text">{_text(name)}</td><td class="text">{_text(_json(value))}</td></tr>'
-                for name, value in flatten(content).items()
-            )
-            boxes.append(f"<section><h3>{_text(title)}</h3><table>{pairs}</table></section>")
-    lists = [
-        f"<h3>{_text(title)}: {name}</h3>{_raw_table(content[name])}"
-        for title, content in objects
+    return [(title, content) for title, content in objects if content]
+
+
+def _objects(facts: Facts) -> list[tuple[str, list[tuple[str, str]]]]:
+    """All that the files say, unrounded, as the JSON has it."""
+    return [
+        (title, [(name, _json(value)) for name, value in flatten(content).items()])
+        for title, content in _named_objects(facts)
+    ]
+
+
+def _lists(facts: Facts) -> list[tuple[str, Table]]:
+    """The lists of objects among it, and the epochs."""
+    found = [
+        (f"{title}: {name}", _raw_table(content[name]))
+        for title, content in _named_objects(facts)
         for name in ("ops", "instructions_by_op")
         if content.get(name)
     ]
-    epochs = f"<h3>Training: metrics.csv</h3>{_raw_table(facts.epochs)}" if facts.epochs else ""
-    return f'<div class="all">{"".join(boxes)}</div>{"".join(lists)}{epochs}'
+    return found + ([("Training: metrics.csv", _raw_table(facts.epochs))] if facts.epochs else [])
 
 
 def _by_name(export: dict[str, Any]) -> dict[str, Any]:
@@ -351,63 +331,14 @@ def _by_name(export: dict[str, Any]) -> dict[str, Any]:
     return {**export, "artefacts": artefacts} if artefacts else export
 
 
-def _raw_table(objects: Sequence[dict[str, Any]]) -> str:
+def _raw_table(objects: Sequence[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for item in objects for name in item))
-    return _table(names, [[_json(item[name]) if name in item else "" for name in names] for item in objects])
+    return Table(names, [[_json(item[name]) if name in item else "" for name in names] for item in objects])
 
 
 def _json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-# Pieces
-def _section(title: str, content: str) -> str:
-    return f"<h2>{_text(title)}</h2>\n{content}\n" if content else ""
-
-
-def _key(entries: Iterable[tuple[str, str]], used: set[str]) -> str:
-    keys = (f'<span class="key {kind}"><i></i>{_text(name)}</span>' for kind, name in entries if kind in used)
-    return f"<p>{''.join(keys)}</p>"
-
-
-def _table(headings: Sequence[str], cells: Iterable[Sequence[str]], raw: int | None = None) -> str:
-    """A table that scrolls by itself where it is too wide; column `raw` is HTML already."""
-    kinds = [' class="text"' if heading in (*LEFT, "name") else "" for heading in headings]
-    head = "".join(f"<th{kind}>{_text(heading)}</th>" for heading, kind in zip(headings, kinds, strict=True))
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{kinds[i]}>{cell if i == raw else _text(cell)}</td>" for i, cell in enumerate(row))
-        + "</tr>\n"
-        for row in cells
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
-
-
-def _text(value: str) -> str:
-    return html.escape(value)
-
-
 def _about(facts: Facts, name: str) -> str:
     return str(facts.summary.get(name) or facts.export.get(name) or "")
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise FsgError(f"{path}: cannot be read ({error}); write it again") from error
-    if not isinstance(content, dict):
-        raise FsgError(f"{path}: is no JSON object; write it again")
-    return content
-
-
-def _read_epochs(path: Path) -> list[dict[str, float]]:
-    try:
-        with open(path, newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError) as error:
-        raise FsgError(f"{path}: cannot be read ({error}); resume or repeat the training") from error

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,46 +18,31 @@ from fsg.runtime.report.view import (
     title,
     warnings,
 )
+from fsg.runtime.tables import table, titled
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.table import Table
 
 
 def bench_table(records: Iterable[Record]) -> "Group":
     """One row for each record, in their order, then the profiles; fits 80 columns where all are of one machine."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     records = list(records)
-    headings, cells = rows(records)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in headings:
-        is_text = heading in LEFT
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "file", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    parts: list[Any] = [Text(title(records), "bold"), table, Text("\n".join(notes(records)), "dim")]
+    made = table(*rows(records), left=LEFT, wrap=("file",), gap=1)
+    parts: list[Any] = [titled(title(records), made, notes(records))]
     parts += [Text(f"warning: {warning}", "yellow") for warning in warnings(records)]
     for record in records:
         if record.get("ops"):
-            parts += ["", Text(profile_title(record), "bold"), profile_table(record)]
-            parts.append(Text(profile_note(record), "dim"))
+            profile = table(*profile_rows(record), left=LEFT, wrap=("operator",), gap=1)
+            parts += ["", titled(profile_title(record), profile, [profile_note(record)])]
     return Group(*parts)
 
 
-def profile_table(record: Record) -> "Table":
-    """The operators of a profiled record in the order in which they run."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    headings, cells = profile_rows(record)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=heading != "operator")
-    for row in cells:
-        table.add_row(*row)
-    return table
+def forms(records: Sequence[Record]) -> dict[str, str]:
+    """The records as texts for files: "json", "csv" and "markdown"."""
+    return {"json": json.dumps(records, indent=2) + "\n", "csv": csv_text(records), "markdown": markdown(records)}
 
 
 def markdown(records: Sequence[Record]) -> str:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-Record = dict[str, Any]
+from fsg.runtime.measure.records import Record
+
 LEFT = ("file", "board", "kind", "time", "operator", "output of")  # columns of text, the others are of numbers
 
 

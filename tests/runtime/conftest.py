@@ -43,7 +43,9 @@ def parts(monkeypatch):
             for n in threads
         ]
 
-    emulation = types.SimpleNamespace(why_not=lambda: None, emulate=lambda path, **_: records.emulated(path))
+    emulation = types.SimpleNamespace(
+        why_not=lambda: None, emulate=lambda path, *, device, **_: {**records.emulated(path), "device": device}
+    )
     monkeypatch.setitem(sys.modules, "fsg.runtime.measure.on_board", types.SimpleNamespace(
         Board=Board, LocalBoard=Board, measure=measure
     ))  # fmt: skip

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 
 import jsonschema
 import pytest
@@ -15,7 +15,7 @@ from fsg.runtime.boards.devices import find_device
 from fsg.runtime.boards.litert import NotFetchedError
 from fsg.runtime.measure import bench
 from fsg.runtime.measure.bench import Plan, bench_boards, bench_local, bench_without_board, finished
-from fsg.runtime.measure.records import Model, keep, read_records
+from fsg.runtime.measure.records import KINDS, Model, keep, read_records
 from fsg.runtime.report.table import bench_table, csv_text, markdown
 
 PI4 = find_device("rpi4")
@@ -85,10 +85,10 @@ def test_a_board_that_fails_costs_its_own_rows_only(path, parts):
 
 
 def test_options_reach_the_board(path, parts):
-    plan = Plan(cpus=(0, 1), cooldown_ms=30, ssh=bench.Ssh(port=22, options=("-i", "key"), timeout_s=5))
+    plan = Plan(cpus=(0, 1), cooldown_ms=30, ssh=bench.Ssh(port=22, options=("A=b",), identity="key", timeout_s=5))
     bench_boards([Model(path)], PI4, ["one"], plan, str)
     (_, _, options), (_, _, how), _ = parts.asked
-    assert options == {"port": 22, "options": ["-i", "key"], "timeout_s": 5, "runtime_lib": None}
+    assert options == {"port": 22, "options": ["-i", "key", "-o", "A=b"], "timeout_s": 5, "runtime_lib": None}
     assert how == {"runs": 50, "warmup": 10, "cpus": (0, 1), "cooldown_ms": 30}
 
 
@@ -237,3 +237,16 @@ def test_boards_run_tflite_only(tmp_path, parts):
     with pytest.raises(FsgError, match=r"model\.onnx: boards run \.tflite files"):
         bench_boards([Model(tmp_path / "model.onnx")], PI4, ["one"], Plan(), str)
     assert not parts.asked and not finished([], [], PI4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_describes_the_fields_of_every_kind(kind):
+    every, own = (records.SCHEMA["$defs"][name] for name in ("any_record", kind))
+    described = every["properties"] | own["properties"]
+    assert {field.name for field in fields(KINDS[kind])} == described.keys()
+    needed = {field.name for field in fields(KINDS[kind]) if field.default is MISSING} | {
+        "kind",
+        "variant",
+        "fsg_version",
+    }
+    assert needed == {*every["required"], *own["required"]}

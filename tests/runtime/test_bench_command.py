@@ -16,7 +16,7 @@ import pytest
 import records
 from lce import Graph
 
-from fsg.cli import ending_in_good_order
+from fsg.runtime.measure.bench import ending_in_good_order
 from fsg.runtime.model.metadata import add_tflite_metadata
 
 

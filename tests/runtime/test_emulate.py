@@ -1,6 +1,7 @@
 """Models on an emulated ARM processor, and the library that runs them there."""
 
 import subprocess
+from dataclasses import replace
 
 import lce
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from lce import Conv
 
 from fsg import FsgError
+from fsg.runtime.boards.cores import cores
 from fsg.runtime.boards.litert import runtime_library
 from fsg.runtime.measure import emulate as room
 from fsg.runtime.measure.emulate import emulate, why_not
@@ -44,7 +46,8 @@ def test_a_model_without_float_layers_has_the_bits_of_this_machine(model, cpu, k
 @needs_emulator
 @pytest.mark.slow
 def test_what_the_emulated_program_refuses_is_one_line(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "PROCESSORS", {"cortex-a72": "cortex-a0"})
+    core = replace(cores()["cortex-a72"], emulated_as="cortex-a0")
+    monkeypatch.setattr(room, "cores", lambda: {"cortex-a72": core})
     with pytest.raises(FsgError, match=r"model.tflite: on an emulated aarch64: .*cortex-a0"):
         emulate(model)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fsg import FsgError
-from fsg.runtime.measure.estimate import CORES, PUBLISHED, PublishedBoard, estimate, estimate_range, fit_efficiency
+from fsg.runtime.boards.cores import cores
+from fsg.runtime.measure.estimate import PUBLISHED, PublishedBoard, estimate, estimate_range, fit_efficiency
 from fsg.runtime.model.operators import read_layers
 
 PI4 = PublishedBoard()
@@ -87,4 +88,5 @@ def test_a_core_of_which_nothing_is_known_has_no_estimate(path):
     for unknown in ("clock_ghz", "cores", "l2_kb", "memory_gb_s"):
         with pytest.raises(FsgError, match=f"its profile lacks one of .*{unknown}.*--devices"):
             estimate(path, replace(PI4, **{unknown: None}))
-    assert all(core.binary > core.int8 >= core.float32 for core in CORES.values())
+    peaks = [core.peaks for core in cores().values() if core.peaks]
+    assert len(peaks) == 7 and all(peak.binary > peak.int8 >= peak.float32 for peak in peaks)

@@ -69,6 +69,7 @@ def emulated(path):
         "artefact": str(path),
         "format": "tflite",
         "kind": "emulated",
+        "fsg_version": fsg.__version__,
         "cpu": "cortex-a72",
         "kernels": "neon-a72",
         "bit_exact": True,

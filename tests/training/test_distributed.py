@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from fsg import FsgError
 from fsg.training.checkpoint import read_checkpoint
 from fsg.training.distributed import Processes, joined
 from fsg.training.run import open_run
+
+pytestmark = pytest.mark.xdist_group("two processes")  # its tests share what two processes did together
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = ["train", "--epochs", "1", "--device", "cpu"]
@@ -29,8 +32,19 @@ def torchrun(*arguments, cwd):
     return result.returncode, result.stdout, result.stderr
 
 
-def alone(*arguments, cwd):
-    subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, check=True, capture_output=True, env=ENVIRONMENT)
+def in_two_processes(folder, commands):
+    """Carries out commands of fsg, by name, in two processes that are started once; returns the exit code and errors.
+
+    The first command that fails is the last.
+    """
+    (folder / "commands.json").write_text(json.dumps(commands))
+    code, _, err = torchrun(Path(__file__).with_name("two_processes.py"), cwd=folder)
+    return code, err
+
+
+def printed(folder, name):
+    """What both processes printed during that command."""
+    return "".join((folder / f"{name}.{rank}.out").read_text() for rank in (0, 1))
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +66,66 @@ def flat(content, path=""):
     return {path: torch.as_tensor(content).double()} if isinstance(content, torch.Tensor | float | int) else {}
 
 
-@pytest.mark.parametrize("method", ["ste", pytest.param("fsg", marks=pytest.mark.slow)])
-def test_two_processes_take_the_same_twenty_steps_as_one(twenty_batches, tmp_path, method):
-    settings = ["--dataset", f"npz:{twenty_batches}", "--batch-size", "8", "--precision", "float64", "--method", method]
-    alone("-m", "fsg", *TRAIN, *settings, "--out", "one", cwd=tmp_path)
-    code, out, err = torchrun("-m", "fsg", *TRAIN, *settings, "--out", "two", cwd=tmp_path)
+def twenty_steps(dataset, method):
+    """The arguments of a run that two processes should carry out as one does."""
+    settings = ["--dataset", f"npz:{dataset}", "--batch-size", "8", "--precision", "float64", "--method", method]
+    return [*TRAIN, *settings]
+
+
+def two_epochs(dataset):
+    settings = ["--dataset", f"npz:{dataset}", "--batch-size", "8", "--method", "ste", "--precision", "float64"]
+    return ["train", *settings, "--schedule", "constant", "--device", "cpu", "--epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def together(twenty_batches, tmp_path_factory):
+    """A folder with the run "ste" that two processes made; exit code and errors of a command without data after it."""
+    folder = tmp_path_factory.mktemp("together")
+    commands = {
+        "ste": [*twenty_steps(twenty_batches, "ste"), "--out", "ste"],
+        "nothing": [*TRAIN, "--dataset", "npz:nothing.npz"],
+    }
+    code, err = in_two_processes(folder, commands)
+    return folder, code, err
+
+
+@pytest.fixture(scope="module")
+def long_together(twenty_batches, tmp_path_factory):
+    """A folder with the runs "fsg", "whole" of two epochs, and "parts", which stopped after its first."""
+    folder = tmp_path_factory.mktemp("together")
+    commands = {
+        "fsg": [*twenty_steps(twenty_batches, "fsg"), "--out", "fsg"],
+        "whole": [*two_epochs(twenty_batches), "--out", "whole"],
+        "parts": [*two_epochs(twenty_batches), "--max-minutes", "1e-6", "--out", "parts"],
+    }
+    code, err = in_two_processes(folder, commands)
     assert code == 0, err
-    assert out.count("test accuracy") == 2 and out.count("next: fsg export") == 1
-    one, two = (read_checkpoint(tmp_path / name) for name in ("one", "two"))
+    return (folder,)
+
+
+def test_batch_norm_of_the_whole_batch_and_exchanges(together):
+    """two_processes.py checks them before anything else."""
+    folder, _, err = together
+    assert (folder / "checks.0.out").exists() and (folder / "checks.1.out").exists(), err
+
+
+def test_data_that_one_process_misses_are_one_line_and_end_both(together):
+    """As test_bad_input below, but among the commands of a start that serves more checks."""
+    folder, code, err = together
+    assert code != 0
+    assert err.count("fsg: error: ") == 1 and "nothing.npz: cannot be read" in err, err
+    assert not list(folder.glob("runs/*/*"))
+
+
+@pytest.mark.parametrize("method", ["ste", pytest.param("fsg", marks=pytest.mark.slow)])
+def test_two_processes_take_the_same_twenty_steps_as_one(fsg, request, twenty_batches, tmp_path, method):
+    folder, *_ = request.getfixturevalue("together" if method == "ste" else "long_together")
+    one_folder, two_folder = tmp_path / "one", folder / method
+    code, _, err = fsg(*twenty_steps(twenty_batches, method), "--threads", "1", "--out", one_folder)
+    assert code == 0, err
+    text = printed(folder, method)
+    assert text.count("test accuracy") == 2 and text.count("next: fsg export") == 1
+    one, two = (read_checkpoint(folder) for folder in (one_folder, two_folder))
     assert one["steps"] == two["steps"] == 20
     for part in ("model", "rule", "rows"):
         expected, found = (flat(content[part]) for content in (one, two))
@@ -71,61 +137,12 @@ def test_two_processes_take_the_same_twenty_steps_as_one(twenty_batches, tmp_pat
                 torch.testing.assert_close(
                     found[name], tensor, rtol=close, atol=close, msg=lambda text, n=name: n + text
                 )
-    trained = open_run(tmp_path / "two").model
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
-        path.name for path in (tmp_path / "one").iterdir()
-    )
+    trained = open_run(two_folder).model
+    assert sorted(path.name for path in two_folder.iterdir()) == sorted(path.name for path in one_folder.iterdir())
     assert type(trained.bn1) is nn.BatchNorm2d
 
 
-WHOLE_BATCH_NORM = """
-import torch
-from torch import nn
-from fsg.training.distributed import joined, use_whole_batch_norm
-
-with joined(torch.device("cpu"), 8) as processes:
-    for seed in range(12):
-        generator = torch.Generator().manual_seed(seed)
-        shape = [(8, 5), (8, 3, 7), (8, 4, 3, 2)][seed % 3]
-        x, upstream = (torch.randn(shape, generator=generator, dtype=torch.float64) * 3 + 2 for _ in range(2))
-        kind = [nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d][seed % 3]
-        settings = {"affine": seed % 4 != 3, "momentum": None if seed % 2 else 0.3}
-        whole, parts = (nn.Sequential(kind(shape[1], **settings)).double() for _ in range(2))
-        for model in (whole, parts):
-            for number, parameter in enumerate(model.parameters()):
-                nn.init.uniform_(parameter, 0.5, 2, generator=torch.Generator().manual_seed(number))
-        use_whole_batch_norm(parts, processes)
-        part = processes.part(8)
-        mine = x[part].clone().requires_grad_()
-        x.requires_grad_()
-        for _ in range(2):
-            expected, found = whole(x), parts(mine)
-            torch.testing.assert_close(found, expected[part])
-        expected.backward(upstream)
-        found.backward(upstream[part])
-        torch.testing.assert_close(mine.grad, x.grad[part])
-        for a, b in zip(whole.parameters(), parts.parameters()):
-            torch.testing.assert_close(processes.total(b.grad), a.grad)
-        assert whole.state_dict().keys() == parts.state_dict().keys()
-        for name, value in whole.state_dict().items():
-            torch.testing.assert_close(parts.state_dict()[name], value)
-        torch.testing.assert_close(parts.eval()(mine), whole.eval()(x)[part])
-
-        values = [torch.full((2, 3), float(processes.rank)), torch.arange(4.0) * processes.rank]
-        processes.average(values)
-        assert (values[0] == 0.5).all() and values[1].tolist() == [0, 0.5, 1, 1.5]
-        state = {"a": [torch.full((2, 3), processes.rank).T], "b": (torch.tensor(float(processes.rank)), "text")}
-        processes.equalize(state)
-        assert state["a"][0].sum() == 0 and state["b"][0] == 0
-"""
-
-
-def test_batch_norm_of_the_whole_batch_and_exchanges(tmp_path):
-    (tmp_path / "script.py").write_text(WHOLE_BATCH_NORM)
-    code, _, err = torchrun("script.py", cwd=tmp_path)
-    assert code == 0, err
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -193,17 +210,12 @@ def test_an_end_of_any_process_ends_all_with_one_message(digits_npz, tmp_path, s
 
 
 @pytest.mark.slow
-def test_a_run_in_two_processes_resumes(twenty_batches, tmp_path):
-    settings = ["--dataset", f"npz:{twenty_batches}", "--batch-size", "8", "--method", "ste", "--precision", "float64"]
-    settings += ["--schedule", "constant"]
-    train = ["-m", "fsg", "train", *settings, "--device", "cpu"]
-    assert torchrun(*train, "--epochs", "2", "--out", "whole", cwd=tmp_path)[0] == 0
-    assert torchrun(*train, "--epochs", "1", "--out", "parts", cwd=tmp_path)[0] == 0
-    config = tmp_path / "parts" / "config.toml"
-    config.write_text(config.read_text().replace("epochs = 1", "epochs = 2", 1))
-    code, _, err = torchrun("-m", "fsg", "train", "--resume", "parts", cwd=tmp_path)
+def test_a_run_in_two_processes_resumes(long_together):
+    (folder,) = long_together
+    assert "stopped after epoch 1 of 2" in printed(folder, "parts") and not (folder / "parts/summary.json").exists()
+    code, _, err = torchrun("-m", "fsg", "train", "--resume", "parts", "--max-minutes", "0", cwd=folder)
     assert code == 0, err
-    whole, parts = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "parts"))
+    whole, parts = (json.loads((folder / name / "summary.json").read_text()) for name in ("whole", "parts"))
     assert parts["epochs"] == 2 and parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-9)
 
 

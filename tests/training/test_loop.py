@@ -29,19 +29,6 @@ from fsg.training.record import count_flips, signs
 from fsg.training.run import open_run
 
 
-@pytest.fixture(scope="module")
-def tiny_npz(digits_npz, tmp_path_factory):
-    """48 training and 40 test digits of 3x8x8."""
-    path = tmp_path_factory.mktemp("data") / "tiny.npz"
-    with np.load(digits_npz) as archive:
-        data = dict(archive)
-    for part, count in (("train", 48), ("test", 40)):
-        data[f"x_{part}"] = data[f"x_{part}"][:: len(data[f"x_{part}"]) // count][:count, :, ::2, ::2]
-        data[f"y_{part}"] = data[f"y_{part}"][:: len(data[f"y_{part}"]) // count][:count]
-    np.savez(path, **data)
-    return path
-
-
 @pytest.fixture
 def trained(tiny_npz, tmp_path):
     """Trains into a folder of that name; returns the folder, the summary and what was printed."""
@@ -165,7 +152,7 @@ def test_normalization(tiny_npz):
         normalization(Config(normalization="cifar10"), grey)
 
 
-@pytest.mark.parametrize("method", ["ste", "fsg"])
+@pytest.mark.parametrize("method", [pytest.param("ste", marks=pytest.mark.slow), "fsg"])
 def test_deterministic_runs_are_the_same(trained, method):
     first, second, other = (trained(f"run{i}", method=method, seed=seed)[0] for i, seed in enumerate((3, 3, 4)))
     assert torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == 1

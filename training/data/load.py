@@ -103,3 +103,18 @@ def _with_statistics(name: str, parts: Parts, *, flip: bool) -> Dataset:
     if len(parts.x_train):
         mean, std = channel_statistics(parts.x_train)
     return Dataset(name, *parts, mean=mean, std=std, flip=flip, pad=max(parts.x_test.shape[2:]) // 8)
+
+
+class Shelf:
+    """Data sets that several ask for: `load_dataset` of each once, or twice where the test images came first."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[str, str], Dataset] = {}
+
+    def __call__(self, spec: str, *, data_dir: str | Path | None = None, test_only: bool = False) -> Dataset:
+        """As `load_dataset`; with `test_only` the training part may be there all the same."""
+        key = (spec, str(data_dir or ""))
+        found = self._loaded.get(key)
+        if found is None or not (test_only or len(found.x_train)):
+            found = self._loaded[key] = load_dataset(spec, data_dir=data_dir, test_only=test_only)
+        return found

@@ -6,7 +6,6 @@ reads its settings and then the number of steps to time, a line each, and answer
 take turns, a few steps each, so that whatever slows the machine down for a while hits all of them.
 """
 
-import itertools
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fsg import FsgError
+from fsg.runtime.tables import table, titled
 from fsg.training.config import Config
 
 if TYPE_CHECKING:
@@ -180,16 +180,12 @@ def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], 
     without a teacher. The default precision of the process is set for good.
     """
     import numpy as np
-    import torch
 
-    from fsg.training.compute import forward_function, use_precision
+    from fsg.training.compute import use_precision
     from fsg.training.data.feed import Feed, Normalizer
     from fsg.training.data.sets import DataInfo, Dataset
     from fsg.training.distributed import Processes
-    from fsg.training.networks.average import AveragedModel
-    from fsg.training.networks.network import model_for
-    from fsg.training.objective import Objective
-    from fsg.training.registry import make_rule
+    from fsg.training.step import Learner
 
     rng = np.random.default_rng(config.seed)
     images = rng.integers(0, 256, (BATCHES * config.batch_size, *SHAPE), dtype=np.uint8)
@@ -197,27 +193,16 @@ def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], 
     names, mean, std = tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3
     data = Dataset("synthetic", images, labels, images[:0], labels[:0], names, mean, std, flip=True, pad=4)
     info = DataInfo(names, mean, std, SHAPE)
-    torch.manual_seed(config.seed)
-    dtype = use_precision(config.precision)
-    model = model_for(config, info)
-    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    network = forward_function(model, device, precision=config.precision, compile=config.compile)
-    rule = make_rule(config, model)
-    average = AveragedModel(model, config.ema) if config.ema else None
-    objective, steps = Objective(config), itertools.count(1)
-    feed = Feed(data, Normalizer(info, device, dtype), Processes(), augment=config.augment)
+    dtype, alone = use_precision(config.precision), Processes()
+    learner = Learner(config, info, device, alone)
+    learner.model.train()
+    feed = Feed(data, Normalizer(info, device, dtype), alone, augment=config.augment)
 
     def take_step() -> float:
-        batch, labels = feed(rng.integers(0, len(images), config.batch_size), rng)
-        with rule.lookahead():
-            loss = objective(batch, network(batch), labels)
-        loss.backward()
-        rule.step()
-        if average:
-            average.update(model, next(steps))
+        loss, _ = learner.step(*feed(rng.integers(0, len(images), config.batch_size), rng))
         return loss.item()  # waits for a CUDA device
 
-    return take_step, rule.hypernetwork_parameters
+    return take_step, learner.rule.hypernetwork_parameters
 
 
 def records(costs: list[StepCost], entries: Mapping[str, Config]) -> list[dict[str, Any]]:
@@ -236,22 +221,17 @@ def records(costs: list[StepCost], entries: Mapping[str, Config]) -> list[dict[s
 
 def step_table(costs: list[StepCost], entries: Mapping[str, Config]) -> "Group":
     """One row per method, and what was measured on what."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     cuda = any(cost.peak_cuda_bytes for cost in costs)
     first = costs[0]
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("method")
-    for name in ("median s", "quartiles", "ratio", "quartiles", "peak MB", *(["CUDA MB"] if cuda else []), "hyper"):
-        table.add_column(name, justify="right", no_wrap=True)
+    headings = ["method", "median s", "quartiles", "ratio", "quartiles", "peak MB"]
+    headings += [*(["CUDA MB"] if cuda else []), "hyper"]
+    rows = []
     for cost in costs:
         (low, median, high), (less, ratio, more) = cost.seconds, cost.ratio(first)
         memory = [cost.peak_rss_bytes, *([cost.peak_cuda_bytes] if cuda else [])]
         cells = [f"{median:.3g}", f"{low:.3g} to {high:.3g}", f"{ratio:.2f}", f"{less:.2f} to {more:.2f}"]
         cells += [*(f"{count / 1e6:.0f}" for count in memory), f"{cost.hypernetwork_parameters:,}"]
-        table.add_row(Text(cost.label), *cells)
+        rows.append([cost.label, *cells])
     where = first.machine if first.device == "cpu" else f"{first.device}, {first.machine}"
     config = entries[first.label]
     title = f"One training step of {config.model}, batch {config.batch_size}, {first.threads} threads, {where}"
@@ -265,7 +245,7 @@ def step_table(costs: list[StepCost], entries: Mapping[str, Config]) -> "Group":
     ]
     if first.device == "cpu" and not first.native:
         lines.append("the native library was not built, so FSG's slow net is far slower than it can be: make setup")
-    return Group(Text(title, "bold"), table, Text("\n".join(lines), "dim"))
+    return titled(title, table(headings, rows, left=("method",), wrap=("method",)), lines)
 
 
 def _main() -> int:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsg import make_folder, replacing
+from fsg.runtime.tables import table, titled
 from fsg.training.config import Config
 from fsg.training.experiments.plots import plot_comparison
 from fsg.training.experiments.results import NO_DIFFERENCE, Estimate, Measure, RunGroup, best_marks, curve, measures
 
 if TYPE_CHECKING:
-    from rich.console import Group as RichGroup
+    from rich.console import Group
 
 
 def write_comparison(groups: Sequence[RunGroup], folder: Path) -> None:
@@ -177,16 +178,8 @@ def _markdown_table(rows: list[list[str]]) -> str:
     return "\n".join([line(rows[0]), line(["---"] * len(rows[0])), *map(line, rows[1:])])
 
 
-def comparison_table(groups: Sequence[RunGroup]) -> "RichGroup":
+def comparison_table(groups: Sequence[RunGroup]) -> "Group":
     """The results and what may be read from them, for the terminal."""
-    from rich.console import Group as RichGroup
-    from rich.table import Table
-    from rich.text import Text
-
     head, *body = results(groups)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in head:
-        table.add_column(name, justify="left" if name in ("method", "best?") else "right")
-    for cells in body:
-        table.add_row(*map(Text, cells))
-    return RichGroup(table, *(Text(line) for line in [*sentences(groups), notes(groups)[0], notes(groups)[1]]))
+    made = table(head, body, left=("method", "best?"), wrap=head)
+    return titled("", made, [*sentences(groups), *notes(groups)[:2]])

@@ -1,7 +1,5 @@
 """Finished runs, and statistics over the seeds that trained them."""
 
-import csv
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +10,7 @@ from typing import Any
 from fsg import FsgError
 from fsg.training.config import Config, load_config
 from fsg.training.experiments.plots import Curve
+from fsg.training.folder import read_metrics, read_summary
 
 NO_DIFFERENCE = ("seed", "data_dir", "tensorboard")  # settings in which the runs of one group may differ
 CONFIDENCE = 0.95
@@ -137,20 +136,6 @@ def half_epoch(config: Config) -> int:
     return max(1, config.epochs // 2)
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv. Errors: FsgError if it is missing, broken, or of an older version."""
-    path = folder / "metrics.csv"
-    try:
-        with open(path, newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError) as error:
-        raise FsgError(f"cannot read {path}: {error}; train that run anew") from error
-    for name in ("epoch", "seconds", "train_loss", "test_accuracy"):
-        if not rows or name not in rows[0]:
-            raise FsgError(f"{path} has no {name if rows else 'rows'}: train that run anew with this version of fsg")
-    return rows
-
-
 def read_run(folder: Path) -> FinishedRun:
     """A finished run. Errors: FsgError if it is none, is not finished, or cannot be read."""
     config = load_config(folder / "config.toml")
@@ -158,20 +143,6 @@ def read_run(folder: Path) -> FinishedRun:
     if summary is None:
         raise FsgError(f"{folder} is not finished: fsg train --resume {folder} continues it")
     return FinishedRun(folder, config, read_metrics(folder), summary)
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """summary.json of a run; None if it has none yet. Errors: FsgError if it is broken."""
-    path = folder / "summary.json"
-    try:
-        summary = json.loads(path.read_text())
-        if not (isinstance(summary, dict) and summary["seconds_per_step"] > 0):
-            raise ValueError("it is no summary of a run")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FsgError(f"cannot read {path}: {error}; train that run anew") from error
-    return summary
 
 
 def group_runs(runs: Sequence[FinishedRun]) -> list[RunGroup]:

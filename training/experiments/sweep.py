@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console
 from rich.status import Status
 
 from fsg import FsgError, make_folder
-from fsg.training.config import Config, load_config, parse_assignment, save_config
-from fsg.training.experiments.results import read_metrics, read_summary
-from fsg.training.registry import METHODS, check_name
+from fsg.training.config import Config, load_config, save_config
+from fsg.training.experiments.results import RunGroup, labelled_groups
+from fsg.training.folder import read_metrics, read_summary
 
 CHILD = (sys.executable, "-m", "fsg", "train", "--resume")  # continues a run, or starts one that has only its settings
 LOG = "train.log"
@@ -47,34 +47,22 @@ class PlannedRun:
         return f"{self.label}, seed {self.config.seed}"
 
 
-def parse_methods(text: str) -> dict[str, dict[str, Any]]:
-    """The entries of a list such as "ste,fsg:variant=reference:history=8": each entry's own settings, by entry.
-
-    An entry is a method, followed by `:key=value` for every setting of `Config` it is to have. Errors: FsgError for an
-    unknown method or setting, a value of the wrong type, or an entry that stands there twice.
-    """
-    entries: dict[str, dict[str, Any]] = {}
-    for label in filter(None, (part.strip() for part in text.split(","))):
-        method, *assignments = re.split(r":(?=[\w-]+=)", label)
-        own: dict[str, Any] = {"method": check_name(method, METHODS, "method")}
-        for assignment in assignments:
-            own |= parse_assignment(assignment, f"method {label}")
-        if label in entries:
-            raise FsgError(f"{label} stands twice in the list of methods: name it once")
-        if own["method"] != method or "seed" in own:
-            raise FsgError(f"method {label}: method and seed are no settings of an entry; --seeds lists the seeds")
-        entries[label] = own
-    if not entries:
-        raise FsgError("the list of methods is empty: give some, such as ste,fsg")
-    return entries
-
-
 def parse_seeds(text: str) -> list[int]:
     """The numbers in a list such as "0,1,2". Errors: FsgError unless they are different and at least 0."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) < len(parts):
         raise FsgError(f"seeds {text}: give different whole numbers, such as 0,1,2")
     return [int(part) for part in parts]
+
+
+def run_sweep(entries: Mapping[str, Config], seeds: Sequence[int], folder: Path, console: Console) -> list[RunGroup]:
+    """Trains what is not trained yet of all entries for all seeds, in `folder`; the finished runs of each entry.
+
+    Errors: those of `plan_runs` and `run_all`.
+    """
+    planned = plan_runs(entries, seeds, folder)
+    run_all(planned, folder, console)
+    return labelled_groups({label: [run.folder for run in planned if run.label == label] for label in entries})
 
 
 def plan_runs(entries: Mapping[str, Config], seeds: Sequence[int], folder: Path) -> list[PlannedRun]:

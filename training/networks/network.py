@@ -1,5 +1,6 @@
 """The network that a run trains, and full-precision weights to start it from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,21 @@ def model_for(config: Config, data: DataInfo) -> nn.Module:
         options |= {"keep_float": keep_float, "shortcut": config.shortcut}
         return build_external(config.model, shape=data.shape, **options)
     return build_model(config.model, channels=data.shape[0], **options)
+
+
+def named_model(
+    name: str, *, shape: Sequence[int], classes: int, activation_bits: int = 1, first_last: str = "float"
+) -> nn.Module:
+    """The network of a name as `fsg train --model` takes it, for images of `shape` (C, H, W), with fresh weights.
+
+    Errors: FsgError for a name or sizes that make no network.
+    """
+    if len(shape) != 3 or classes < 2:
+        text = ",".join(map(str, shape))
+        raise FsgError(f"--shape {text} --classes {classes}: give channels, height and width, and 2 classes or more")
+    channels, height, width = shape
+    data = DataInfo(tuple(map(str, range(classes))), (), (), (channels, height, width))
+    return model_for(Config(model=name, activation_bits=activation_bits, first_last=first_last), data)
 
 
 def load_initial_weights(model: nn.Module, path: Path, what: str = "initial weights") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fsg.runtime.tables import table
 from fsg.training.networks.binarize import float_layers
 from fsg.training.networks.layers import BinaryLayer
 
@@ -77,15 +78,8 @@ def summarize(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerSummar
 
 def summary_table(rows: list[LayerSummary]) -> "Table":
     """One line per layer and the totals; memory in bytes, MACs in thousands; why `binarize` left layers float."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer", min_width=max((len(row.name) for row in rows), default=0))
-    table.add_column("type")
-    for column in ("output", "1-bit params", "32-bit params", "memory B", "binary kMAC", "float kMAC"):
-        table.add_column(column, justify="right")
-    if any(row.role for row in rows):
-        table.add_column("float because", no_wrap=True)
+    figure_names = ("output", "1-bit params", "32-bit params", "memory B", "binary kMAC", "float kMAC")
+    headings = ["layer", "type", *figure_names, *(["float because"] if any(row.role for row in rows) else [])]
 
     def figures(rows: list[LayerSummary]) -> list[str]:
         counts = ("binary_parameters", "float_parameters", "memory_bytes")
@@ -95,8 +89,10 @@ def summary_table(rows: list[LayerSummary]) -> "Table":
             *(f"{sum(getattr(row, name) for row in rows) / 1e3:,.1f}" for name in macs),
         ]
 
-    for row in rows:
-        table.add_row(row.name, row.type, "x".join(map(str, row.output_shape)), *figures([row]), row.role)
-    table.add_section()
-    table.add_row("total", "", "", *figures(rows), style="bold")
-    return table
+    cells = [[row.name, row.type, "x".join(map(str, row.output_shape)), *figures([row]), row.role] for row in rows]
+    made = table(
+        headings, (row[: len(headings)] for row in cells), left=("layer", "type", "float because"), wrap=("type",)
+    )
+    made.add_section()
+    made.add_row("total", "", "", *figures(rows), style="bold")
+    return made

@@ -61,14 +61,15 @@ int64_t KilobytesIn(const char* path, const char* name) {
   return value == nullptr ? -1 : atoll(value);
 }
 
-// Cores by their part number, as ARM's manuals have it, the slower before the faster.
+// Cores by their part number, the slower before the faster: as runtime/boards/cores.toml has them.
 constexpr struct {
   long part;
   const char* name;
-} kCores[] = {{0xd04, "Cortex-A35"},   {0xd03, "Cortex-A53"},  {0xd05, "Cortex-A55"}, {0xd46, "Cortex-A510"},
-              {0xd07, "Cortex-A57"},   {0xd08, "Cortex-A72"},  {0xd09, "Cortex-A73"}, {0xd0a, "Cortex-A75"},
-              {0xd0b, "Cortex-A76"},   {0xd0c, "Neoverse-N1"}, {0xd0d, "Cortex-A77"}, {0xd41, "Cortex-A78"},
-              {0xd42, "Cortex-A78AE"}, {0xd47, "Cortex-A710"}, {0xd44, "Cortex-X1"},  {0xd40, "Neoverse-V1"}};
+} kCores[] = {{0xd02, "Cortex-A34"},  {0xd04, "Cortex-A35"},  {0xd03, "Cortex-A53"},   {0xd05, "Cortex-A55"},
+              {0xd46, "Cortex-A510"}, {0xd80, "Cortex-A520"}, {0xd07, "Cortex-A57"},   {0xd08, "Cortex-A72"},
+              {0xd09, "Cortex-A73"},  {0xd0a, "Cortex-A75"},  {0xd0b, "Cortex-A76"},   {0xd0c, "Neoverse-N1"},
+              {0xd0d, "Cortex-A77"},  {0xd41, "Cortex-A78"},  {0xd42, "Cortex-A78AE"}, {0xd47, "Cortex-A710"},
+              {0xd44, "Cortex-X1"},   {0xd40, "Neoverse-V1"}};
 constexpr int kCoreCount = sizeof(kCores) / sizeof(kCores[0]);
 
 // All kinds of cores, the fastest first, "Cortex-A76 + Cortex-A55", or what x86-64 calls the model.

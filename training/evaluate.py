@@ -1,0 +1,57 @@
+"""The accuracy of runs and model files on the test images of a data set by name. Model files need no torch."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from fsg import FsgError
+from fsg.runtime.model.evaluate import Classifier
+from fsg.runtime.model.evaluate import evaluate as evaluate_model
+from fsg.runtime.model.session import open_model
+from fsg.training.data.load import check_spec, load_dataset
+from fsg.training.data.sets import Dataset
+from fsg.training.folder import checked_run
+
+
+def evaluate_on(
+    target: Path,
+    spec: str | None = None,
+    *,
+    data_dir: str | None = None,
+    load: Callable[..., Dataset] = load_dataset,
+    show: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
+    """Top-1 accuracy of a run folder, or of a .tflite or .onnx file.
+
+    Args:
+        target: the folder or file.
+        spec: the data set, as `load_dataset` takes it; that of the training if left away.
+        data_dir: where the data set is.
+        load: what reads it, such as a `Shelf`.
+        show: is told what happens.
+
+    Returns:
+        {"dataset": its name, "accuracy": a fraction, "samples": number of images}
+
+    Errors: FsgError for a target or data set that cannot be read, or that do not fit each other.
+    """
+    model: Classifier
+    if target.is_dir():
+        checked_run(target)
+        from fsg.training.run import open_run
+
+        model = open_run(target)
+    else:
+        model = open_model(target)
+    spec = spec or model.metadata.get("dataset")
+    if not spec:
+        raise FsgError(f"{target} does not say what it was trained on: give --dataset")
+    check_spec(spec)
+    data = load(spec, data_dir=data_dir, test_only=True)
+    show(f"testing {target} on {len(data.x_test)} images")
+    return {"dataset": spec, **evaluate_model(model, data.x_test, data.y_test, data.class_names)}
+
+
+def accuracies_on(targets: Iterable[Path], spec: str, **how: Any) -> dict[Path, float]:
+    """The accuracy of each target on one data set; `how` as for `evaluate_on`."""
+    return {target: evaluate_on(target, spec, **how)["accuracy"] for target in targets}
