@@ -46,12 +46,12 @@ build/oracle/installed: tests/oracle/requirements.txt
 
 # The interpreters that the native library is tested in, if they are here: 2 GB.
 interpreters:
-	$(PYTHON) tests/runtime/interpreters.py
+	$(PYTHON) tests/support/interpreters.py
 
 # A million inputs for the whole delegate, ten for the reader of options; needs clang-19 and libclang-rt-19-dev.
 fuzz: setup
-	$(BIN)/python tests/native/fuzz.py fuzz_options 10000000
-	$(BIN)/python tests/native/fuzz.py fuzz_delegate 1000000
+	$(BIN)/python tests/support/fuzz.py fuzz_options 10000000
+	$(BIN)/python tests/support/fuzz.py fuzz_delegate 1000000
 
 wheels: | $(VENV)/installed
 	for machine in x86_64 aarch64; do FSG_TARGET=$$machine $(BIN)/python setup.py --quiet \

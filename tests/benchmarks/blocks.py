@@ -15,7 +15,7 @@ from pathlib import Path
 import native
 import numpy as np
 
-sys.path.insert(0, str(native.HERE.parent / "runtime"))
+sys.path.insert(0, str(native.HERE.parent / "support"))
 
 import lce
 

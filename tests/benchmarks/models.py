@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "runtime"))
+sys.path.insert(0, str(HERE.parent / "support"))
 
 import oracle  # noqa: E402
 

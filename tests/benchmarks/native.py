@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "native"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from compiled import DELEGATE, INCLUDE, NATIVE, ZIG, built, product
 

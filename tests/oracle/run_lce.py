@@ -4,11 +4,26 @@ python run_lce.py FOLDER: for every NAME.tflite and NAME.npy, the inputs stacked
 NAME.npz with the stacked outputs output0, output1, ... or, if LCE refuses the model, NAME.refused with its reason.
 """
 
+import importlib.machinery
+import importlib.util
 import sys
 from pathlib import Path
 
 import numpy as np
-from larq_compute_engine.tflite.python.interpreter_wrapper_lite import LiteInterpreter
+
+
+def extension():
+    """LCE's extension module by its file: the import of the package around it is that of all TensorFlow."""
+    name = "interpreter_wrapper_lite"
+    package = importlib.util.find_spec("larq_compute_engine")
+    folder = Path(package.submodule_search_locations[0]) / "tflite" / "python"
+    spec = importlib.machinery.PathFinder.find_spec(name, [str(folder)])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LiteInterpreter = extension().LiteInterpreter
 
 
 def outputs(model: bytes, inputs: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Makes the helper modules beside the tests and in tests/benchmarks importable: pytest's importlib mode does not."""
+"""Makes the helper modules in tests/support and tests/benchmarks importable: pytest's importlib mode does not."""
 
 import sys
 import types
@@ -9,7 +9,7 @@ import pytest
 from fsg import FsgError
 from fsg.runtime.boards.devices import find_device as published_device
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("support", "benchmarks")]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The same native library in every interpreter it is said to work in."""
 
 import subprocess
+from pathlib import Path
 
 import interpreters
 import lce
@@ -58,7 +59,7 @@ def test_interpreter(name, option, tmp_path):
         pytest.skip(f"{name} is not installed: run `make interpreters`")
     (tmp_path / "model.tflite").write_bytes(model())
     np.save(tmp_path / "inputs.npy", IMAGES)
-    command = [interpreters.python(name), lce.__file__.replace("lce.py", "run_in_interpreter.py")]
+    command = [interpreters.python(name), Path(lce.__file__).with_name("run_in_interpreter.py")]
     child = subprocess.run([*command, delegate_path(), tmp_path, option], capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr[-3000:]
     with np.load(tmp_path / "outputs.npz") as outputs:

@@ -18,7 +18,7 @@ WEIGHTS = np.random.default_rng(0).choice([-1, 1], (3, 3, 3, 20))
 
 
 def test_damaged_options_do_not_crash():
-    script = Path(__file__).with_name("hostile_options.py")
+    script = Path(lce.__file__).with_name("hostile_options.py")
     child = subprocess.run([sys.executable, script, "1"], capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr[-2000:]
     refused, ran = map(int, child.stdout.split())

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import oracle
 import pytest
 
 from fsg import FsgError
@@ -17,7 +18,7 @@ pytest.importorskip("larq_compute_engine")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lce")
-    script = Path(__file__).with_name("convert_with_lce.py")
+    script = Path(oracle.__file__).with_name("convert_with_lce.py")
     subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
     return folder
 

@@ -10,7 +10,10 @@ import pytest
 
 from fsg.runtime.library import possible_kernels
 
-pytestmark = pytest.mark.skipif(oracle.python() is None, reason="LCE's interpreter is not installed: run `make oracle`")
+pytestmark = [
+    pytest.mark.skipif(oracle.python() is None, reason="LCE's interpreter is not installed: run `make oracle`"),
+    pytest.mark.xdist_group("oracle"),  # for networks are converted, and LCE's outputs made, once a process
+]
 
 TOLERANCE = 1e-5
 SMALL = ("QuickNetSmall-96", "BiRealNet-96")  # where an image is smaller than its filter, LCE pads with zeros wrongly
@@ -196,8 +199,8 @@ def test_operators_agree_with_lce(name, kernels, lce_outputs):
 class Network:
     """A network of Larq Zoo in LCE's interpreter: its scores and the activations that become signs."""
 
-    def __init__(self, name, folder):
-        self.model = oracle.zoo(name)[name]
+    def __init__(self, name, zoo, folder):
+        self.model = zoo.model(name)
         self.exposed = oracle.exposed(self.model)
         size = int(name.partition("-")[2] or 224)
         self.images = np.random.default_rng(7).standard_normal((3, 1, size, size, 3)).astype(np.float32)
@@ -228,14 +231,23 @@ class Network:
             assert got.argmax() == expected.argmax()
 
 
+@pytest.fixture(scope="session")
+def zoo(request):
+    """All networks that this run asks for, the later ones converted while the first are compared."""
+    asking = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    names = [params[kind] for params in asking for kind in ("small_network", "zoo_network") if kind in params]
+    with oracle.Zoo(dict.fromkeys(names)) as zoo:
+        yield zoo
+
+
 @pytest.fixture(scope="module", params=SMALL)
-def small_network(request, tmp_path_factory):
-    return Network(request.param, tmp_path_factory.mktemp("small"))
+def small_network(request, zoo, tmp_path_factory):
+    return Network(request.param, zoo, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module", params=ZOO)
-def zoo_network(request, tmp_path_factory):
-    return Network(request.param, tmp_path_factory.mktemp("zoo"))
+def zoo_network(request, zoo, tmp_path_factory):
+    return Network(request.param, zoo, tmp_path_factory.mktemp("zoo"))
 
 
 @pytest.mark.parametrize("fuse", ["0", "1"])

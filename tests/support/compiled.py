@@ -1,14 +1,13 @@
 """Compiles the C++ that tests run, and keeps the results: what has not changed is not compiled a second time."""
 
-import fcntl
 import functools
-import hashlib
 import importlib.metadata
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import kept
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "runtime" / "native"
@@ -26,27 +25,17 @@ def product(*patterns: str) -> list[Path]:
 def built(key_files: Sequence[Path], command: Sequence[str | Path]) -> Path:
     """What a command makes of the files; it lacks only where to write its output.
 
-    They may include headers of the product and those beside themselves. Several processes may ask for the same at a
-    time: one compiles and the others wait for it.
+    They may include headers of the product and those beside themselves.
     """
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    result = FOLDER / _key(key_files, command)
-    with open(FOLDER / f"{result.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not result.exists():
-            temporary = FOLDER / f"{result.name}.{os.getpid()}.tmp"
-            subprocess.run([*command, "-o", temporary], check=True)
-            temporary.replace(result)
-    return result
+    name = _key(key_files, command)
+    return kept.made(FOLDER / name, lambda path: subprocess.run([*command, "-o", path], check=True))
 
 
 def _key(key_files: Sequence[Path], command: Sequence[str | Path]) -> str:
     headers = {header for file in key_files for header in file.parent.glob("*.h")} | set(NATIVE.rglob("*.h"))
-    digest = hashlib.sha256(f"{_compiler()}\0{list(map(str, command))}".encode())
-    for file in [*key_files, *sorted(headers)]:
-        content = file.read_bytes()
-        digest.update(f"\0{file}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
+    files = [*key_files, *sorted(headers)]
+    parts = [part for file in files for part in (str(file), file.read_bytes())]
+    return kept.digest(_compiler(), str([*map(str, command)]), *parts)
 
 
 @functools.cache
