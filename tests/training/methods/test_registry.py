@@ -1,4 +1,4 @@
-"""Every method of the registry: its rule is made of a run's settings, teaches a network, and continues from its state."""
+"""Every method of the registry: its rule is made of settings, teaches a network, and continues from its state."""
 
 import copy
 
