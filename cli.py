@@ -215,7 +215,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
     run = checked_run(run or newest(newest_run))
     with make_console().status(f"reading {run}") as status:
         from fsg.export.pipeline import export_run
-        from fsg.export.report import export_table
+        from fsg.export.table import export_table
         from fsg.training.run import open_run
 
         formats = tuple(dict.fromkeys(formats))

@@ -32,7 +32,7 @@ ELEMENT_INSTRUCTIONS = 2.0
 QuickNet and 2.3 in ResNet-20 after 3.3 for 128 binary products and 1.7 for four float ones, as its inner loops have."""
 
 
-class Profile(Protocol):
+class DeviceFigures(Protocol):
     """What an estimate wants to know of a device: `core` as cores.toml names it, clock, sustained bandwidth.
 
     None, or an empty core, is what nobody knows.
@@ -104,7 +104,9 @@ def fit_efficiency(figures: Iterable[Published] = PUBLISHED) -> float:
     return math.exp(sum(shares) / len(shares))
 
 
-def ideal_seconds(layers: Sequence[Layer], device: Profile, threads: int, instructions: int | None = None) -> float:
+def ideal_seconds(
+    layers: Sequence[Layer], device: DeviceFigures, threads: int, instructions: int | None = None
+) -> float:
     """What an inference takes at least: arithmetic at the core's peak and memory at the device's bandwidth.
 
     Raises:
@@ -140,7 +142,7 @@ def memory_bytes(layers: Sequence[Layer], cache_bytes: float) -> int:
     return weights + sum(values) if weights + max(values, default=0) > cache_bytes else 0
 
 
-def estimate(path: str | Path, device: Profile, *, threads: int = 1, instructions: int | None = None) -> Record:
+def estimate(path: str | Path, device: DeviceFigures, *, threads: int = 1, instructions: int | None = None) -> Record:
     """A record of kind "estimated": latency_ms {low, expected, high}, basis, and what was counted.
 
     Args:
@@ -177,7 +179,7 @@ def estimate(path: str | Path, device: Profile, *, threads: int = 1, instruction
 
 def estimate_range(
     layers: Sequence[Layer],
-    device: Profile,
+    device: DeviceFigures,
     *,
     threads: int = 1,
     instructions: int | None = None,

@@ -15,7 +15,7 @@ from fsg import FsgError
 from fsg.export import pipeline
 from fsg.export.formats import onnx as onnx_writer
 from fsg.export.pipeline import export_run
-from fsg.export.report import export_table
+from fsg.export.table import export_table
 from fsg.runtime.model.evaluate import evaluate
 from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.session import open_model

@@ -1,4 +1,4 @@
-"""The report of an export as a table for people."""
+"""What an export found out, as a table for people."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
