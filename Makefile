@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h')
 CPP := $(NATIVE) $(shell find tests -name '*.c' -o -name '*.cc' -o -name '*.h')
 
-.PHONY: setup demo test oracle interpreters fuzz wheels lint format clean
+.PHONY: setup demo test test-all oracle interpreters fuzz wheels lint format clean
 
 setup: $(VENV)/built
 
@@ -24,8 +24,16 @@ demo: setup
 	$(BIN)/fsg export --format tflite --format onnx
 	$(BIN)/fsg bench
 
+# Two workers, each with whole files: what tests of a file share is made once.
+PYTEST = $(BIN)/pytest -n $(or $(WORKERS),2) --dist loadfile
+
+# The everyday suite.
 test: setup
-	$(BIN)/pytest
+	$(PYTEST) -m "not slow"
+
+# All of it: what trains, converts or compiles whole networks too, and what compares with what is below, if it is here.
+test-all: setup
+	$(PYTEST)
 
 # LCE's own interpreter, which the tests compare with if it is here: 1.5 GB.
 oracle: build/oracle/installed

@@ -107,8 +107,11 @@ class Affine(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Relu(Node):
-    """max(input, 0)."""
+class Elementwise(Node):
+    """What the row `operator` of `elementwise.OPERATORS` does to every value, with these settings."""
+
+    operator: str
+    settings: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsg.export import graph as g
+from fsg.export.elementwise import OPERATORS
 
 
 @torch.no_grad()
@@ -35,8 +36,8 @@ def _compute(node: g.Node, inputs: list[Tensor]) -> Tensor:
             return x @ _tensor(node.signs()).T * _tensor(node.scale) + _tensor(node.bias)
         case g.Affine():
             return x * _per_channel(node.scale, x) + _per_channel(node.bias, x)
-        case g.Relu():
-            return x.relu()
+        case g.Elementwise():
+            return _tensor(OPERATORS[node.operator].compute(x.numpy(), node.settings).astype(np.float32))
         case g.Add():
             return x + inputs[1]
         case g.Concat():

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fsg import FsgError
+from fsg.export.elementwise import OPERATORS
 from fsg.export.graph import (
     Affine,
     BinaryConv,
@@ -15,12 +16,12 @@ from fsg.export.graph import (
     Conv,
     Convolution,
     Dense,
+    Elementwise,
     MaxPool,
     Negative,
     Node,
     Pad,
     Pool,
-    Relu,
     Reshape,
     Sign,
     rewrite,
@@ -210,13 +211,16 @@ def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
 def pad_before_pool(graph: BinaryGraph) -> BinaryGraph:
     """Pads pools by a node of its own, since TensorFlow's SAME padding is not symmetric where a stride leaves a rest.
 
-    The maximum is padded with 0 behind a ReLU, else with the lowest number, whose sign is -1.
+    The maximum is padded with the least value that there can be, 0 behind a ReLU, else with the lowest number, whose
+    sign is -1.
     """
 
     def rule(node: Node) -> list[Node]:
         if not isinstance(node, Pool) or node.padding == (0, 0):
             return [node]
-        lowest = 0.0 if isinstance(graph[node.inputs[0]], Relu) else float(np.finfo(np.float32).min)
+        source = graph[node.inputs[0]]
+        known = OPERATORS[source.operator].lowest if isinstance(source, Elementwise) else None
+        lowest = float(np.finfo(np.float32).min) if known is None else known
         pad = _pad(graph, node, node.inputs[0], lowest if isinstance(node, MaxPool) else 0.0)
         return [pad, replace(node, inputs=(pad.name,), padding=(0, 0))]
 

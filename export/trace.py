@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsg import FsgError
+from fsg.export.elementwise import OPERATORS, of_function, settings_of
 from fsg.export.graph import (
     Add,
     Affine,
@@ -20,13 +21,13 @@ from fsg.export.graph import (
     Concat,
     Conv,
     Dense,
+    Elementwise,
     Floats,
     Input,
     MaxPool,
     MeanPool,
     Node,
     Pair,
-    Relu,
     Reshape,
     Sign,
 )
@@ -73,7 +74,7 @@ def trace(model: "torch.nn.Module", shape: tuple[int, int, int]) -> BinaryGraph:
             values[step] = sources[0]
             continue
         graph = BinaryGraph((*graph.nodes, node))
-        if isinstance(node, Relu) and _in_place(step, modules):
+        if isinstance(node, Elementwise) and _in_place(step, modules):
             values |= {other: node.name for other, name in values.items() if name == sources[0]}
         values[step] = node.name
     return graph
@@ -129,8 +130,6 @@ def _convert(
             if len({graph[source].shape for source in sources}) > 1:
                 raise FsgError(f"cannot export {_what(step)}: it adds values of different shapes")
             return Add(**at)
-        if step.target in (torch.relu, torch.nn.functional.relu, "relu"):
-            return Relu(**at)
         if step.target is torch.cat:
             if at["shape"][1] != sum(graph[source].shape[1] for source in sources):
                 raise FsgError(f"cannot export {_what(step)}: it joins something else than channels")
@@ -140,6 +139,10 @@ def _convert(
             return _flatten(at, shape, _what(step))
         if step.target in (torch.mean, "mean") and len(shape) == 4:
             return _mean(step, at, shape)
+        if operator_ := of_function(step.target):
+            given = dict(zip(operator_.settings, step.args[1:], strict=False)) | step.kwargs
+            layer = getattr(torch.nn, operator_.layer)(**{k: v for k, v in given.items() if k in operator_.settings})
+            return _convert_module(layer, at, shape, _what(step))
         if layer := _as_layer(step):
             return _convert_module(layer, at, shape, _what(step))
     raise FsgError(f"cannot export {_what(step)}: use a layer of torch.nn for it, or leave it out")
@@ -149,7 +152,8 @@ def _in_place(step: "torch.fx.Node", modules: dict[str, "torch.nn.Module"]) -> b
     """Whether a step overwrites its input, so that what reads the input later reads the result."""
     if step.op == "call_module":
         return bool(getattr(modules[str(step.target)], "inplace", False))
-    return any(argument is True for argument in (*step.args, *step.kwargs.values()))
+    name = str(getattr(step.target, "__name__", step.target))
+    return name.endswith("_") or any(argument is True for argument in (*step.args, *step.kwargs.values()))
 
 
 def _as_layer(step: "torch.fx.Node") -> "torch.nn.Module | None":
@@ -244,8 +248,9 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
         return Affine(**at, scale=scale.astype(np.float32), bias=shift.astype(np.float32))
     if isinstance(module, layers.BinaryActivation):
         return Sign(**at)
-    if isinstance(module, nn.ReLU):
-        return Relu(**at)
+    row = OPERATORS.get(type(module).__name__) if type(module).__module__.startswith("torch.nn.") else None
+    if row:
+        return Elementwise(**at, operator=row.layer, settings=settings_of(row, module))
     if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
         kernel, stride, padding = (_pair(v) for v in (module.kernel_size, module.stride, module.padding))
         if isinstance(module, nn.MaxPool2d) and (_pair(module.dilation) != (1, 1) or module.return_indices):

@@ -8,6 +8,7 @@ import numpy as np
 
 from fsg import FsgError, __version__
 from fsg.export import graph as g
+from fsg.export.elementwise import OPERATORS
 
 OPSET = 21
 
@@ -123,6 +124,12 @@ class _Builder:
         )
         self.emit("Add", [scaled, self.per_channel(f"{node.name}.bias", node.bias, node.shape)], node.name)
 
+    def elementwise(self, x: str, op: str, attributes: dict[str, float], output: str) -> str:
+        if op != "Clip":
+            return self.emit(op, [x], output, **attributes)
+        bounds = (self.shared(f"value_{value}", np.float32(value)) for value in attributes.values())
+        return self.emit(op, [x, *bounds], output)
+
     def pad(self, x: str, padding: g.Pair, value: float, output: str) -> str:
         rows, columns = padding
         amounts = self.shared(f"pads_{rows}x{columns}", np.array([0, 0, rows, columns, 0, 0, rows, columns], np.int64))
@@ -172,8 +179,8 @@ class _Builder:
                 self.scale_and_shift(sums, node)
             case g.Affine():
                 self.scale_and_shift(x, node)
-            case g.Relu():
-                self.emit("Relu", [x], name)
+            case g.Elementwise():
+                self.elementwise(x, *OPERATORS[node.operator].onnx(node.settings), name)
             case g.Add():
                 self.emit("Add", list(node.inputs), name)
             case g.Pad():

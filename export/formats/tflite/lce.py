@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fsg.export import graph as g
+from fsg.export.elementwise import OPERATORS
 
 
 def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
@@ -39,8 +40,8 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
                 return tf.matmul(x, node.weight.T) + node.bias
             case g.Affine():
                 return x * node.scale + node.bias
-            case g.Relu():
-                return tf.nn.relu(x)
+            case g.Elementwise():
+                return OPERATORS[node.operator].tensorflow(tf, x, node.settings)
             case g.Add():
                 return x + inputs[1]
             case g.Concat():

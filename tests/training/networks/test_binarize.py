@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsg import FsgError
-from fsg.export.graph import Add, BinaryConv, Relu, Sign
+from fsg.export.graph import Add, BinaryConv, Elementwise, Sign
 from fsg.export.trace import trace
 from fsg.training.networks.binarize import ADDED_NORM, LAST, binarize, float_layers
 from fsg.training.networks.external import build_external
@@ -148,7 +148,7 @@ def test_dropout_follows_the_mode(images):
 
 def test_without_shortcuts_the_blocks_stay_he_s():
     found = kinds(binarize(Net(), shortcut=False))
-    assert found.count(Add) == 2 and found.count(Relu) == 1 and found.count(BinaryConv) == 4
+    assert found.count(Add) == 2 and found.count(Elementwise) == 1 and found.count(BinaryConv) == 4
     assert kinds(binarize(Net())).count(Add) == 4
 
 
@@ -222,7 +222,7 @@ def test_first_and_last_on_request(images):
     binary = binarize(Net(), first_last="binary")
     assert set(binary_layers(binary)) == {"stem.0", "one.a.0", "one.b.0", "two.a.0", "two.b.0", "fc"}
     assert isinstance(binary.get_submodule("fc"), BinaryLinear) and binary.get_submodule("fc").role == LAST
-    assert not kinds(binary).count(Relu)
+    assert not kinds(binary).count(Elementwise)
     assert binary(images).shape == (4, 5)
 
 

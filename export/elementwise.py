@@ -1,0 +1,132 @@
+"""Operators that treat every value by itself: a row each, which is all there is to add for one more.
+
+A row says which layer and functions of torch.nn are meant, what they compute, and how each format writes it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Settings = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """An operator on values one by one.
+
+    layer: its class in torch.nn. functions: its names in torch.nn.functional, in torch and as a method of tensors.
+    settings: names of the layer's attributes, in the order in which the functions take them.
+    compute: what it means, of a NumPy array and the settings. lowest: the least value that it gives, if there is one.
+    onnx: the operator and its attributes; clips take their bounds as inputs. tensorflow: of the module tf, a tensor and
+    the settings.
+    """
+
+    layer: str
+    functions: tuple[str, ...]
+    compute: Callable[[Any, Settings], Any]
+    onnx: Callable[[Settings], tuple[str, dict[str, float]]]
+    tensorflow: Callable[[Any, Any, Settings], Any]
+    settings: tuple[str, ...] = ()
+    lowest: float | None = None
+
+
+def _sigmoid(x: Any) -> Any:
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+OPERATORS = {
+    operator.layer: operator
+    for operator in (
+        Elementwise(
+            "ReLU",
+            ("relu", "relu_"),
+            compute=lambda x, _: np.maximum(x, 0),
+            onnx=lambda _: ("Relu", {}),
+            tensorflow=lambda tf, x, _: tf.nn.relu(x),
+            lowest=0.0,
+        ),
+        Elementwise(
+            "ReLU6",
+            ("relu6",),
+            compute=lambda x, _: np.clip(x, 0, 6),
+            onnx=lambda _: ("Clip", {"min": 0.0, "max": 6.0}),
+            tensorflow=lambda tf, x, _: tf.nn.relu6(x),
+            lowest=0.0,
+        ),
+        Elementwise(
+            "Hardtanh",
+            ("hardtanh", "hardtanh_"),
+            compute=lambda x, s: np.clip(x, s["min_val"], s["max_val"]),
+            onnx=lambda s: ("Clip", {"min": s["min_val"], "max": s["max_val"]}),
+            tensorflow=lambda tf, x, s: tf.minimum(tf.maximum(x, s["min_val"]), s["max_val"]),
+            settings=("min_val", "max_val"),
+        ),
+        Elementwise(
+            "LeakyReLU",
+            ("leaky_relu", "leaky_relu_"),
+            compute=lambda x, s: np.where(x < 0, s["negative_slope"] * x, x),
+            onnx=lambda s: ("LeakyRelu", {"alpha": s["negative_slope"]}),
+            tensorflow=lambda tf, x, s: tf.nn.leaky_relu(x, s["negative_slope"]),
+            settings=("negative_slope",),
+        ),
+        Elementwise(
+            "ELU",
+            ("elu", "elu_"),
+            compute=lambda x, s: np.where(x < 0, s["alpha"] * np.expm1(np.minimum(x, 0)), x),
+            onnx=lambda s: ("Elu", {"alpha": s["alpha"]}),
+            tensorflow=lambda tf, x, s: tf.where(x < 0, s["alpha"] * (tf.exp(tf.minimum(x, 0)) - 1), x),
+            settings=("alpha",),
+        ),
+        Elementwise(
+            "Sigmoid",
+            ("sigmoid",),
+            compute=lambda x, _: _sigmoid(x),
+            onnx=lambda _: ("Sigmoid", {}),
+            tensorflow=lambda tf, x, _: tf.sigmoid(x),
+            lowest=0.0,
+        ),
+        Elementwise(
+            "Tanh",
+            ("tanh",),
+            compute=lambda x, _: np.tanh(x),
+            onnx=lambda _: ("Tanh", {}),
+            tensorflow=lambda tf, x, _: tf.tanh(x),
+            lowest=-1.0,
+        ),
+        Elementwise(
+            "Hardsigmoid",
+            ("hardsigmoid",),
+            compute=lambda x, _: np.clip(x + 3, 0, 6) / 6,
+            onnx=lambda _: ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+            tensorflow=lambda tf, x, _: tf.nn.relu6(x + 3.0) * (1 / 6),
+            lowest=0.0,
+        ),
+        Elementwise(
+            "Hardswish",
+            ("hardswish",),
+            compute=lambda x, _: x * np.clip(x + 3, 0, 6) / 6,
+            onnx=lambda _: ("HardSwish", {}),
+            tensorflow=lambda tf, x, _: x * (tf.nn.relu6(x + 3.0) * (1 / 6)),
+        ),
+    )
+}
+"""The operators by the name of their layer."""
+
+
+def of_function(target: Any) -> Elementwise | None:
+    """The operator that a function of torch, or a method of tensors by its name, computes; None for another."""
+    import torch
+
+    for operator in OPERATORS.values():
+        for name in operator.functions:
+            homes = (getattr(home, name, None) for home in (torch.nn.functional, torch))
+            if target == name or any(target is function for function in homes if function is not None):
+                return operator
+    return None
+
+
+def settings_of(operator: Elementwise, layer: Any) -> dict[str, float]:
+    """The settings of a layer of torch.nn."""
+    return {name: float(getattr(layer, name)) for name in operator.settings}
