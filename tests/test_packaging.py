@@ -4,9 +4,14 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+ROOMS = ("training", "export", "runtime")
+DATA = {".toml", ".json", ".css", ".j2", ".sh"}
+HELP_S = 0.15
 
 BLOCK = """
 import sys
@@ -23,33 +28,53 @@ def base_install(*arguments):
     return subprocess.run([sys.executable, "-c", BLOCK, *map(str, arguments)], capture_output=True, text=True)
 
 
-@pytest.mark.slow
-def test_wheel_holds_one_package_and_the_native_libraries(clean_source, tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, clean_source]
+@pytest.fixture(scope="session")
+def names_in_wheel(clean_source, tmp_path_factory):
+    """What a wheel for this machine is called, and what it holds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, clean_source]
     subprocess.run(command, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
     assert wheel.name.startswith("fsg-0.") and "-py3-none-linux_" in wheel.name
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fsg"}
-    data = ("runtime/boards/devices.toml", "runtime/measure/record_schema.json", "runtime/report/page.css")
-    for name in ("cli.py", "__main__.py", "training/loop.py", "export/formats/tflite/process.py", *data):
-        assert f"fsg/{name}" in names
+    return zipfile.ZipFile(wheel).namelist()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
+def test_wheel_holds_one_package_and_the_native_libraries(names_in_wheel):
+    assert {name.split("/")[0] for name in names_in_wheel if ".dist-info/" not in name} == {"fsg"}
     for name in ("runtime/libcount_instructions.so", "training/scan/libfsg_training.so"):
-        assert f"fsg/{name}" in names
+        assert f"fsg/{name}" in names_in_wheel
     for machine in ("aarch64", "x86_64"):  # whatever this host is: fsg sends them to boards
-        assert {f"fsg/runtime/targets/{machine}/{name}" for name in ("fsg_benchmark", "libfsg_delegate.so")} <= set(
-            names
-        )
-    assert not [name for name in names if "test" in name or name.endswith((".cc", ".h", "setup.py"))]
+        programs = {f"fsg/runtime/targets/{machine}/{name}" for name in ("fsg_benchmark", "libfsg_delegate.so")}
+        assert programs <= set(names_in_wheel)
+    assert not [name for name in names_in_wheel if "test" in name or name.endswith((".cc", ".h", "setup.py"))]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
+def test_wheel_holds_every_module_and_every_data_file_of_the_tree(names_in_wheel):
+    """What setup.py or pyproject.toml forgets is missing only where fsg is installed."""
+    root = Path(__file__).parents[1]
+    tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    own = [Path(name) for name in tracked if name.count("/") == 0 or name.split("/")[0] in ROOMS]
+    modules = {f"fsg/{name}" for name in own if name.suffix == ".py" and name != Path("setup.py")}
+    data = {f"fsg/{name}" for name in own if name.suffix in DATA and len(name.parts) > 1}
+    assert {f"fsg/{room}/__init__.py" for room in ROOMS} < modules
+    assert {Path(name).suffix for name in data} == DATA
+    assert {name for name in names_in_wheel if name.endswith(".py")} == modules
+    assert {name for name in names_in_wheel if Path(name).suffix in DATA and ".dist-info/" not in name} == data
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
     times = []
-    for _ in range(5):
+    for _ in range(15):  # the least of several, on a machine that others use too
         start = time.perf_counter()
         assert base_install("--help").returncode == 0
         times.append(time.perf_counter() - start)
-    assert min(times) < 0.3
+        if times[-1] < HELP_S:
+            break
+    assert min(times) < HELP_S
 
 
 def test_base_install_measures_and_evaluates_a_tflite(tmp_path):

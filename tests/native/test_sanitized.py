@@ -42,9 +42,11 @@ def test_threads_share_loops_without_races(threads):
 def test_operators_in_an_interpreter(tmp_path):
     """Python's tests of the delegate, on a copy of the package that holds the sanitized library."""
     package = tmp_path / "fsg"
-    (package / "runtime").mkdir(parents=True)
-    for source in [*sanitized.ROOT.glob("*.py"), *sanitized.ROOT.glob("runtime/*.py")]:
-        (package / source.relative_to(sanitized.ROOT)).symlink_to(source)
+    for source in [*sanitized.ROOT.glob("*.py"), *sanitized.ROOT.glob("runtime/**/*")]:
+        name = source.relative_to(sanitized.ROOT)
+        if source.is_file() and name.parts[1:2] not in [("native",), ("targets",)]:
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            (package / name).symlink_to(source)
     target = package / "runtime" / "targets" / "x86_64"
     target.mkdir(parents=True)
     (target / "libfsg_delegate.so").symlink_to(sanitized.build("library"))

@@ -10,7 +10,10 @@ from stand_in import emulator_words, stand_in_target
 
 from fsg.runtime.boards import board
 
-pytestmark = pytest.mark.skipif(not find_server(), reason="there is no OpenSSH server: apt-get install openssh-server")
+pytestmark = [
+    pytest.mark.skipif(not find_server(), reason="there is no OpenSSH server: apt-get install openssh-server"),
+    pytest.mark.xdist_group("boards"),
+]
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ class Server:
         self.home.mkdir(parents=True)
         for name in ("host_key", "key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-        self._script("bin/uname", "case $1 in -m) echo aarch64 ;; -n) echo board ;; *) echo Linux ;; esac")
+        name = f"board-{os.getpid()}"  # its own: a keeper knows by it which folders in /tmp are its board's
+        self._script("bin/uname", f"case $1 in -m) echo aarch64 ;; -n) echo {name} ;; *) echo Linux ;; esac")
         change = f"s|[.]/fsg_benchmark|{emulator} ./fsg_benchmark|g"
         self._script(
             "board",
@@ -96,7 +97,7 @@ class Server:
         path.chmod(0o755)
 
     def _await_port(self) -> None:
-        for _ in range(200):
+        for _ in range(1200):
             with socket.socket() as client:
                 if client.connect_ex(("127.0.0.1", self.port)) == 0:
                     return

@@ -5,6 +5,7 @@ emulator. An asyncssh server in a thread of this process, and ssh's own client, 
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import stat
@@ -36,6 +37,8 @@ FAULTS = {
 }
 """What a command is replaced with, by fault. Beside them: "drop" and "stall" at the benchmark, "32-bit programs"."""
 
+NUMBERS = itertools.count()
+
 
 class VirtualBoard:
     """A context manager; `options` is what ssh needs to reach it as pi@127.0.0.1 at `port`.
@@ -49,6 +52,8 @@ class VirtualBoard:
     def __init__(self, folder: Path, *, machine: str = "aarch64", emulator: str = "") -> None:
         self.home = folder / 'it\'s a $HOME; with "quotes" & spaces'
         self.machine, self.emulator = machine, emulator
+        # Its own, for a keeper knows by it which folders in /tmp are its board's.
+        self.name = f"virtual-{os.getpid()}-{next(NUMBERS)}"
         self.fault = ""
         self.noise = ""
         self.commands: list[str] = []
@@ -60,7 +65,7 @@ class VirtualBoard:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self.home.mkdir(parents=True)
         self._bin.mkdir()
-        self.script("uname", f'case $1 in -m) cat "{folder}/machine" ;; -n) echo virtual ;; *) echo Linux ;; esac')
+        self.script("uname", f'case $1 in -m) cat "{folder}/machine" ;; -n) echo {self.name} ;; *) echo Linux ;; esac')
         key = asyncssh.generate_private_key("ssh-ed25519")
         self._host_key = asyncssh.generate_private_key("ssh-ed25519")
         (folder / "program").write_bytes(b"\x7fELF\x01\x01\x01" + bytes(45))
@@ -70,7 +75,7 @@ class VirtualBoard:
 
     def __enter__(self) -> "VirtualBoard":
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
         self.known_hosts = self._folder / "known_hosts"
         public = self._host_key.export_public_key().decode()
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}")
