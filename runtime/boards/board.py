@@ -1,4 +1,4 @@
-"""Boards as they are reached, over the system's own ssh; nothing is installed there, and nothing stays.
+"""Boards as they are used, however they are reached; nothing is installed there, and nothing stays.
 
 A session is held open for as long as a board is used. Its shell, the keeper, makes a folder of its own on the board,
 waits for the end of its input, which comes when we close it, die, or lose the connection, and then stops the benchmark
@@ -11,8 +11,7 @@ import json
 import shlex
 import shutil
 import signal
-import subprocess
-import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,15 +35,6 @@ CLOSING_SILENT_S = 2.0  # for that with a board that was just given up
 PROGRAM, DELEGATE, LIBRARY, MODEL = "fsg_benchmark", "libfsg_delegate.so", "liblitert.so", "model.tflite"
 OUTPUT_LIMIT = 1 << 24
 
-HINTS = {
-    "identification has changed": "its key is another than before; if you know why, forget that with `ssh-keygen -R`",
-    "host key verification failed": "connect to it once with `ssh %s` and accept its key",
-    "permission denied": "give it your public key with `ssh-copy-id %s`, or name a key with -i",
-    "could not resolve hostname": "is it switched on, and is this its name?",
-    "connection refused": "is ssh enabled on it, and on this port?",
-    "timed out": "is it switched on, and on this network?",
-    "no route to host": "is it switched on, and on this network?",
-}
 NEEDS_64_BIT = (
     "binary kernels need 64-bit ARM, and on 32-bit systems binary networks are slower than float ones: install the"
     " 64-bit Raspberry Pi OS, or another 64-bit Linux"
@@ -55,15 +45,11 @@ class _ProgramError(Exception):
     """Why the program failed."""
 
 
-class Board:
-    """A board that ssh reaches; a context manager, within which it can be measured.
-
-    The user's ssh configuration, keys, jump hosts and multiplexing hold; passwords are never asked for.
+class Board(ABC):
+    """A board that commands can be run on; a context manager, within which it can be measured.
 
     Args:
-        host: as for ssh: a name of the configuration, or USER@HOST.
-        port: another than the configuration's.
-        options: words for ssh as they stand, such as ["-i", "key", "-o", "ProxyJump=gate"].
+        name: what messages call it.
         timeout_s: after so many seconds without a sign of life the board is given up.
         runtime_lib: LiteRT's C library for the board, if it is not to be fetched.
 
@@ -71,20 +57,10 @@ class Board:
         FsgError: what is wrong with which board.
     """
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        port: int | None = None,
-        options: Sequence[str] = (),
-        timeout_s: float = TIMEOUT_S,
-        runtime_lib: Path | None = None,
-    ) -> None:
-        if not host:
-            raise FsgError("--host is empty: give a name of your ssh configuration, or USER@HOST")
-        self._name = host
-        self._port = [] if port is None else ["-p", str(port)]
-        self._options = list(options)
+    host: str | None = None  # as it was given; None for this machine
+
+    def __init__(self, name: str, *, timeout_s: float = TIMEOUT_S, runtime_lib: Path | None = None) -> None:
+        self.name = name
         self._timeout_s = timeout_s
         self._runtime_lib = runtime_lib
         self._sharing: list[str] = []
@@ -95,15 +71,17 @@ class Board:
         self.machine = ""
         self.left_behind = ""
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self._name
+    @abstractmethod
+    def _command(self, script: str, *more: str) -> list[str]:
+        """What runs a script in a shell of the board; `more` is for what reaches it."""
 
-    @property
-    def host(self) -> str | None:
-        """The host as it was given; None for this machine."""
-        return self._name
+    def _share_connection(self) -> list[str]:
+        """Words for the keeper's command, whose connection the other commands share by those in `_sharing`."""
+        return []
+
+    def _hint(self, said: str) -> str:
+        """What may help where no connection came about, and this was said of it in lower case."""
+        return ""
 
     def __enter__(self) -> Self:
         try:
@@ -155,7 +133,7 @@ class Board:
         doing = f"copying {path.name} to it"
         code, output, errors = self._call(f"cat > {name} && cat {name}", doing, data=content)
         if code:
-            raise FsgError(f"{self.name}: cannot store {path.name} ({len(content) / 1e6:.1f} MB): {_cause(errors)}")
+            raise FsgError(f"{self.name}: cannot store {path.name} ({len(content) / 1e6:.1f} MB): {cause_of(errors)}")
         if output != content:
             raise FsgError(
                 f"{self.name}: {path.name} arrived damaged: {len(output)} bytes of {len(content)}; try again"
@@ -189,19 +167,6 @@ class Board:
         """Removes a file from the board's folder."""
         self._call(f"rm -f {name}", f"removing {name}")
 
-    def _ssh(self, *more: str) -> list[str]:
-        """ssh's command line up to the host. What the user gives comes first: ssh takes the first of each option."""
-        ours = [
-            *("BatchMode=yes", f"ConnectTimeout={max(1, int(min(self._timeout_s, 15)))}", "ServerAliveInterval=5"),
-            *("ServerAliveCountMax=3", "RemoteCommand=none", "ClearAllForwardings=yes", "PermitLocalCommand=no"),
-        ]
-        words = [word for option in ours for word in ("-o", option)]
-        return ["ssh", *self._options, *self._port, *more, "-T", *words, "--", self._name]
-
-    def _command(self, script: str, *more: str) -> list[str]:
-        """What runs a script in a shell of the board; `more` is for ssh."""
-        return [*self._ssh(*more), f"exec sh -c {shlex.quote(script)}"]
-
     def _connect(self) -> None:
         own = self._share_connection()
         with self._child(self._command(keeper_script(), *own), "connecting", ends=False) as keeper:
@@ -220,41 +185,16 @@ class Board:
         if self.machine in ("armv6l", "armv7l", "armv8l", "i386", "i686"):
             raise FsgError(f"{self.name} runs a 32-bit system ({self.machine}); {NEEDS_64_BIT}")
 
-    def _share_connection(self) -> list[str]:
-        """Options for the keeper's ssh, whose connection the other commands share, unless the user has that set up."""
-        try:
-            asked = subprocess.run(
-                [self._ssh()[0], "-G", *self._ssh()[1:]], capture_output=True, text=True, timeout=self._timeout_s
-            )
-        except FileNotFoundError:
-            raise FsgError("there is no ssh on this machine: install OpenSSH's client (openssh-client)") from None
-        except subprocess.TimeoutExpired:
-            raise FsgError(f"{self.name}: ssh does not finish reading its configuration") from None
-        if asked.returncode:
-            raise FsgError(f"{self.name}: {_cause(asked.stderr)}")
-        settings = dict(line.split(" ", 1) for line in asked.stdout.splitlines() if " " in line)
-        if settings.get("controlpath", "none") != "none":
-            return []
-        # A socket's name must be short, and in ssh's eyes a % is no plain letter.
-        folder = tempfile.gettempdir()
-        self._scratch = tempfile.mkdtemp(
-            prefix="fsg-", dir=folder if len(folder) < 60 and "%" not in folder else "/tmp"
-        )
-        self._sharing = ["-o", "ControlMaster=no", "-S", f"{self._scratch}/ssh"]
-        return ["-o", "ControlPersist=no", "-M", "-S", f"{self._scratch}/ssh"]
-
     def _refuse(self, keeper: Child) -> NoReturn:
         """Tells why no session came about."""
         code = keeper.finish()
-        cause = _cause(keeper.errors.decode(errors="replace"))
+        cause = cause_of(keeper.errors.decode(errors="replace"))
         if code == 3:
             raise FsgError(f"{self.name}: cannot make a folder for programs there: {cause}")
         if code != 255:
             shown = bytes(keeper.output[:60]).decode(errors="replace") or cause
             raise FsgError(f"{self.name}: its shell does not do what it is told: {shown!r}")
-        said = keeper.errors.decode(errors="replace").lower()
-        hint = next((hint for sign, hint in HINTS.items() if sign in said), "")
-        hint = hint.replace("%s", " ".join([*self._port, self._name]))
+        hint = self._hint(keeper.errors.decode(errors="replace").lower())
         raise FsgError(f"{self.name}: no connection: {cause}{f'; {hint}' if hint else ''}")
 
     @contextmanager
@@ -300,7 +240,7 @@ class Board:
         output, errors = bytes(child.output), child.errors.decode(errors="replace")
         if self._is_lost(code):
             raise FsgError(
-                f"{self.name}: the connection was lost while {doing}{f': {_cause(errors)}' if errors else ''}"
+                f"{self.name}: the connection was lost while {doing}{f': {cause_of(errors)}' if errors else ''}"
             )
         return code, output.partition(BEGIN)[2], errors
 
@@ -332,7 +272,7 @@ class Board:
 
     def _why(self, code: int, errors: str) -> str:
         """The cause of a program's failure."""
-        cause = _cause(errors)
+        cause = cause_of(errors)
         if code == 2:
             old = "; its system is too old: Debian 11, Raspberry Pi OS Bullseye and later will do"
             return cause.removeprefix(f"{PROGRAM}: ") + (old if "GLIBC_" in cause else "")
@@ -393,23 +333,16 @@ class Board:
 
 
 class LocalBoard(Board):
-    """This machine, measured as a board is, but without ssh."""
+    """This machine, measured as a board is."""
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S, runtime_lib: Path | None = None) -> None:
         super().__init__("this machine", timeout_s=timeout_s, runtime_lib=runtime_lib)
 
-    @property
-    def host(self) -> str | None:
-        return None
-
     def _command(self, script: str, *more: str) -> list[str]:
         return ["sh", "-c", script]
 
-    def _share_connection(self) -> list[str]:
-        return []
 
-
-def _cause(errors: str) -> str:
+def cause_of(errors: str) -> str:
     """The last line of what was said of a failure, without anything that a terminal would obey."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()] or ["it does not say why"]
     return "".join(letter if letter.isprintable() else "?" for letter in lines[-1])

@@ -100,8 +100,9 @@ def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
     device, records = None, list[Record]()
     for model in models:
         if model_format(model.path) == "tflite" and platform.machine() == "aarch64":
+            from fsg.runtime.boards.board import LocalBoard
             from fsg.runtime.boards.devices import find_device
-            from fsg.runtime.measure.on_board import LocalBoard, measure
+            from fsg.runtime.measure.on_board import measure
 
             device = find_device("local", plan.devices)
             with LocalBoard(timeout_s=plan.ssh.timeout_s, runtime_lib=plan.runtime_lib) as board:
@@ -117,7 +118,8 @@ def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
 
 def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show) -> Outcome:
     """Measures on every board in turn. A board that fails costs its own rows only."""
-    from fsg.runtime.measure.on_board import Board, measure
+    from fsg.runtime.boards.ssh import SshBoard
+    from fsg.runtime.measure.on_board import measure
 
     _require_tflite(models)
     records: list[Record] = []
@@ -125,7 +127,7 @@ def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str]
     for host in hosts:
         show(f"connecting to {host}")
         try:
-            with Board(
+            with SshBoard(
                 host,
                 port=plan.ssh.port,
                 options=plan.ssh.words,

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fsg.runtime.boards.board import MODEL, Board, Facts, LocalBoard, Progress
+from fsg.runtime.boards.board import MODEL, Board, Facts, Progress
 from fsg.runtime.boards.devices import Device
 from fsg.runtime.measure.doubts import doubts
 from fsg.runtime.measure.local import RUNS, WARMUP, latency_ms
 from fsg.runtime.measure.records import Measured, as_record
-
-__all__ = ["Board", "LocalBoard", "measure"]
 
 
 def measure(

@@ -46,9 +46,9 @@ def parts(monkeypatch):
     emulation = types.SimpleNamespace(
         why_not=lambda: None, emulate=lambda path, *, device, **_: {**records.emulated(path), "device": device}
     )
-    monkeypatch.setitem(sys.modules, "fsg.runtime.measure.on_board", types.SimpleNamespace(
-        Board=Board, LocalBoard=Board, measure=measure
-    ))  # fmt: skip
+    monkeypatch.setitem(sys.modules, "fsg.runtime.measure.on_board", types.SimpleNamespace(measure=measure))
+    monkeypatch.setitem(sys.modules, "fsg.runtime.boards.ssh", types.SimpleNamespace(SshBoard=Board))
+    monkeypatch.setattr("fsg.runtime.boards.board.LocalBoard", Board)
     monkeypatch.setitem(sys.modules, "fsg.runtime.measure.emulate", emulation)
     board = published_device("rpi4")
 

@@ -23,6 +23,7 @@ from fsg.runtime.boards import board as boards
 from fsg.runtime.boards.child import Child
 from fsg.runtime.boards.devices import Device, find_device
 from fsg.runtime.boards.litert import runtime_library
+from fsg.runtime.boards.ssh import SshBoard
 from fsg.runtime.library import target
 from fsg.runtime.measure import on_board as remote
 
@@ -65,7 +66,7 @@ def model(tmp_path):
     return path
 
 
-class Hasty(remote.Board):
+class Hasty(SshBoard):
     """A board with patience for all, on however busy a machine, but for the one thing that a test has fail."""
 
     hasty: str | None = None
@@ -326,7 +327,7 @@ def test_connections_that_do_not_come_about_say_why(virtual, board, model, tmp_p
 
 def test_mistakes_in_what_is_given_are_refused(board, model, monkeypatch):
     with pytest.raises(FsgError, match="--host is empty"):
-        remote.Board("")
+        SshBoard("")
     with pytest.raises(FsgError, match=r"(?i)bad.*nonsense"):
         measure(board(options=["-o", "Nonsense=1"]), model)
     with pytest.raises(FsgError, match=r"^-oProxyCommand=false: "):  # a host, and no option
@@ -366,12 +367,13 @@ import sys
 from pathlib import Path
 from fsg.runtime.boards import board as boards
 from fsg.runtime.boards.devices import Device
+from fsg.runtime.boards.ssh import SshBoard
 from fsg.runtime.library import Target
 from fsg.runtime.measure import on_board as remote
 _, machine, program, model, *ssh = sys.argv
 boards.target = lambda machine: Target(machine, Path(program), Path(program))
 boards.runtime_library = lambda machine, given, progress: Path(program)
-board = remote.Board(ssh[0], port=int(ssh[1]), options=ssh[2:]) if ssh else remote.LocalBoard()
+board = SshBoard(ssh[0], port=int(ssh[1]), options=ssh[2:]) if ssh else boards.LocalBoard()
 with board:
     tell = lambda text: print(text, flush=True)
     remote.measure(board, [Path(model)], device=Device("x", machine=machine), progress=tell)
@@ -429,7 +431,7 @@ def test_a_killed_fsg_leaves_nothing_on_the_board(measuring, virtual, scratch):
 def test_this_machine_is_measured_the_same_way(model, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     before = set(os.listdir(tmp_path))
-    with remote.LocalBoard() as board:
+    with boards.LocalBoard() as board:
         (record,) = remote.measure(board, [model], device=HERE)
         assert set(os.listdir(tmp_path)) > before
     assert "host" not in record and record["device"] == "local" and record["latency_ms"]["p50"] == 0.2
