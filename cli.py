@@ -35,8 +35,7 @@ STOPPED = {
 }
 FORMATS = click.Choice(["tflite", "onnx"])
 option = partial(click.option, show_default=True)
-# Which extra brings what a command may lack.
-EXTRAS = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "export"}
+EXTRA_OF = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "export"}
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
     except (click.ClickException, FsgError, ModuleNotFoundError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         if isinstance(error, ModuleNotFoundError):
-            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            extra = EXTRA_OF.get((error.name or "").partition(".")[0])
             if extra is None:
                 raise
             message = f"this needs the package {error.name}: pip install 'fsg[{extra}]'"
@@ -111,11 +110,10 @@ def run_training(config: Config, folder: Path) -> None:
     """Trains into an existing run folder and prints where things are."""
     # Threads that spin while they wait make a step ten times slower as soon as anything else uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    console = make_console(stderr=False)
     from fsg.training.loop import train as train_loop
 
     try:
-        summary = train_loop(config, folder, console)
+        summary = train_loop(config, folder, make_console(stderr=False))
     except KeyboardInterrupt:
         if reports_failure():
             click.echo(f"interrupted; continue with: fsg train --resume {folder}")
@@ -214,11 +212,13 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
     """
     run = checked_run(run or newest(newest_run))
     with make_console().status(f"reading {run}") as status:
+        from fsg.export.formats.tflite.write import prepare
+
+        prepare(formats)  # TensorFlow starts in a process of its own while PyTorch does in this one
         from fsg.export.pipeline import export_run
         from fsg.export.table import export_table
         from fsg.training.run import open_run
 
-        formats = tuple(dict.fromkeys(formats))
         report = export_run(open_run(run), formats, out or run / "export", data_dir=data_dir, on_step=status.update)
     print_table(export_table(report))
     click.echo(f"next: fsg bench {' '.join(artefact['path'] for artefact in report['artefacts'])}")

@@ -49,8 +49,7 @@ def export_run(
     place. Errors: FsgError for a model that cannot be exported and for an artefact that disagrees; then `folder` is
     as it was.
     """
-    if "tflite" in formats:
-        prepare()
+    prepare(formats)
     on_step("reading the test images")
     checkpoint = digest(run.path)
     images, labels, expected = test_images(run, data_dir)
@@ -61,7 +60,7 @@ def export_run(
 
     artefacts: list[dict[str, Any]] = []
     with _room_in(folder) as room:
-        for name in formats:
+        for name in dict.fromkeys(formats):
             on_step(f"converting to {name}")
             path = room / f"model.{name}"
             with replacing(path) as target:

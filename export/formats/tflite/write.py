@@ -1,5 +1,7 @@
 """BinaryGraph -> .tflite with Larq Compute Engine's operators, through LCE's own converter."""
 
+from collections.abc import Collection
+
 from fsg import FsgError
 from fsg.export.formats.tflite.lower import lower
 from fsg.export.formats.tflite.process import converter
@@ -9,9 +11,13 @@ from fsg.runtime.model.tflite import op_counts
 PACKAGES = ("larq_compute_engine", "tensorflow")
 
 
-def prepare() -> None:
-    """Starts what `to_tflite` needs, which takes a while. Errors: FsgError where packages are missing."""
-    converter(packages=PACKAGES)
+def prepare(formats: Collection[str]) -> None:
+    """Starts what `to_tflite` needs, which takes a while, if it is among the formats to come.
+
+    Errors: FsgError where packages are missing.
+    """
+    if "tflite" in formats:
+        converter(packages=PACKAGES)
 
 
 def to_tflite(graph: BinaryGraph) -> bytes:
