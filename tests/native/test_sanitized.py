@@ -15,6 +15,8 @@ pytestmark = [
     pytest.mark.skipif(sanitized.missing() is not None, reason=str(sanitized.missing())),
 ]
 
+ROOMS = ("training", "export", "runtime")
+
 
 @pytest.mark.parametrize(("target", "runs"), [("fuzz_options", 300_000), ("fuzz_delegate", 15_000)])
 def test_fuzz_targets_find_nothing(target, runs):
@@ -42,9 +44,12 @@ def test_threads_share_loops_without_races(threads):
 def test_operators_in_an_interpreter(tmp_path):
     """Python's tests of the delegate, on a copy of the package that holds the sanitized library."""
     package = tmp_path / "fsg"
-    for source in [*sanitized.ROOT.glob("*.py"), *sanitized.ROOT.glob("runtime/**/*")]:
+    for source in [
+        *sanitized.ROOT.glob("*.py"),
+        *(file for room in ROOMS for file in sanitized.ROOT.glob(f"{room}/**/*")),
+    ]:
         name = source.relative_to(sanitized.ROOT)
-        if source.is_file() and name.parts[1:2] not in [("native",), ("targets",)]:
+        if source.is_file() and not {"native", "targets", "__pycache__"} & {*name.parts}:
             (package / name).parent.mkdir(parents=True, exist_ok=True)
             (package / name).symlink_to(source)
     target = package / "runtime" / "targets" / "x86_64"
@@ -61,7 +66,7 @@ def test_operators_in_an_interpreter(tmp_path):
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",  # the interpreter of Python itself leaks
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    tests = [sanitized.ROOT / "tests" / "runtime" / f"test_{name}.py" for name in ("delegate", "hostile")]
+    tests = [sanitized.ROOT / "tests" / "runtime" / "native" / f"test_{name}.py" for name in ("delegate", "hostile")]
     check = "import fsg.runtime, sys; sys.exit(not fsg.runtime.library.delegate_path().startswith(sys.argv[1]))"
     for command in (["-c", check, tmp_path], ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]):
         child = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)

@@ -1,17 +1,13 @@
 """Measurements on a board behind ssh, and what can go wrong; a shell script stands in for the program."""
 
 import os
-import platform
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import blocks
@@ -21,100 +17,20 @@ import records
 from fsg import FsgError
 from fsg.runtime.boards import board as boards
 from fsg.runtime.boards.child import Child
-from fsg.runtime.boards.devices import Device, find_device
 from fsg.runtime.boards.litert import runtime_library
-from fsg.runtime.boards.ssh import SshBoard
 from fsg.runtime.library import target
 from fsg.runtime.measure import on_board as remote
 
 pytest.importorskip("asyncssh", reason="the virtual board needs asyncssh")
-from stand_in import emulator_words, stand_in_target
-from virtual_board import FAULTS, VirtualBoard
+from hasty import RPI4, await_that, measure, processes_in
+from stand_in import emulator_words
+from virtual_board import FAULTS
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("ssh"), reason="there is no ssh"),
+    pytest.mark.usefixtures("scratch", "stand_in"),
     pytest.mark.xdist_group("boards"),  # which mostly wait, and should not be kept waiting by one another
 ]
-RPI4 = find_device("rpi4")
-HERE = Device("local", machine=platform.machine())
-
-
-@pytest.fixture(autouse=True)
-def scratch(tmp_path, monkeypatch):
-    """This side's folder for temporary files: empty again after a test. (Names of sockets must be short.)"""
-    folder = tempfile.mkdtemp(prefix="t")
-    monkeypatch.setattr(tempfile, "tempdir", folder)
-    yield folder
-    assert os.listdir(folder) == []
-    os.rmdir(folder)
-
-
-@pytest.fixture(autouse=True)
-def stand_in(tmp_path, monkeypatch):
-    """The stand-in for what is built for boards."""
-    library = tmp_path / "library"
-    library.write_bytes(os.urandom(300_000))
-    built = stand_in_target(tmp_path, "any")
-    monkeypatch.setattr(boards, "target", lambda machine: built)
-    monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress: given or library)
-
-
-@pytest.fixture
-def model(tmp_path):
-    path = tmp_path / "my model.tflite"
-    path.write_bytes(b"TFL3")
-    return path
-
-
-class Hasty(SshBoard):
-    """A board with patience for all, on however busy a machine, but for the one thing that a test has fail."""
-
-    hasty: str | None = None
-
-    def _call(self, script, doing, **how):
-        if self.hasty and doing.startswith(self.hasty):
-            how["patience_s"] = 2
-        return super()._call(script, doing, **how)
-
-
-@pytest.fixture
-def time_to_close(monkeypatch):
-    """For boards that were given up, but can be cleaned."""
-    monkeypatch.setattr(boards, "CLOSING_SILENT_S", 60)
-
-
-@pytest.fixture
-def virtual(tmp_path):
-    """A virtual board; nothing of fsg is on it after a test."""
-    with VirtualBoard(tmp_path / "virtual") as virtual:
-        yield virtual
-        virtual.thaw()
-        await_that(lambda: not virtual.leftovers)
-
-
-@pytest.fixture
-def board(virtual):
-    """What reaches it."""
-
-    def make(*, timeout_s=60.0, host="pi@127.0.0.1", port=None, options=(), hasty=None):
-        options = [*options, *virtual.options]
-        made = Hasty(host, port=port or virtual.port, options=options, timeout_s=timeout_s)
-        made.hasty = hasty
-        return made
-
-    return make
-
-
-def await_that(holds, seconds=60):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def measure(board, model, **how):
-    with board:
-        return remote.measure(board, [model], device=RPI4, **how)
 
 
 def test_a_board_is_measured(virtual, board, model):
@@ -360,112 +276,3 @@ def test_leftovers_of_other_runs_are_removed(virtual, board):
             keeper.kill()
     (virtual.home / ".fsg-board.elsewhere.other-1.999999999" / "model.tflite").unlink()
     (virtual.home / ".fsg-board.elsewhere.other-1.999999999").rmdir()
-
-
-MEASURES = """
-import sys
-from pathlib import Path
-from fsg.runtime.boards import board as boards
-from fsg.runtime.boards.devices import Device
-from fsg.runtime.boards.ssh import SshBoard
-from fsg.runtime.library import Target
-from fsg.runtime.measure import on_board as remote
-_, machine, program, model, *ssh = sys.argv
-boards.target = lambda machine: Target(machine, Path(program), Path(program))
-boards.runtime_library = lambda machine, given, progress: Path(program)
-board = SshBoard(ssh[0], port=int(ssh[1]), options=ssh[2:]) if ssh else boards.LocalBoard()
-with board:
-    tell = lambda text: print(text, flush=True)
-    remote.measure(board, [Path(model)], device=Device("x", machine=machine), progress=tell)
-"""
-
-
-@pytest.fixture
-def measuring(tmp_path, model, scratch):
-    """Starts a process that measures a slow model, and waits until it does."""
-    model.write_bytes(b"slow")
-
-    def start(home, machine, *ssh):
-        command = [sys.executable, "-c", MEASURES, machine, tmp_path / "program", model, *ssh]
-        environment = {**os.environ, "HOME": str(home), "TMPDIR": scratch}
-        process = subprocess.Popen(
-            [*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        while not process.stdout.readline().startswith(b"measuring"):
-            assert process.poll() is None, process.stderr.read()
-        await_that(lambda: processes_in(home))
-        return process
-
-    return start
-
-
-def processes_in(folder):
-    """The stand-ins that sleep in a folder of a board under `folder`."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if str(folder) in os.readlink(process / "cwd") and (process / "cmdline").read_bytes() == b"sleep\x0060\0":
-                found.append(process.name)
-    return found
-
-
-def test_an_interrupt_cleans_up(measuring, tmp_path, virtual):
-    process = measuring(virtual.home, "aarch64", "pi@127.0.0.1", virtual.port, *virtual.options)
-    process.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
-    assert not virtual.leftovers
-    await_that(lambda: not processes_in(virtual.home))
-
-
-def test_a_killed_fsg_leaves_nothing_on_the_board(measuring, virtual, scratch):
-    process = measuring(virtual.home, "aarch64", "pi@127.0.0.1", virtual.port, *virtual.options)
-    process.kill()
-    process.communicate(timeout=60)
-    await_that(lambda: not virtual.leftovers)
-    await_that(lambda: not processes_in(virtual.home))
-    for folder in Path(scratch).iterdir():  # nobody is left to remove this side's, which holds nothing
-        await_that(lambda folder=folder: not list(folder.iterdir()))
-        folder.rmdir()
-
-
-def test_this_machine_is_measured_the_same_way(model, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    before = set(os.listdir(tmp_path))
-    with boards.LocalBoard() as board:
-        (record,) = remote.measure(board, [model], device=HERE)
-        assert set(os.listdir(tmp_path)) > before
-    assert "host" not in record and record["device"] == "local" and record["latency_ms"]["p50"] == 0.2
-    assert set(os.listdir(tmp_path)) == before
-
-
-def test_an_interrupt_cleans_this_machine_up(measuring, tmp_path):
-    before = {*os.listdir(tmp_path)}
-    process = measuring(tmp_path, platform.machine())
-    process.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
-    assert {*os.listdir(tmp_path)} <= before | {"my model.tflite"}
-    await_that(lambda: not processes_in(tmp_path))
-
-
-def test_facts_are_described():
-    facts = {"model": "Raspberry Pi 4 Model B Rev 1.4", "cores": 4, "cpu": "Cortex-A72", "max_clock_mhz": 1800}
-    facts |= {"governor": None, "memory_free_bytes": 3_456_789_012, "glibc": "2.31", "temperature_c": None}
-    expected = "Raspberry Pi 4 Model B Rev 1.4, Cortex-A72, 4 cores, up to 1800 MHz, 3456 MB free, glibc 2.31"
-    assert remote.described(facts) == expected
-
-
-def test_doubts():
-    calm = {"governor": "performance", "temperature_c": 55.0, "throttled": 0, "cpu": "Cortex-A72"}
-    assert remote.doubts(calm, calm, RPI4, load=0.1) == []
-    assert remote.doubts({}, {}, RPI4) == [] == remote.doubts({"throttled": None}, dict.fromkeys(calm), RPI4)
-    (text,) = remote.doubts(calm, {**calm, "throttled": 0x40000}, RPI4)
-    assert text == "it was throttled"
-    throttled_long_ago = {**calm, "throttled": 0x50005 & 0xF0000}
-    assert remote.doubts(throttled_long_ago, throttled_long_ago, RPI4) == []
-    assert len(remote.doubts(calm, {**calm, "throttled": 0x50005}, RPI4)) == 2
-    (text,) = remote.doubts({**calm, "temperature_c": 84.9}, calm, RPI4)
-    assert text == "it was hot: 85 °C"
-    (text,) = remote.doubts(calm, {**calm, "cpu": "Cortex-A76"}, RPI4)
-    assert "Cortex-A76, not the cortex-a72 of rpi4" in text
-    (text,) = remote.doubts(calm, calm, RPI4, load=2.0)
-    assert text == "it was busy before: load 2.0"

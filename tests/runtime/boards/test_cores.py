@@ -6,7 +6,7 @@ from pathlib import Path
 from fsg.runtime.boards.cores import cores
 from fsg.runtime.boards.devices import load_devices
 
-NATIVE = Path(__file__).parents[2] / "runtime" / "native"
+NATIVE = Path(__file__).parents[3] / "runtime" / "native"
 
 
 def test_the_program_for_boards_knows_the_same_names():
