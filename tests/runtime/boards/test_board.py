@@ -18,6 +18,7 @@ from fsg import FsgError
 from fsg.runtime.boards import board as boards
 from fsg.runtime.boards.child import Child
 from fsg.runtime.boards.litert import runtime_library
+from fsg.runtime.boards.ssh import SshBoard
 from fsg.runtime.library import target
 from fsg.runtime.measure import on_board as remote
 

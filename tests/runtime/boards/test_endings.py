@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fsg.runtime.boards import board as boards
 from fsg.runtime.boards.devices import Device
 from fsg.runtime.measure import on_board as remote
 
