@@ -17,7 +17,7 @@ from fsg.runtime.measure.local import RUNS, WARMUP, benchmark
 from fsg.runtime.measure.records import Model, Record
 from fsg.runtime.model.files import exported_facts, model_format
 from fsg.runtime.model.metadata import read_metadata
-from fsg.runtime.model.operators import read_layers
+from fsg.runtime.model.operators import read_operators
 
 if TYPE_CHECKING:
     from fsg.runtime.boards.devices import Device
@@ -224,7 +224,7 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     An op that says its binary MACs is believed; others are found in the file by their kind and the name of what they
     compute. The ceiling is that of all threads, and only known for a core whose peaks are.
     """
-    file = read_layers(record["artefact"])
+    file = read_operators(record["artefact"])
     layers = {(layer.kind, layer.name): layer for layer in file}
     if len(record["ops"]) == 1 and record["ops"][0]["kind"] == "rest":  # a file that leaves nothing to the delegate
         ((kind, count),) = Counter(layer.kind for layer in file).most_common(1)

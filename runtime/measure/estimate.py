@@ -24,7 +24,7 @@ from fsg import FsgError
 from fsg.runtime.boards.cores import cores, peaks_of
 from fsg.runtime.measure.records import Estimated, Record, as_record
 from fsg.runtime.model.files import model_format
-from fsg.runtime.model.operators import Layer, read_layers
+from fsg.runtime.model.operators import Operator, read_operators
 
 ELEMENT_BYTES = 4  # of float32, which most of what is between the layers is
 ELEMENT_INSTRUCTIONS = 2.0
@@ -54,7 +54,7 @@ class DeviceFigures(Protocol):
 
 @dataclass(frozen=True)
 class Published:
-    """A network's latency as its authors measured it, with what it computes as `read_layers` counts it."""
+    """A network's latency as its authors measured it, with what it computes as `read_operators` counts it."""
 
     network: str
     binary_macs: float
@@ -65,10 +65,10 @@ class Published:
     latency_ms: float
 
     @property
-    def layer(self) -> Layer:
+    def layer(self) -> Operator:
         """The whole network as one layer."""
         counts = (self.binary_macs, self.float_macs, 0, self.weight_bytes, self.elements)
-        return Layer(self.network, "", (), *map(round, counts))
+        return Operator(self.network, "", (), *map(round, counts))
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def fit_efficiency(figures: Iterable[Published] = PUBLISHED) -> float:
 
 
 def ideal_seconds(
-    layers: Sequence[Layer], device: DeviceFigures, threads: int, instructions: int | None = None
+    layers: Sequence[Operator], device: DeviceFigures, threads: int, instructions: int | None = None
 ) -> float:
     """What an inference takes at least: arithmetic at the core's peak and memory at the device's bandwidth.
 
@@ -132,7 +132,7 @@ def ideal_seconds(
     return cycles / (device.clock_ghz * 1e9 * min(threads, device.cores)) + from_memory / (device.memory_gb_s * 1e9)
 
 
-def memory_bytes(layers: Sequence[Layer], cache_bytes: float) -> int:
+def memory_bytes(layers: Sequence[Operator], cache_bytes: float) -> int:
     """What has to come from and go to the memory: nothing where all weights and the largest layer's values fit a cache.
 
     Else everything: by the time a layer's weights are needed again, the other layers have taken their place.
@@ -154,7 +154,7 @@ def estimate(path: str | Path, device: DeviceFigures, *, threads: int = 1, instr
     Raises:
         FsgError: a file that cannot be read, or a core whose peaks are not known.
     """
-    layers = read_layers(path)
+    layers = read_operators(path)
     latency = estimate_range(layers, device, threads=threads, instructions=instructions)
     counted = (
         f"{instructions / 1e6:.1f} M instructions" if instructions is not None else "multiply-accumulates and elements"
@@ -178,7 +178,7 @@ def estimate(path: str | Path, device: DeviceFigures, *, threads: int = 1, instr
 
 
 def estimate_range(
-    layers: Sequence[Layer],
+    layers: Sequence[Operator],
     device: DeviceFigures,
     *,
     threads: int = 1,

@@ -14,7 +14,7 @@ CHANNELS_IN_WORD = 32  # LCE packs so many signs into one int32
 
 
 @dataclass(frozen=True)
-class Layer:
+class Operator:
     """One operator of a model, for the batch that the file is made for.
 
     Attributes:
@@ -34,7 +34,7 @@ class Layer:
     elements: int
 
 
-def read_layers(path: str | Path) -> list[Layer]:
+def read_operators(path: str | Path) -> list[Operator]:
     """The operators of the main graph of a .tflite file, in the order in which they run.
 
     Raises:
@@ -45,12 +45,12 @@ def read_layers(path: str | Path) -> list[Layer]:
     model, names = read_tflite(path)
     try:
         graph = model.Subgraphs(0)
-        return [_layer(model, graph, graph.Operators(i), names) for i in range(graph.OperatorsLength())]
+        return [_operator(model, graph, graph.Operators(i), names) for i in range(graph.OperatorsLength())]
     except DAMAGE as error:
         raise FsgError(f"{path}: truncated or damaged ({error}); export or copy it again") from error
 
 
-def _layer(model: Any, graph: Any, operator: Any, names: Sequence[str]) -> Layer:
+def _operator(model: Any, graph: Any, operator: Any, names: Sequence[str]) -> Operator:
     from ai_edge_litert.schema_py_generated import TensorType
 
     kind = names[operator.OpcodeIndex()]
@@ -61,7 +61,7 @@ def _layer(model: Any, graph: Any, operator: Any, names: Sequence[str]) -> Layer
     shape = _shape(outputs[0])
     macs = _macs(kind, operator, inputs, shape)
     is_int8 = len(inputs) > 1 and inputs[1].Type() == TensorType.INT8
-    return Layer(
+    return Operator(
         name=outputs[0].Name().decode(),
         kind=kind,
         shape=shape[1:],

@@ -12,7 +12,7 @@ from typing import Any
 from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
 from fsg.runtime.model.files import read_object, read_rows
-from fsg.runtime.model.operators import Layer, read_layers
+from fsg.runtime.model.operators import Operator, read_operators
 from fsg.runtime.report.charts import can_draw, curve
 from fsg.runtime.report.view import (
     LEFT,
@@ -43,7 +43,7 @@ class Facts:
     summary: dict[str, Any]
     epochs: list[dict[str, float]]
     export: dict[str, Any]
-    layers: list[Layer]
+    layers: list[Operator]
     records: list[Record]
 
 
@@ -59,7 +59,7 @@ def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
         summary=read_object(run / "summary.json"),
         epochs=read_rows(run / "metrics.csv"),
         export=read_object(export / "report.json"),
-        layers=read_layers(model) if model.exists() else [],
+        layers=read_operators(model) if model.exists() else [],
         records=[record for path in (export / RECORDS, *bench_files) for record in read_records(path)],
     )
     if not (facts.summary or facts.epochs or facts.export or facts.records):
@@ -280,12 +280,12 @@ def _verification(export: dict[str, Any]) -> dict[str, Any] | None:
     return {"table": Table(headings, cells), "note": f"{discarded} hypernetwork parameters stayed behind"}
 
 
-def _layers(layers: Sequence[Layer]) -> Table | None:
+def _layers(layers: Sequence[Operator]) -> Table | None:
     if not layers:
         return None
     headings = ["operator", "output of", "shape", "binary MACs", "float MACs", "int8 MACs", "weights"]
 
-    def figures(layers: Sequence[Layer]) -> list[str]:
+    def figures(layers: Sequence[Operator]) -> list[str]:
         counts = (sum(getattr(layer, name) for layer in layers) for name in ("binary_macs", "float_macs", "int8_macs"))
         weights = sum(layer.weight_bytes for layer in layers)
         return [*(f"{count:,}" if count else "" for count in counts), f"{weights:,} B" if weights else ""]

@@ -1,4 +1,8 @@
-"""Reads the formats of published data sets: IDX (the MNIST family) and CIFAR's pickles."""
+"""Reads the formats of published data sets: IDX (the MNIST family) and CIFAR's pickles.
+
+torchvision reads them too, but needs torch, without which `fsg eval` of a model file works; and it loads pickles as
+they are, which may do anything.
+"""
 
 import gzip
 import pickle

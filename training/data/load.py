@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fsg import FsgError
 from fsg.training.data.files import read_folder, read_npz
-from fsg.training.data.named import named_cifar, read_digits, read_fashion_mnist
+from fsg.training.data.named import STATISTICS, named_cifar, read_digits, read_fashion_mnist
 from fsg.training.data.sets import Dataset, Parts, Progress, channel_statistics
 
 SPECS = ("digits", "cifar10", "cifar100", "fashion-mnist", "folder:PATH", "npz:PATH")
@@ -85,14 +85,9 @@ def load_dataset(
         return _with_statistics(spec, read_digits(test_only), flip=False)
     if name == "fashion-mnist":
         parts = read_fashion_mnist(root, download, test_only)
-        # Of the training images, counted without the border that read_fashion_mnist adds, as usually published.
-        return Dataset(name, *parts, mean=(0.2860,) * 3, std=(0.3530,) * 3, flip=True, pad=4)
-    parts = named_cifar(name, root, download, test_only)
-    if name == "cifar10":
-        # The usual figures; the std is the mean over the images of each one's own std.
-        mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     else:
-        mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+        parts = named_cifar(name, root, download, test_only)
+    mean, std = STATISTICS[name]
     return Dataset(name, *parts, mean=mean, std=std, flip=True, pad=4)
 
 

@@ -8,6 +8,16 @@ from fsg import FsgError
 from fsg.training.data.archives import read_cifar, read_idx
 from fsg.training.data.sets import Images, Labels, Parts, empty_like, need, why
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+STATISTICS: dict[str, Statistics] = {
+    # The usual figures; the std is the mean over the images of each one's own std.
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    # Without the border that read_fashion_mnist adds.
+    "fashion-mnist": ((0.2860,) * 3, (0.3530,) * 3),
+}
+"""Mean and std per channel of the training images / 255, as usually published."""
+
 FASHION_NAMES = (
     "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip

@@ -6,13 +6,12 @@ Weights trained under another normalisation lose accuracy: the published CIFAR-1
 
 from fsg import FsgError
 from fsg.training.config import Config
+from fsg.training.data.named import STATISTICS, Statistics
 from fsg.training.data.sets import Dataset
 from fsg.training.registry import MODELS
 
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-
 NORMALIZATIONS: dict[str, Statistics] = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar10": STATISTICS["cifar10"],
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }

@@ -1,4 +1,4 @@
-// Writes one JSON object to stdout, member by member.
+// Writes one JSON object to stdout, member by member; a library for that would be larger than the program.
 #ifndef FSG_BENCHMARK_JSON_H_
 #define FSG_BENCHMARK_JSON_H_
 

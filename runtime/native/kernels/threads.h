@@ -1,5 +1,5 @@
 // A pool of threads for loops whose iterations are independent. A loop gives the same result on any number of
-// threads.
+// threads. By hand, since LiteRT shows a delegate no pool of its own, and OpenMP is on few boards.
 #ifndef FSG_KERNELS_THREADS_H_
 #define FSG_KERNELS_THREADS_H_
 

@@ -9,7 +9,7 @@ import pytest
 from fsg import FsgError
 from fsg.runtime.boards.cores import cores
 from fsg.runtime.measure.estimate import PUBLISHED, PublishedBoard, estimate, estimate_range, fit_efficiency
-from fsg.runtime.model.operators import read_layers
+from fsg.runtime.model.operators import read_operators
 
 PI4 = PublishedBoard()
 
@@ -38,7 +38,7 @@ def test_published_figures_are_foretold_without_the_network_in_question(figure):
 
 
 def test_the_layers_of_a_file_are_counted(path):
-    layers = read_layers(path)
+    layers = read_operators(path)
     assert [layer.kind for layer in layers] == ["LceQuantize", "LceBconv2d", "LceBconv2d", "ADD"]
     assert [layer.binary_macs for layer in layers] == [0, 16 * 16 * 64 * 9 * 48, 8 * 8 * 40 * 64, 0]
     assert [layer.shape for layer in layers] == [(16, 16, 2), (16, 16, 2), (8, 8, 40), (8, 8, 40)]
