@@ -11,7 +11,7 @@ import pytest
 
 ROOMS = ("training", "export", "runtime")
 DATA = {".toml", ".json", ".css", ".j2", ".sh"}
-HELP_S = 0.15
+HELP_S, LEAST_S = 0.15, 0.065  # of fsg --help and of click alone, on the same machine at rest
 
 BLOCK = """
 import sys
@@ -66,15 +66,21 @@ def test_wheel_holds_every_module_and_every_data_file_of_the_tree(names_in_wheel
     assert {name for name in names_in_wheel if Path(name).suffix in DATA and ".dist-info/" not in name} == data
 
 
+def seconds(*command):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
 def test_help_is_quick_and_imports_nothing_heavy():
-    times = []
-    for _ in range(15):  # the least of several, on a machine that others use too
-        start = time.perf_counter()
-        assert base_install("--help").returncode == 0
-        times.append(time.perf_counter() - start)
-        if times[-1] < HELP_S:
+    """The least of several starts; on a busy machine as much slower as Python is there with click alone."""
+    times, least = [], []
+    for _ in range(15):
+        times.append(seconds("-c", BLOCK, "--help"))
+        least.append(seconds("-c", "import click, inspect, subprocess, typing"))
+        if min(times) < HELP_S:
             break
-    assert min(times) < HELP_S
+    assert min(times) < HELP_S * max(1, min(least) / LEAST_S)
 
 
 def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
