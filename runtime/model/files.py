@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fsg import FsgError
+from fsg import FsgError, shell_command
 
 REPORT = "report.json"  # beside exported models: what fsg export found out about them
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
@@ -54,7 +54,7 @@ def model_files(targets: Iterable[Path], *, onnx: bool = True) -> tuple[Path, ..
         exported = [path for path in sorted(folder.glob("model.*"), reverse=True) if onnx or path.suffix == ".tflite"]
         if not exported:
             what = "" if onnx else " as .tflite, which boards run"
-            raise FsgError(f"{target}: nothing exported{what}: fsg export {target} --format tflite")
+            raise FsgError(f"{target}: nothing exported{what}: {shell_command('export', target, '--format', 'tflite')}")
         files += exported
     return tuple(dict.fromkeys(files))
 
