@@ -236,7 +236,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
 @option("--threads", default="1", help="Thread counts, such as 1,2.")
 @option("--runs", default=50, help="Timed inferences for each record.")
 @option("--cpus", help="Cores to stay on, such as 2,3.")
-@option("--cooldown", "cooldown_ms", default=0, type=click.IntRange(min=0), help="Pause before a run, in ms.")
+@option("--cooldown", "cooldown_ms", default=0, type=click.IntRange(0, 60_000), help="Pause before a run, in ms.")
 @option("--profile", is_flag=True, help="Time of each operator of .tflite files, too.")
 @option("--baseline", metavar="float32,int8", help="The same network in these numbers, too.")
 @option("--accuracy", metavar="DATASET", help="Accuracy on these test images, too.")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 RUNS = 50
+MAX_THREADS = 256  # of the native library
 WARMUP = 10  # enough for caches and the clock of a small board to settle
 
 
@@ -61,6 +62,8 @@ def benchmark(
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
         if value < least:
             raise FsgError(f"{name} is {value}; give at least {least}")
+    if threads > MAX_THREADS:
+        raise FsgError(f"threads is {threads}; give at most {MAX_THREADS}")
     how: dict[str, Any] = {"threads": threads, "runs": runs, "warmup": warmup, "cpus": list(cpus) if cpus else None}
     how |= {"cooldown_ms": cooldown_ms, "profile": profile}
     child = subprocess.run(
