@@ -1,8 +1,8 @@
 """What an installation holds, and that the base one needs neither torch nor tensorflow."""
 
+import os
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -67,13 +67,13 @@ def test_wheel_holds_every_module_and_every_data_file_of_the_tree(names_in_wheel
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
+    """In time of the processor, the least of several starts: this machine may be busy with other tests."""
     times = []
-    for _ in range(15):  # the least of several, on a machine that others use too
-        start = time.perf_counter()
+    while len(times) < 15 and min(times, default=HELP_S) >= HELP_S:
+        before = os.times()
         assert base_install("--help").returncode == 0
-        times.append(time.perf_counter() - start)
-        if times[-1] < HELP_S:
-            break
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < HELP_S
 
 
