@@ -1,6 +1,6 @@
 """What an installation holds, and that the base one needs neither torch nor tensorflow."""
 
-import resource
+import os
 import subprocess
 import sys
 import zipfile
@@ -67,14 +67,13 @@ def test_wheel_holds_every_module_and_every_data_file_of_the_tree(names_in_wheel
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
+    """In time of the processor, the least of several starts: this machine may be busy with other tests."""
     times = []
-    for _ in range(15):  # the least of several, and the processor's: others may use the machine, too
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    while len(times) < 15 and min(times, default=HELP_S) >= HELP_S:
+        before = os.times()
         assert base_install("--help").returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        if times[-1] < HELP_S:
-            break
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < HELP_S
 
 

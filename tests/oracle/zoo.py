@@ -33,6 +33,7 @@ NAMES = (
     "BinaryAlexNet",
     "XNORNet",
 )
+MANY_WEIGHTS = 40_000_000
 QUANTIZERS = ("input_quantizer", "kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
 
 
@@ -58,14 +59,16 @@ def images(rng, count, size):
 
 
 def binary_tflite(model, size):
-    """By way of one traced function with constants: Keras's own saving, which convert_keras_model uses, traces every
-    layer and its gradients several times over and takes five times as long.
+    """By way of one traced function: Keras's own saving, which convert_keras_model uses, traces every layer and its
+    gradients several times over and takes five times as long.
     """
     signature = [tf.TensorSpec([1, size, size, 3], tf.float32)]
-    traced = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
-    scores = convert_variables_to_constants_v2(traced.get_concrete_function())
-    saved = tf.Module()
-    saved.scores = scores
+    function = tf.function(lambda x: model(x, training=False), input_signature=signature, autograph=False)
+    saved, scores = tf.Module(), function.get_concrete_function()
+    if model.count_params() < MANY_WEIGHTS:  # many variables are slow to save, large constants slower
+        saved.scores = scores = convert_variables_to_constants_v2(scores)
+    else:
+        saved.scores, saved.weights_of_model = function, model.variables
     with tempfile.TemporaryDirectory() as folder:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(saved, folder, signatures=scores, options=options)
