@@ -1,6 +1,8 @@
 """fsg: train binary neural networks in PyTorch and run them bitwise on ARM boards."""
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,3 +43,16 @@ def make_folder(path: Path) -> None:
         raise FsgError(f"cannot create the folder {path}: {error.strerror}; choose another") from error
     if not writable:
         raise FsgError(f"cannot write into the folder {path}: permission denied; choose another")
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of fsg in a process of its own.
+
+    -P: it imports nothing from the folder that the user happens to be in, which may hold a random.py or an fsg/.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def shell_command(*words: object) -> str:
+    """A command of fsg's to print, quoted so that a shell takes it as it is meant."""
+    return shlex.join(["fsg", *map(str, words)])

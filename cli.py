@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,7 +13,7 @@ from typing import Any
 
 import click
 
-from fsg import FsgError, __version__, make_folder, replacing
+from fsg import FsgError, __version__, make_folder, replacing, shell_command
 from fsg.training.config import Config, load_config, resume_config
 from fsg.training.folder import RUNS, checked_run, newest_export, newest_run, run_label, start_run, without_a_trace
 from fsg.training.launch import first_decides, is_first, reports_failure
@@ -30,8 +29,8 @@ from fsg.training.options import (
 from fsg.training.registry import FIRST_LAST, MODELS
 
 STOPPED = {
-    "patience": "no better test loss for {patience} epochs; train on with: fsg train --resume {folder} --patience 0",
-    "max_minutes": "the next would end after {max_minutes:g} minutes; continue with: fsg train --resume {folder}",
+    "patience": "no better test loss for {patience} epochs; train on with: {resume} --patience 0",
+    "max_minutes": "the next would end after {max_minutes:g} minutes; continue with: {resume}",
 }
 FORMATS = click.Choice(["tflite", "onnx"])
 option = partial(click.option, show_default=True)
@@ -116,15 +115,15 @@ def run_training(config: Config, folder: Path) -> None:
         summary = train_loop(config, folder, make_console(stderr=False))
     except KeyboardInterrupt:
         if reports_failure():
-            click.echo(f"interrupted; continue with: fsg train --resume {folder}")
+            click.echo(f"interrupted; continue with: {shell_command('train', '--resume', folder)}")
         sys.exit(130)
     if not is_first():
         return
     if summary["stopped"]:
-        reason = STOPPED[summary["stopped"]].format(folder=folder, **asdict(config))
+        reason = STOPPED[summary["stopped"]].format(resume=shell_command("train", "--resume", folder), **asdict(config))
         click.echo(f"stopped after epoch {summary['epochs']} of {config.epochs}: {reason}")
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
-    click.echo(f"next: fsg export {folder} --format tflite --format onnx")
+    click.echo(f"next: {shell_command('export', folder, '--format', 'tflite', '--format', 'onnx')}")
 
 
 @cli.command(cls=SettingsCommand)
@@ -221,7 +220,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
 
         report = export_run(open_run(run), formats, out or run / "export", data_dir=data_dir, on_step=status.update)
     print_table(export_table(report))
-    click.echo(f"next: fsg bench {' '.join(artefact['path'] for artefact in report['artefacts'])}")
+    click.echo(f"next: {shell_command('bench', *(artefact['path'] for artefact in report['artefacts']))}")
 
 
 @cli.command()
@@ -237,7 +236,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
 @option("--threads", default="1", help="Thread counts, such as 1,2.")
 @option("--runs", default=50, help="Timed inferences for each record.")
 @option("--cpus", help="Cores to stay on, such as 2,3.")
-@option("--cooldown", "cooldown_ms", default=0, type=click.IntRange(min=0), help="Pause before a run, in ms.")
+@option("--cooldown", "cooldown_ms", default=0, type=click.IntRange(0, 60_000), help="Pause before a run, in ms.")
 @option("--profile", is_flag=True, help="Time of each operator of .tflite files, too.")
 @option("--baseline", metavar="float32,int8", help="The same network in these numbers, too.")
 @option("--accuracy", metavar="DATASET", help="Accuracy on these test images, too.")
@@ -325,7 +324,7 @@ def bench(
     except FsgError as error:  # what was measured is not lost
         notes.append(f"not kept for fsg report: {error}")
     if device and not hosts:
-        notes.append(f"to measure on a board: {shlex.join(['fsg', *sys.argv[1:]])} --host USER@HOST")
+        notes.append(f"to measure on a board: {shell_command(*sys.argv[1:])} --host USER@HOST")
     for note in notes:
         click.echo(note, err="-" in outputs.values())
     if outcome.problems:

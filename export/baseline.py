@@ -5,14 +5,13 @@ any runtime has, and a sign costs one multiplication with a clamp. So a baseline
 without binary kernels, its accuracy can be held against PyTorch's, and it needs no training of its own.
 """
 
-import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fsg import FsgError, make_folder, replacing
+from fsg import FsgError, make_folder, replacing, shell_command
 from fsg.export.formats.tflite.process import converter
 from fsg.export.graph import BinaryGraph, Floats
 from fsg.export.passes import (
@@ -63,7 +62,7 @@ def with_baselines(
             continue
         run = run_of(model.path)
         if report_beside(model.path).get("checkpoint", digest(run)) != digest(run):
-            again = shlex.join(["fsg", "export", str(run), "--format", "tflite"])
+            again = shell_command("export", run, "--format", "tflite")
             raise FsgError(
                 f"{model.path}: the run was trained on since, and a baseline would be another network: {again}"
             )

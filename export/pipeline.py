@@ -22,6 +22,7 @@ from fsg.export.passes import simplify
 from fsg.export.trace import trace
 from fsg.export.verify import require_agreement
 from fsg.runtime.model.evaluate import match_labels, normalize
+from fsg.runtime.model.files import file_digest
 from fsg.runtime.model.metadata import add_tflite_metadata
 from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
@@ -72,6 +73,7 @@ def export_run(
                     "format": name,
                     "path": str(folder / path.name),
                     "size_bytes": path.stat().st_size,
+                    "sha256": file_digest(path),
                     "ops": op_counts(path) if name == "tflite" else _onnx_ops(path),
                     "verify": require_agreement(path.name, logits, expected, labels),
                 }

@@ -6,8 +6,6 @@ import sys
 import numpy as np
 import pytest
 
-from fsg import cli
-
 FACTORY = """
 from torch import nn
 
@@ -116,9 +114,10 @@ def test_a_factory_of_the_user(fsg, digits_npz, tmp_path, monkeypatch):
 
 def test_a_run_folder_s_name_has_no_colon(tmp_path, monkeypatch):
     from fsg.training.config import Config
+    from fsg.training.folder import unused_folder
 
     monkeypatch.chdir(tmp_path)
-    assert cli.unused_folder(Config(model="torchvision:vgg11")).name == "torchvision-vgg11-digits-fsg"
+    assert unused_folder(Config(model="torchvision:vgg11")).name == "torchvision-vgg11-digits-fsg"
 
 
 def test_initial_weights_of_another_number_of_classes(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fsg import FsgError, replacing
+from fsg import FsgError, replacing, shell_command
 from fsg.training.config import FORMAT, check_format
 
 CHECKPOINT = "checkpoint.pt"
@@ -38,7 +38,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError as error:
         raise FsgError(
-            f"{folder} has no {CHECKPOINT} yet: its first epoch was not finished; fsg train --resume {folder}"
+            f"{folder} has no {CHECKPOINT} yet: its first epoch was not finished;"
+            f" {shell_command('train', '--resume', folder)}"
         ) from error
     except Exception as error:  # torch raises many types for broken archives
         raise FsgError(f"cannot read {path}: it is truncated or no checkpoint; train anew") from error

@@ -23,9 +23,11 @@ def _setting(
     above: float | None = None,
     high: float | None = None,
     below: float | None = None,
+    later: bool = False,
 ) -> Any:
+    """A field of Config. `later`: it came after runs of this format had been written, which do not have it."""
     bounds = {"at least": low, "above": above, "at most": high, "below": below}
-    return field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds})
+    return field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds, "later": later})
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ class Config:
     shortcut: bool = _setting(True, "Bi-Real shortcuts in your own or torchvision's model.")
 
     # The course of the training
-    epochs: int = _setting(12, "Passes over the training images.", low=1)  # enough for digits; CIFAR wants 100 and more
-    batch_size: int = _setting(64, "Images per step, over all processes.", low=2)
+    epochs: int = _setting(
+        12, "Passes over the training images.", low=1, high=10**6
+    )  # enough for digits; CIFAR wants 100 and more
+    batch_size: int = _setting(64, "Images per step, over all processes.", low=2, high=2**20)
     optimizer: str = _setting("adam", "For all parameters; FSG starts as its momentum.", choices=("adam", "sgd"))
     lr: float = _setting(4e-3, "Initial learning rate.", above=0)  # the best of 2e-3, 4e-3, 8e-3 for Adam on CIFAR-10
     beta1: float = _setting(0.9, "Decay of the momentum.", low=0, below=1)
@@ -74,7 +78,7 @@ class Config:
         "Learning rate: cosine to 0, divided by 10 every --step-epochs, or constant.",
         choices=("cosine", "step", "constant"),
     )
-    step_epochs: int = _setting(30, "See --schedule.", low=1)
+    step_epochs: int = _setting(30, "See --schedule.", low=1, high=10**6)
     warmup_epochs: float = _setting(0.0, "The learning rate first rises for so many epochs.", low=0)
     label_smoothing: float = _setting(0.0, "Share of each label spread over all classes.", low=0, below=1)
     ema: float = _setting(
@@ -83,7 +87,7 @@ class Config:
     teacher: str = _setting("", "Full-precision weights of the same network (.pth) to distil from.")
     teacher_weight: float = _setting(0.5, "Share of the teacher in the loss.", low=0, high=1)
     temperature: float = _setting(4.0, "Of the teacher's softmax.", above=0)
-    patience: int = _setting(0, "Stop after so many epochs without a better test loss; 0 is never.", low=0)
+    patience: int = _setting(0, "Stop after so many epochs without a better test loss; 0 is never.", low=0, high=10**6)
     max_minutes: float = _setting(0.0, "Stop before an epoch that would end after so many minutes; 0 never.", low=0)
 
     # FSG
@@ -91,24 +95,26 @@ class Config:
     alpha: float = _setting(
         -1.0, "FSG: weight of the slow gradient, the fast one has the rest; -1 takes the variant's own.", low=-1, high=1
     )
-    history: int = _setting(5, "FSG: gradients that the slow net sees; 0 keeps none, not even momentum.", low=0)
+    history: int = _setting(
+        5, "FSG: gradients that the slow net sees; 0 keeps none, not even momentum.", low=0, high=1000
+    )
     slow: bool = _setting(True, "FSG: the slow net.")
     embedding: bool = _setting(True, "FSG: the embedding that tells the slow net its layer.")
     fast_lr: float = _setting(0.0, "FSG, MetaQuant: learning rate of the fast net; 0 takes the variant's own.", low=0)
     slow_lr: float = _setting(0.0, "FSG: learning rate of the slow net; 0 takes the variant's own.", low=0)
-    hidden: int = _setting(0, "FSG, MetaQuant: width of the fast net; 0 takes the variant's own.", low=0)
+    hidden: int = _setting(0, "FSG, MetaQuant: width of the fast net; 0 takes the variant's own.", low=0, high=4096)
     nonlinearity: str = _setting(
         "auto",
         "FSG, MetaQuant: of the fast net; auto takes the variant's own.",
         choices=("auto", "none", "relu", "tanh"),
     )
-    expand: int = _setting(0, "FSG: channels of the slow net; 0 takes the variant's own.", low=0)
-    d_state: int = _setting(0, "FSG: states per channel of the slow net; 0 takes the variant's own.", low=0)
-    d_conv: int = _setting(0, "FSG: taps of the slow net's convolution; 0 takes the variant's own.", low=0)
+    expand: int = _setting(0, "FSG: channels of the slow net; 0 takes the variant's own.", low=0, high=1024)
+    d_state: int = _setting(0, "FSG: states per channel of the slow net; 0 takes the variant's own.", low=0, high=1024)
+    d_conv: int = _setting(0, "FSG: taps of the slow net's convolution; 0 takes the variant's own.", low=0, high=64)
     metanet: str = _setting("multi-fc", "MetaQuant: its network.", choices=("fc-grad", "multi-fc", "lstm"))
 
     # The machine
-    seed: int = _setting(0, "Of weights, order and augmentation.", low=0)
+    seed: int = _setting(0, "Of weights, order and augmentation.", low=0, high=2**63 - 1)
     precision: str = _setting(
         "float32",
         "Of the network's arithmetic; bf16 is automatic mixed precision.",
@@ -116,7 +122,7 @@ class Config:
     )
     compile: bool = _setting(False, "Compile the network with torch.compile (needs a C++ compiler on CPUs).")
     deterministic: bool = _setting(False, "Only repeatable algorithms, and one thread on CPUs.")
-    threads: int = _setting(0, "CPU threads; 0 leaves it to PyTorch. With 1, runs repeat exactly.", low=0)
+    threads: int = _setting(0, "CPU threads; 0 leaves it to PyTorch. With 1, runs repeat exactly.", low=0, high=1024)
     device: str = _setting("auto", "auto takes a CUDA device if there is one.", choices=("auto", "cpu", "cuda"))
     tensorboard: bool = _setting(False, "Write TensorBoard events into the run folder.")
 
@@ -129,11 +135,15 @@ class Config:
                 check_name(value, setting.metadata["choices"], name)
             for relation, bound in setting.metadata["bounds"].items():
                 if bound is not None and not _HOLDS[relation](value, bound):
-                    raise FsgError(f"{name} is {value}: it must be {relation} {bound:g}")
+                    raise FsgError(f"{name} is {value}: it must be {relation} {_written(bound)}")
             if isinstance(value, float) and abs(value) == float("inf"):
                 raise FsgError(f"{name} is {value}: it must be finite")
         if self.warmup_epochs >= self.epochs:
             raise FsgError(f"warmup epochs is {self.warmup_epochs:g}: it must be below epochs, {self.epochs}")
+
+
+def _written(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 _HOLDS = {
@@ -261,6 +271,9 @@ def load_config(path: Path) -> Config:
     if not path.exists():
         raise FsgError(f"{path.parent} is not a run: it has no {path.name}")
     settings = read_settings(path, formatted=True)
+    missing = [field.name for field in fields(Config) if field.name not in settings and not field.metadata["later"]]
+    if missing:
+        raise FsgError(f"{path} lacks {', '.join(missing[:3])}: it was cut short; restore it, or train anew")
     try:
         return Config(**settings)
     except FsgError as error:
@@ -273,7 +286,7 @@ def read_settings(path: Path, *, formatted: bool = False) -> dict[str, Any]:
     Errors: FsgError for a file that cannot be read, another version, an unknown key or a value of the wrong type.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise FsgError(f"cannot read {path}: {reason}") from error

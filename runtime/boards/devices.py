@@ -78,7 +78,7 @@ def find_device(name: str, extra: Path | None = None) -> Device:
 def read_devices(path: Path) -> dict[str, Device]:
     """The devices of one TOML file, each a table under its name."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise FsgError(f"{path}: {error.strerror}") from error
     except ValueError as error:  # of TOML, or of UTF-8

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from fsg.runtime.boards.cores import peaks_of
 from fsg.runtime.measure.estimate import estimate
 from fsg.runtime.measure.local import RUNS, WARMUP, benchmark
 from fsg.runtime.measure.records import Model, Record
-from fsg.runtime.model.files import exported_facts, model_format
+from fsg.runtime.model.files import export_doubts, exported_facts, model_format
 from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.operators import read_operators
 
@@ -72,10 +72,13 @@ def bench(models: Sequence[Model], device: "Device | None", hosts: Sequence[str]
     among the problems of the outcome.
     """
     if device is None:
-        return bench_local(models, plan, show)
-    if hosts:
-        return bench_boards(models, device, hosts, plan, show)
-    return bench_without_board(models, device, plan, show)
+        outcome = bench_local(models, plan, show)
+    elif hosts:
+        outcome = bench_boards(models, device, hosts, plan, show)
+    else:
+        outcome = bench_without_board(models, device, plan, show)
+    doubts = [doubt for model in models if model.variant == "binary" for doubt in export_doubts(model.path)]
+    return replace(outcome, notes=[*outcome.notes, *doubts])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsg import FsgError
+from fsg import FsgError, python
 from fsg.runtime.library import active_kernels
 from fsg.runtime.machine import cpu_name, peak_rss, stay_on
 from fsg.runtime.measure.records import Measured, as_record
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 RUNS = 50
+MAX_THREADS = 256  # of the native library
 WARMUP = 10  # enough for caches and the clock of a small board to settle
 
 
@@ -61,10 +62,13 @@ def benchmark(
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
         if value < least:
             raise FsgError(f"{name} is {value}; give at least {least}")
+    if threads > MAX_THREADS:
+        raise FsgError(f"threads is {threads}; give at most {MAX_THREADS}")
     how: dict[str, Any] = {"threads": threads, "runs": runs, "warmup": warmup, "cpus": list(cpus) if cpus else None}
     how |= {"cooldown_ms": cooldown_ms, "profile": profile}
-    command = [sys.executable, "-m", "fsg.runtime.measure.local", str(path), json.dumps(how)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    child = subprocess.run(
+        python("fsg.runtime.measure.local", str(path), json.dumps(how)), capture_output=True, text=True, check=False
+    )
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise FsgError(f"{path}: the benchmark process was killed by {name}; is there enough memory?")

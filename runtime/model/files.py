@@ -1,13 +1,14 @@
 """Files of models and runs by name: their format, their bytes, and what the files beside them say."""
 
 import csv
+import hashlib
 import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fsg import FsgError
+from fsg import FsgError, shell_command
 
 REPORT = "report.json"  # beside exported models: what fsg export found out about them
 FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
@@ -54,7 +55,7 @@ def model_files(targets: Iterable[Path], *, onnx: bool = True) -> tuple[Path, ..
         exported = [path for path in sorted(folder.glob("model.*"), reverse=True) if onnx or path.suffix == ".tflite"]
         if not exported:
             what = "" if onnx else " as .tflite, which boards run"
-            raise FsgError(f"{target}: nothing exported{what}: fsg export {target} --format tflite")
+            raise FsgError(f"{target}: nothing exported{what}: {shell_command('export', target, '--format', 'tflite')}")
         files += exported
     return tuple(dict.fromkeys(files))
 
@@ -68,19 +69,49 @@ def report_beside(path: Path) -> dict[str, Any]:
 
 
 def exported_facts(path: Path) -> dict[str, Any]:
-    """Accuracy and float32 size from the export's report beside a model file; empty if that knows it not."""
-    report = report_beside(path)
+    """Accuracy and float32 size from the export's report beside a model file; empty unless it is of this very file."""
+    report, artefact = _artefact_beside(path)
     try:
-        for artefact in report.get("artefacts", []):
-            if Path(artefact["path"]).name == path.name and artefact["size_bytes"] == path.stat().st_size:
-                return {
-                    "accuracy": artefact["verify"]["accuracy"],
-                    "dataset": report["dataset"],
-                    "float_size_bytes": report["float_size_bytes"],
-                }
-    except (OSError, ValueError, KeyError, TypeError):
+        if artefact and artefact["sha256"] == file_digest(path):
+            return {
+                "accuracy": artefact["verify"]["accuracy"],
+                "dataset": report["dataset"],
+                "float_size_bytes": report["float_size_bytes"],
+            }
+    except (KeyError, TypeError):  # of another version
         pass
     return {}
+
+
+def export_doubts(path: Path) -> list[str]:
+    """What speaks against taking a model file for the export of its run as that is now."""
+    report, artefact = _artefact_beside(path)
+    if not artefact:
+        return []
+    doubts = []
+    run = path.parent.parent
+    again = shell_command("export", run, "--format", artefact.get("format", "tflite"))
+    if artefact.get("sha256") != file_digest(path):
+        doubts.append(f"{path} is not the file that fsg export checked: its accuracy is not known; {again} renews it")
+    checkpoint = run / "checkpoint.pt"
+    if checkpoint.is_file() and report.get("checkpoint") not in (None, file_digest(checkpoint)):
+        doubts.append(f"{path} is older than its run, which was trained on since; {again} renews it")
+    return doubts
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal; FsgError where it cannot be read."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def _artefact_beside(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The export's report beside a model file, and what it says of that file's name, if anything."""
+    report = report_beside(path)
+    artefacts = report.get("artefacts")
+    for artefact in artefacts if isinstance(artefacts, list) else []:
+        if isinstance(artefact, dict) and Path(str(artefact.get("path"))).name == path.name:
+            return report, artefact
+    return report, None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
-from fsg.runtime.model.files import read_object, read_rows
+from fsg.runtime.model.files import export_doubts, read_object, read_rows
 from fsg.runtime.model.operators import Operator, read_operators
 from fsg.runtime.report.charts import can_draw, curve
 from fsg.runtime.report.view import (
@@ -45,6 +45,7 @@ class Facts:
     export: dict[str, Any]
     layers: list[Operator]
     records: list[Record]
+    doubts: list[str]
 
 
 def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
@@ -60,6 +61,7 @@ def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
         epochs=read_rows(run / "metrics.csv"),
         export=read_object(export / "report.json"),
         layers=read_operators(model) if model.exists() else [],
+        doubts=[doubt for path in sorted(export.glob("model.*")) for doubt in export_doubts(path)],
         records=[record for path in (export / RECORDS, *bench_files) for record in read_records(path)],
     )
     if not (facts.summary or facts.epochs or facts.export or facts.records):
@@ -119,6 +121,7 @@ def page(facts: Facts) -> str:
         style=Markup(Path(__file__).with_name("page.css").read_text()),
         left={*LEFT, "name"},
         subtitle=_subtitle(facts),
+        doubts=facts.doubts,
         tiles=_tiles(facts),
         latency=_latency(facts.records),
         profiles=[_profile(record) for record in facts.records if record.get("ops")],

@@ -129,3 +129,35 @@ def test_names_elsewhere_are_settings():
     assert names[0] in HEADINGS
     for preset in PRESETS.values():
         Config(**preset)
+
+
+def test_a_file_that_was_cut_short_is_no_settings_of_a_run(tmp_path):
+    path = tmp_path / "config.toml"
+    save_config(Config(lr=0.125), path)
+    lines = path.read_text().splitlines(keepends=True)
+    for count in range(1, len(lines)):
+        path.write_text("".join(lines[:count]))
+        with pytest.raises(FsgError, match=r"config\.toml lacks \w+.*: it was cut short; restore it, or train anew"):
+            load_config(path)
+    path.write_text("".join(lines))
+    assert load_config(path) == Config(lr=0.125)
+
+
+def test_settings_of_any_text_come_back(tmp_path):
+    config = Config(dataset='npz:/data/\U0001f980 \u1e9e "quoted" \\ back/a.npz', data_dir="/Daten/Grüße\t")
+    save_config(config, tmp_path / "config.toml")
+    assert load_config(tmp_path / "config.toml") == config
+
+
+def test_a_byte_order_mark_is_no_setting(tmp_path):
+    (tmp_path / "my.toml").write_text("lr = 0.5\n", encoding="utf-8-sig")
+    assert read_settings(tmp_path / "my.toml") == {"lr": 0.5}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["seed=99999999999999999999", "hidden=1000000", "history=100000000", "epochs=1000000000", "batch_size=99999999"],
+)
+def test_absurd_numbers_are_refused_before_anything_is_made(setting):
+    with pytest.raises(FsgError, match=r"it must be at most [\d,]+$"):
+        Config(**parse_assignment(setting, "--set"))

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fsg import FsgError
+from fsg import FsgError, python
 from fsg.runtime.tables import table, titled
 from fsg.training.config import Config
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Group
 
-CHILD = (sys.executable, "-m", "fsg.training.experiments.bench_step")
+CHILD = python("fsg.training.experiments.bench_step")
 SHAPE = (3, 32, 32)  # of the synthetic images, that of CIFAR
 CLASSES = 10
 BATCHES = 4  # so many batches of synthetic images there are to draw from

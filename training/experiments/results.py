@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fsg import FsgError
+from fsg import FsgError, shell_command
 from fsg.training.config import Config, load_config
 from fsg.training.experiments.plots import Curve
 from fsg.training.folder import read_metrics, read_summary
@@ -141,7 +141,7 @@ def read_run(folder: Path) -> FinishedRun:
     config = load_config(folder / "config.toml")
     summary = read_summary(folder)
     if summary is None:
-        raise FsgError(f"{folder} is not finished: fsg train --resume {folder} continues it")
+        raise FsgError(f"{folder} is not finished: {shell_command('train', '--resume', folder)} continues it")
     return FinishedRun(folder, config, read_metrics(folder), summary)
 
 

@@ -4,7 +4,6 @@ import fcntl
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,12 +14,12 @@ from typing import IO
 from rich.console import Console
 from rich.status import Status
 
-from fsg import FsgError, make_folder
+from fsg import FsgError, make_folder, python
 from fsg.training.config import Config, load_config, save_config
 from fsg.training.experiments.results import RunGroup, labelled_groups
 from fsg.training.folder import read_metrics, read_summary
 
-CHILD = (sys.executable, "-m", "fsg", "train", "--resume")  # continues a run, or starts one that has only its settings
+CHILD = python("fsg", "train", "--resume")  # continues a run, or starts one that has only its settings
 LOG = "train.log"
 POLL_SECONDS = 1.0
 

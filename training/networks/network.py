@@ -1,5 +1,6 @@
 """The network that a run trains, and full-precision weights to start it from."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.training.config import Config
+from fsg.training.data.files import MAX_CLASSES
 from fsg.training.data.sets import DataInfo
 from fsg.training.networks.binarize import ADDED_NORM, head_names
 from fsg.training.networks.external import build_external
 from fsg.training.networks.resnet import build_model
 from fsg.training.registry import quantizers
+
+MAX_VALUES = 2**24  # of an image: 4096 x 1365 pixels in three colours
 
 
 def model_for(config: Config, data: DataInfo) -> nn.Module:
@@ -40,9 +44,11 @@ def named_model(
 
     Errors: FsgError for a name or sizes that make no network.
     """
+    given = f"--shape {','.join(map(str, shape))} --classes {classes}"
     if len(shape) != 3 or classes < 2:
-        text = ",".join(map(str, shape))
-        raise FsgError(f"--shape {text} --classes {classes}: give channels, height and width, and 2 classes or more")
+        raise FsgError(f"{given}: give channels, height and width, and 2 classes or more")
+    if math.prod(shape) > MAX_VALUES or classes > MAX_CLASSES:
+        raise FsgError(f"{given}: give at most {MAX_VALUES:,} values an image, and {MAX_CLASSES:,} classes")
     channels, height, width = shape
     data = DataInfo(tuple(map(str, range(classes))), (), (), (channels, height, width))
     return model_for(Config(model=name, activation_bits=activation_bits, first_last=first_last), data)

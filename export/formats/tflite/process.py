@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from traceback import format_exception_only
 from typing import IO, Any
 
-from fsg import FsgError
+from fsg import FsgError, python
 
 LENGTH = 8  # bytes, little endian
 
@@ -26,10 +26,12 @@ class Converter:
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  it lasts as long as the process
-        # -P, so that it imports nothing from the folder the user happens to be in.
-        command = [sys.executable, "-P", "-m", __name__]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env={**os.environ, **QUIET}
+            python(__name__),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, **QUIET},
         )
 
     @property

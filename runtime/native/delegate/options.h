@@ -1,5 +1,6 @@
 // Reads the custom options of the LCE operators: a FlexBuffer map of small integers, from a file nobody has
-// checked. By hand, since the flatbuffers library would bring its C++ run time along, and trusts what it reads.
+// checked. By hand, since the flatbuffers library would bring its C++ run time along, and trusts what it
+// reads.
 #ifndef FSG_DELEGATE_OPTIONS_H_
 #define FSG_DELEGATE_OPTIONS_H_
 
