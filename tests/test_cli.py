@@ -102,7 +102,7 @@ def test_twins_are_measured_beside_the_binary_model(project, fsg):
     assert len(json.loads((project / "runs/short/export/bench.json").read_text())) >= 3
     assert fsg("report", "runs/short")[0] == 0
     text = (project / "runs/short/report.html").read_text()
-    assert "baseline-int8.tflite" in text and "<polyline" in text and f"{expected:.2%}" in text
+    assert "baseline-int8.tflite" in text and "<svg" in text and f"{expected:.2%}" in text
     (project / "runs/short/report.html").unlink()
 
 

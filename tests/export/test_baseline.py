@@ -50,7 +50,7 @@ def run(tmp_path_factory, digits_npz):
     import sys
 
     folder = tmp_path_factory.mktemp("run")
-    train = ["train", "--dataset", f"npz:{digits_npz}", "--epochs", "3", "--out", str(folder / "run")]
+    train = ["train", "--dataset", f"npz:{digits_npz}", "--epochs", "15", "--out", str(folder / "run")]
     subprocess.run([sys.executable, "-m", "fsg", *train], check=True, capture_output=True)
     return folder / "run"
 

@@ -87,7 +87,7 @@ def test_the_report(exported, run):
     assert tflite["ops"]["LceBconv2d"] == 18 and tflite["ops"]["CONV_2D"] == 3 and tflite["ops"]["FULLY_CONNECTED"] == 1
     assert onnx_file["ops"]["Conv"] == 21 and onnx_file["ops"]["BitwiseAnd"] == 18
     for artefact in report["artefacts"]:
-        assert artefact.keys() == {"format", "path", "size_bytes", "ops", "verify"}
+        assert artefact.keys() == {"format", "path", "size_bytes", "sha256", "ops", "verify"}
         path = folder / f"model.{artefact['format']}"
         assert artefact["path"] == str(path) and artefact["size_bytes"] == path.stat().st_size
         assert artefact["size_bytes"] * 10 < report["float_size_bytes"]

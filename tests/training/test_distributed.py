@@ -210,10 +210,12 @@ def test_an_end_of_any_process_ends_all_with_one_message(digits_npz, tmp_path, s
 
 
 @pytest.mark.slow
-def test_a_run_in_two_processes_resumes(long_together):
+def test_a_run_in_two_processes_resumes(long_together, tmp_path):
     (folder,) = long_together
     assert "stopped after epoch 1 of 2" in printed(folder, "parts") and not (folder / "parts/summary.json").exists()
-    code, _, err = torchrun("-m", "fsg", "train", "--resume", "parts", "--max-minutes", "0", cwd=folder)
+    # Not in `folder`, where `-m` would take the run "fsg" for the package.
+    command = ("-m", "fsg", "train", "--resume", folder / "parts", "--max-minutes", "0")
+    code, _, err = torchrun(*command, cwd=tmp_path)
     assert code == 0, err
     whole, parts = (json.loads((folder / name / "summary.json").read_text()) for name in ("whole", "parts"))
     assert parts["epochs"] == 2 and parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-9)
