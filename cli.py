@@ -109,10 +109,11 @@ def run_training(config: Config, folder: Path) -> None:
     """Trains into an existing run folder and prints where things are."""
     # Threads that spin while they wait make a step ten times slower as soon as anything else uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from fsg.export.check import exportable
     from fsg.training.loop import train as train_loop
 
     try:
-        summary = train_loop(config, folder, make_console(stderr=False))
+        summary = train_loop(config, folder, make_console(stderr=False), check=exportable)
     except KeyboardInterrupt:
         if reports_failure():
             click.echo(f"interrupted; continue with: {shell_command('train', '--resume', folder)}")

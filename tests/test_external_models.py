@@ -125,7 +125,7 @@ def test_initial_weights_of_another_number_of_classes(tmp_path):
 
     from fsg import FsgError
     from fsg.training.networks.external import build_external, float_model
-    from fsg.training.networks.network import load_initial_weights
+    from fsg.training.networks.weights import load_initial_weights
 
     source = float_model("torchvision:resnet18", classes=8, shape=(3, 64, 64)).state_dict()
     torch.save(source, tmp_path / "weights.pth")

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,6 +12,8 @@ from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name
 
 FORMAT = 3
 """Version of the run folder's files; raised when older runs can no longer be read."""
+
+AUTO_YES_NO = ("auto", "yes", "no")  # on a command line a pair of flags, --NAME and --no-NAME
 
 
 def _setting(
@@ -23,11 +25,11 @@ def _setting(
     above: float | None = None,
     high: float | None = None,
     below: float | None = None,
-    later: bool = False,
+    before: Callable[[Mapping[str, Any]], Any] | None = None,
 ) -> Any:
-    """A field of Config. `later`: it came after runs of this format had been written, which do not have it."""
+    """A field of Config. `before`: what it was in runs of this format from before there was such a setting."""
     bounds = {"at least": low, "above": above, "at most": high, "below": below}
-    return field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds, "later": later})
+    return field(default=default, metadata={"text": text, "choices": choices, "bounds": bounds, "before": before})
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,20 @@ class Config:
     dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
     data_dir: str = _setting("", "Folder with a copy of cifar10, cifar100 or fashion-mnist; else a cache.")
     init: str = _setting("", "Start from the full-precision weights in this .pth file.")
-    augment: bool = _setting(True, "Random crops, and flips where the data allow them.")
+    augment: bool = _setting(True, "Random changes of the training images: --crop and --flip.")
+    crop: int = _setting(
+        -1,
+        "Shifts by up to so many pixels; -1 takes an eighth of the image, 0 none.",
+        low=-1,
+        high=512,
+        before=lambda run: -1,
+    )
+    flip: str = _setting(
+        "auto",
+        "Mirror half of the images; auto does so with photographs of known sets only.",
+        choices=AUTO_YES_NO,
+        before=lambda run: "yes" if run["dataset"].partition(":")[0] in ("npz", "folder") else "auto",
+    )
     normalization: str = _setting(
         "auto",
         "Mean and std of the images: the data's own or published; auto takes those that --init and --teacher expect.",
@@ -62,6 +77,9 @@ class Config:
     )
     keep_float: str = _setting("", "Layers of your own or torchvision's model to leave float: names, * and ?, commas.")
     shortcut: bool = _setting(True, "Bi-Real shortcuts in your own or torchvision's model.")
+    export_check: bool = _setting(
+        True, "Refuse a network that could not be exported before it is trained.", before=lambda run: False
+    )
 
     # The course of the training
     epochs: int = _setting(
@@ -271,11 +289,11 @@ def load_config(path: Path) -> Config:
     if not path.exists():
         raise FsgError(f"{path.parent} is not a run: it has no {path.name}")
     settings = read_settings(path, formatted=True)
-    missing = [field.name for field in fields(Config) if field.name not in settings and not field.metadata["later"]]
-    if missing:
+    absent = [field for field in fields(Config) if field.name not in settings]
+    if missing := [field.name for field in absent if not field.metadata["before"]]:
         raise FsgError(f"{path} lacks {', '.join(missing[:3])}: it was cut short; restore it, or train anew")
     try:
-        return Config(**settings)
+        return Config(**settings, **{field.name: field.metadata["before"](settings) for field in absent})
     except FsgError as error:
         raise FsgError(f"{path}: {error}") from error
 

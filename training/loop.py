@@ -20,14 +20,15 @@ from fsg.runtime.machine import cpu_name
 from fsg.training.checkpoint import CHECKPOINT, read_checkpoint, save_checkpoint
 from fsg.training.compute import default_precision, forward_function, set_up_machine
 from fsg.training.config import Config, load_config, save_config
-from fsg.training.data.augment import batches
+from fsg.training.data.augment import batches, described, mirror_images, with_augmentation
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo
+from fsg.training.data.sets import DataInfo, Dataset
 from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
 from fsg.training.networks.layers import count_parameters
+from fsg.training.networks.network import model_for
 from fsg.training.objective import Objective, load_teacher
 from fsg.training.record import Record, count_flips, signs
 from fsg.training.run import predict
@@ -36,14 +37,19 @@ from fsg.training.step import Learner, to_device
 CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
 
-def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
+Check = Callable[[nn.Module, tuple[int, int, int]], str]
+
+
+def train(config: Config, folder: Path, console: Console, *, check: Check | None = None) -> dict[str, Any]:
     """Trains until `config.epochs`, from the run's checkpoint if it has one, and returns the summary.
 
     `folder` must exist and hold config.toml, which takes on what has changed in `config`. Every epoch ends with a
     checkpoint; all randomness of an epoch follows from the seed and its number, so that a run that was interrupted or
     has stopped by itself ("stopped" in the summary: "patience", "max_minutes" or "") continues exactly. Errors:
     FsgError for data or weights that cannot be used and for a loss that is not finite; KeyboardInterrupt passes. In
-    several processes (see `distributed`), all return the same summary, and the first one prints and writes.
+    several processes (see `distributed`), all return the same summary, and the first one prints and writes. `check` is
+    called with the network and the shape of an image, unless `config` has no `export_check`: it raises FsgError for a
+    network that cannot be exported, and returns what people should know.
     """
     if config.compile and in_several_processes():
         raise FsgError("--compile is for one process: leave it away, or train without torchrun")
@@ -51,7 +57,7 @@ def train(config: Config, folder: Path, console: Console) -> dict[str, Any]:
     with joined(device, config.batch_size) as processes, default_precision(config.precision) as dtype:
         if not processes.first:
             console = Console(quiet=True, force_terminal=False)
-        return Training(config, folder, console, device, dtype, processes).run()
+        return Training(config, folder, console, device, dtype, processes, check).run()
 
 
 class Training:
@@ -65,17 +71,20 @@ class Training:
         device: torch.device,
         dtype: torch.dtype,
         processes: Processes,
+        check: Check | None = None,
     ) -> None:
         self.started = time.monotonic()
         self.config, self.folder, self.console = config, folder, console
         self.device, self.processes = device, processes
         with console.status(f"reading {config.dataset}"), processes.in_turn():
-            self.data = data = load_dataset(config.dataset, data_dir=config.data_dir or None)
+            data = load_dataset(config.dataset, data_dir=config.data_dir or None)
+            self.data = data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
         self.info = DataInfo(data.class_names, *normalization(config, data), data.shape)
         self.steps_per_epoch = len(data.x_train) // config.batch_size
         self.record = Record(config, folder, writes=processes.first)
         resumed = (folder / CHECKPOINT).exists()
 
+        limits = self._limits(check) if check and config.export_check and not resumed else ""
         self.learner = Learner(config, self.info, device, processes, init="" if resumed else config.init)
         self.seconds, self.epoch_seconds = 0.0, 0.0
         if resumed:
@@ -92,8 +101,16 @@ class Training:
             f" on {len(data.x_train):,} images of {config.dataset}, into {folder}"
             + (f", after epoch {len(self.record.rows)}" if resumed else "")
         )
-        normalize = Normalizer(self.info, device, dtype)
-        self.feed = Feed(data, normalize, processes, augment=config.augment)
+        for line in told_of(data):
+            self._print(line)
+        if limits:
+            self._print(f"can be exported {limits}")
+        if self.learner.notes:
+            self._print(f"initial weights: {', '.join(self.learner.notes)}")
+        if self.learner.memory_format is torch.contiguous_format:
+            self._print("the forward needs contiguous values, so the faster order, channels last, is not used")
+        normalize = Normalizer(self.info, device, dtype, self.learner.memory_format)
+        self.feed = Feed(data, normalize, processes)
         part = processes.part(len(data.x_test))
         self.x_test, self.y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
         if config.teacher:
@@ -195,10 +212,17 @@ class Training:
 
     def _teacher(self) -> Callable[[Tensor], Tensor]:
         teacher = load_teacher(self.config, self.data.num_classes, self.data.shape)
-        to_device(teacher, self.device)
+        to_device(teacher, self.device, self.data.shape)
         accuracy = evaluate(teacher, self.x_test, self.y_test, self.processes)[1]
         self._print(f"the teacher's test accuracy is {accuracy:.2%}")
         return forward_function(teacher, self.device, precision=self.config.precision, compile=False)
+
+    def _limits(self, check: Check) -> str:
+        """What `check` says of the network, as it is on one device and in one process."""
+        try:
+            return check(model_for(self.config, self.info), self.data.shape)
+        except FsgError as error:
+            raise FsgError(f"{error}; --no-export-check trains it all the same") from error
 
     def _save(self, rows: list[dict[str, float]], flips: list[dict[str, float]]) -> None:
         content = {
@@ -236,6 +260,25 @@ class Training:
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def told_of(data: Dataset) -> list[str]:
+    """What a person should see of the data before they train on it, in at most three lines."""
+    counts = np.bincount(data.y_train, minlength=data.num_classes)
+    spread = f"{counts.min():,}" if counts.min() == counts.max() else f"{counts.min():,} to {counts.max():,}"
+    size = "x".join(map(str, data.shape))
+    lines = [
+        f"{data.num_classes} classes with {spread} training images each, {len(data.x_test):,} test images, all {size};"
+        f" {described(data)}"
+    ]
+    if data.notes:
+        lines.append("; ".join(data.notes))
+    if data.flip and (pairs := mirror_images(data)):
+        named = ", ".join(f"{first} and {second}" for first, second in pairs[:3])
+        lines.append(
+            f"warning: mirrored, some classes look like others ({named}); --no-flip if they are to be told apart"
+        )
+    return lines
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:

@@ -11,8 +11,8 @@ from fsg import FsgError
 from fsg.training.config import Config
 from fsg.training.networks.external import float_model
 from fsg.training.networks.layers import binary_layers
-from fsg.training.networks.network import load_initial_weights
 from fsg.training.networks.resnet import build_float_model
+from fsg.training.networks.weights import load_initial_weights
 
 
 class Objective:

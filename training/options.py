@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fsg import FsgError
-from fsg.training.config import HEADINGS, PRESETS, Config, parse_assignment, settle
+from fsg.training.config import AUTO_YES_NO, HEADINGS, PRESETS, Config, parse_assignment, settle
 from fsg.training.registry import METHODS, check_name
 
 PATH = click.Path(path_type=Path)
@@ -39,10 +39,17 @@ def config_options(command: F) -> F:
         name, default = "--" + field.name.replace("_", "-"), field.default
         choices = field.metadata["choices"]
         kind: Any = click.Choice(choices) if choices else field.type
-        if field.type is bool:
+        if field.type is bool or choices == AUTO_YES_NO:
             name, kind = f"{name}/--no-{name[2:]}", None
+        if choices == AUTO_YES_NO:
+            default = None
         command = click.option(
-            name, field.name, type=kind, default=default, show_default=default != "", help=field.metadata["text"]
+            name,
+            field.name,
+            type=kind,
+            default=default,
+            show_default=default not in ("", None),
+            help=field.metadata["text"],
         )(command)
     for option in (
         click.option("--amp", is_flag=True, help="The same as --precision bf16."),
@@ -63,6 +70,11 @@ def given_settings(context: click.Context) -> dict[str, Any]:
         given |= short if options[name] else {}
     names = [field.name for field in fields(Config) if field.name in options]
     given |= {name: options[name] for name in names if context.get_parameter_source(name) is not default}
+    given |= {
+        field.name: "yes" if given[field.name] else "no"
+        for field in fields(Config)
+        if field.metadata["choices"] == AUTO_YES_NO and field.name in given
+    }
     return settle(given, preset=options["preset"], file=options["config"], assignments=options["set"])
 
 

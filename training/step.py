@@ -11,7 +11,8 @@ from fsg.training.config import Config
 from fsg.training.data.sets import DataInfo
 from fsg.training.distributed import Processes, use_whole_batch_norm
 from fsg.training.networks.average import AveragedModel
-from fsg.training.networks.network import load_initial_weights, model_for
+from fsg.training.networks.network import model_for
+from fsg.training.networks.weights import load_initial_weights
 from fsg.training.objective import Objective
 from fsg.training.registry import make_rule
 
@@ -20,7 +21,8 @@ class Learner:
     """A network and all that teaches it: gradient rule, objective and, with `ema`, averaged weights.
 
     `init` names full-precision weights to start from. Random numbers follow from the run's seed. `objective` may be
-    replaced by one with a teacher, and `steps` counts the steps taken.
+    replaced by one with a teacher, and `steps` counts the steps taken. `memory_format` is that of
+    images and weights, `notes` what had to be done to the file of initial weights.
     """
 
     def __init__(
@@ -29,9 +31,8 @@ class Learner:
         torch.manual_seed(config.seed)
         self.processes = processes
         self.model = model_for(config, data)
-        if init:
-            load_initial_weights(self.model, Path(init))
-        to_device(self.model, device)
+        self.notes = load_initial_weights(self.model, Path(init)) if init else []
+        self.memory_format = to_device(self.model, device, data.shape)
         use_whole_batch_norm(self.model, processes)
         self.network = forward_function(self.model, device, precision=config.precision, compile=config.compile)
         self.rule = make_rule(config, self.model)
@@ -75,6 +76,22 @@ class Learner:
         self.steps = state["steps"]
 
 
-def to_device(model: nn.Module, device: torch.device) -> None:
-    """Moves a model, its images' channels last in memory."""
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def to_device(model: nn.Module, device: torch.device, shape: tuple[int, int, int]) -> torch.memory_format:
+    """Moves a model to a device and returns the memory format of images [N, C, H, W], and weights, that it runs with.
+
+    Channels last is the faster one; a forward that takes views of its values may need them contiguous. `shape` is that
+    of an image, (C, H, W).
+    """
+    training = model.training
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(2, *shape, device=device).to(memory_format=memory_format))
+            break
+        except RuntimeError:
+            if memory_format is torch.contiguous_format:
+                raise
+        finally:
+            model.train(training)
+    return memory_format

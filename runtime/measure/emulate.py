@@ -102,7 +102,8 @@ def emulate(
         differing=differing,
         host_difference=float(np.abs(scores - expected).max()) / largest,
         host_same_top1=float(np.mean(scores.argmax(1) == expected.argmax(1))),
-        instructions=instructions,
+        batch=session.batch,
+        instructions=instructions // session.batch,
     )
     return as_record(found)
 

@@ -25,6 +25,7 @@ from fsg.runtime.boards.cores import cores, peaks_of
 from fsg.runtime.measure.records import Estimated, Record, as_record
 from fsg.runtime.model.files import model_format
 from fsg.runtime.model.operators import Operator, read_operators
+from fsg.runtime.model.tflite import images_at_once
 
 ELEMENT_BYTES = 4  # of float32, which most of what is between the layers is
 ELEMENT_INSTRUCTIONS = 2.0
@@ -149,13 +150,14 @@ def estimate(path: str | Path, device: DeviceFigures, *, threads: int = 1, instr
         path: the .tflite file.
         device: its profile.
         threads: those beyond the device's cores are of no use.
-        instructions: of one inference on such a core, if they were counted.
+        instructions: for one image on such a core, if they were counted.
 
     Raises:
         FsgError: a file that cannot be read, or a core whose peaks are not known.
     """
-    layers = read_operators(path)
-    latency = estimate_range(layers, device, threads=threads, instructions=instructions)
+    layers, batch = read_operators(path), images_at_once(path)
+    whole = None if instructions is None else instructions * batch
+    latency = estimate_range(layers, device, threads=threads, instructions=whole)
     counted = (
         f"{instructions / 1e6:.1f} M instructions" if instructions is not None else "multiply-accumulates and elements"
     )
@@ -164,7 +166,8 @@ def estimate(path: str | Path, device: DeviceFigures, *, threads: int = 1, instr
         format=model_format(path),
         device=device.name,
         threads=threads,
-        latency_ms={name: round(value, 4) for name, value in latency.items()},
+        batch=batch,
+        latency_ms={name: round(value / batch, 4) for name, value in latency.items()},
         basis=(
             f"{counted} at the peak of {device.core}, {device.clock_ghz} GHz, and bytes at {device.memory_gb_s} GB/s;"
             f" the best is {fit_efficiency():.0%} of what LCE's networks take on a Raspberry Pi 4"

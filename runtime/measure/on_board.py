@@ -9,6 +9,7 @@ from fsg.runtime.boards.devices import Device
 from fsg.runtime.measure.doubts import doubts
 from fsg.runtime.measure.local import RUNS, WARMUP, latency_ms
 from fsg.runtime.measure.records import Measured, as_record
+from fsg.runtime.model.tflite import images_at_once
 
 
 def measure(
@@ -53,6 +54,7 @@ def measure(
     progress(f"{board.name}: {described(first)}")
     records = []
     for path in models:
+        batch = images_at_once(path)
         progress(f"copying {path.name} to {board.name}")
         board.send(path, MODEL)
         for count in threads:
@@ -69,7 +71,8 @@ def measure(
                 warmup=warmup,
                 cpus=list(cpus) if cpus else None,
                 cooldown_ms=cooldown_ms,
-                latency_ms=latency_ms([time / 1e3 for time in answer["times_us"]]),
+                batch=batch,
+                latency_ms=latency_ms([time / 1e3 / batch for time in answer["times_us"]]),
                 first_run_ms=round(answer["first_us"] / 1e3, 4),
                 size_bytes=path.stat().st_size,
                 peak_rss_bytes=answer["peak_rss_bytes"],

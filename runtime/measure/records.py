@@ -53,6 +53,7 @@ class Measured(AnyRecord):
     runs: int
     latency_ms: dict[str, float]
     first_run_ms: float
+    batch: int = 1
     peak_rss_bytes: int
     base_rss_bytes: int
     cpu: str
@@ -78,6 +79,7 @@ class Emulated(AnyRecord):
     bit_exact: bool
     differing: int
     instructions: int
+    batch: int = 1
     threads: int | None = None
     host_difference: float | None = None
     host_same_top1: float | None = None
@@ -92,6 +94,7 @@ class Estimated(AnyRecord):
     threads: int
     latency_ms: dict[str, float]
     basis: str
+    batch: int = 1
     binary_macs: int | None = None
     float_macs: int | None = None
     int8_macs: int | None = None

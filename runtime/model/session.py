@@ -24,6 +24,7 @@ class Session:
         format: "tflite" or "onnx".
         metadata: what `fsg export` wrote into the file; empty for a file from elsewhere.
         input_shape: (channels, height, width) of one image.
+        batch: images of one inference; 1 if the model takes any number.
     """
 
     format: str
@@ -32,6 +33,10 @@ class Session:
 
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
         self.path, self.metadata = path, metadata
+
+    @property
+    def batch(self) -> int:
+        return self._batch or 1
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Scores [N, classes] float32 of normalised images [N, C, H, W] float32.

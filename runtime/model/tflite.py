@@ -59,6 +59,21 @@ def op_counts(model: str | Path | bytes) -> dict[str, int]:
     return dict(counts.most_common())
 
 
+def images_at_once(path: str | Path) -> int:
+    """How many images one inference of a .tflite file takes: the first axis of its first input.
+
+    Raises:
+        FsgError: no such file, not a .tflite file, or damaged content.
+    """
+    root, _ = read_tflite(path)
+    try:
+        graph = root.Subgraphs(0)
+        source = graph.Tensors(graph.Inputs(0))
+        return max(1, int(source.Shape(0))) if source.ShapeLength() > 1 else 1
+    except DAMAGE as error:
+        raise FsgError(f"{path}: truncated or damaged ({error}); export or copy it again") from error
+
+
 def read_tflite(model: str | Path | bytes) -> tuple[Any, list[str]]:
     """The root of a .tflite file (a path or its content), and the operators' names by their code's index.
 

@@ -20,6 +20,7 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         "file": file_name,
         "board": lambda record: board_name(record) if boards else "",
         "threads": lambda record: str(record.get("threads", "")),
+        "batch": lambda record: str(record["batch"]) if record.get("batch", 1) > 1 else "",
         "median": lambda record: _latency(record, "p50"),
         "p90": lambda record: _latency(record, "p90"),
         "p99": lambda record: _latency(record, "p99"),
@@ -60,7 +61,7 @@ def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
 
 def profile_note(record: Record) -> str:
     """How much of the median the operators add up to, and what their ceiling is."""
-    total = sum(op["us"] for op in record["ops"]) / 1e3
+    total = sum(op["us"] for op in record["ops"]) / 1e3 / record.get("batch", 1)
     text = f"together {milliseconds(total)} ms, {total / record['latency_ms']['p50']:.0%} of the median"
     if any("ceiling_share" in op for op in record["ops"]):
         text += (
@@ -120,10 +121,13 @@ def notes(records: Sequence[Record]) -> list[str]:
     """What the columns mean, and what the figures stand on."""
     measured = [record for record in records if record["kind"] == "measured"]
     known = [record for record in records if "accuracy" in record]
+    at_once = any(record.get("batch", 1) > 1 for record in records)
     texts = []
     if measured:
         runs = " or ".join(str(n) for n in dict.fromkeys(record["runs"] for record in measured))
         texts.append(f"median, p90, p99: milliseconds of {runs} runs; memory: peak of the process")
+    if at_once:
+        texts.append("batch: images of one inference; its time is shared out among them")
     if any("times_as_long" in record for record in records):
         texts.append("takes: median over that of the binary model, on as many threads of the same board")
     if any(record["kind"] == "emulated" for record in records):

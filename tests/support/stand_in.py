@@ -11,7 +11,7 @@ if [ "$1" = facts ]; then
   echo '{"version": 1, "cpu": "Cortex-A72", "governor": "ondemand", "temperature_c": 81.2, "throttled": 0, "load": 0.1}'
   exit
 fi
-if [ "$(cat model.tflite)" = slow ]; then exec sleep 60; fi
+if grep -q slow model.tflite; then exec sleep 60; fi
 echo "fsg: run 1/2" >&2
 echo '{"version": 1, "first_us": 900.5, "times_us": [100, 300], "peak_rss_bytes": 9, "base_rss_bytes": 4, "ops": [],'
 echo "\\"kernels\\": \\"$*\\"}"

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields
 
+import click
 import pytest
 
 from fsg import FsgError
@@ -16,6 +17,7 @@ from fsg.training.config import (
     resume_config,
     save_config,
 )
+from fsg.training.options import config_options, given_settings
 
 
 def test_a_saved_config_is_read_back_whole_and_as_settings(tmp_path):
@@ -161,3 +163,35 @@ def test_a_byte_order_mark_is_no_setting(tmp_path):
 def test_absurd_numbers_are_refused_before_anything_is_made(setting):
     with pytest.raises(FsgError, match=r"it must be at most [\d,]+$"):
         Config(**parse_assignment(setting, "--set"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["--flip"], {"flip": "yes"}),
+        (["--no-flip", "--crop", "2"], {"flip": "no", "crop": 2}),
+        (["--set", "flip=yes"], {"flip": "yes"}),
+        (["--set", "flip=yes", "--no-flip"], {"flip": "no"}),
+    ],
+)
+def test_flags_of_settings_that_are_left_to_the_data(words, expected):
+    found = []
+
+    @click.command()
+    @config_options
+    @click.pass_context
+    def command(context, **_):
+        found.append(given_settings(context))
+
+    command.main(words, standalone_mode=False)
+    assert found == [expected]
+
+
+def test_runs_from_before_a_setting_keep_what_they_did(tmp_path):
+    path = tmp_path / "config.toml"
+    for dataset, flip in (("npz:/a.npz", "yes"), ("folder:/b", "yes"), ("digits", "auto"), ("cifar10", "auto")):
+        save_config(Config(dataset=dataset), path)
+        later = ("flip", "crop", "export_check")
+        path.write_text("".join(line for line in path.open() if line.split(" ")[0] not in later))
+        assert load_config(path) == Config(dataset=dataset, flip=flip, export_check=False)

@@ -1,13 +1,13 @@
 """What a training loop does to a data set: batches, random crops, mirroring."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsg import FsgError
-from fsg.training.data.sets import Images
+from fsg.training.data.sets import Dataset, Images
 
 
 def batches(n: int, batch_size: int, rng: np.random.Generator | None, drop_last: bool) -> Iterator[NDArray[np.int64]]:
@@ -67,3 +67,42 @@ def apply_changes(images: Images, changes: Changes, pad: int) -> Images:
 def augment(images: Images, rng: np.random.Generator, *, pad: int, flip: bool) -> Images:
     """Return randomly shifted, and with `flip` half of them mirrored, copies of `images`; see `apply_changes`."""
     return apply_changes(images, draw_changes(len(images), rng, pad=pad, flip=flip), pad)
+
+
+def with_augmentation(data: Dataset, *, augment: bool, crop: int, flip: str) -> Dataset:
+    """The data set with the changes that a run's settings ask for: `pad` and `flip` are 0 and False without any.
+
+    A `crop` of -1 and a `flip` of "auto" leave what suits the data.
+    """
+    pad = data.pad if crop == -1 else crop
+    mirrored = data.flip if flip == "auto" else flip == "yes"
+    return replace(data, pad=pad if augment else 0, flip=mirrored and augment)
+
+
+def described(data: Dataset) -> str:
+    """What `with_augmentation` arranged, in words."""
+    shifts = [f"shifted by up to {data.pad} pixels"] if data.pad else []
+    changes = [*shifts, *(["mirrored at random"] if data.flip else [])]
+    return f"training images are {' and '.join(changes)}" if changes else "training images are taken as they are"
+
+
+def mirror_images(data: Dataset) -> list[tuple[str, str]]:
+    """Pairs of classes that look like mirror images of each other: mirroring would teach each as the other.
+
+    Judged by the mean image of each class: mirrored, it is nearest to that of the other class, and the other way round,
+    and less than half as far from it as the two are apart.
+    """
+    present = [label for label in range(data.num_classes) if (data.y_train == label).any()]
+    means = {label: data.x_train[data.y_train == label].mean(0, dtype=np.float64) for label in present}
+
+    def distance(label: int, other: int, *, mirrored: bool) -> float:
+        image = means[label][..., ::-1] if mirrored else means[label]
+        return float(np.abs(image - means[other]).mean())
+
+    nearest = {a: min((distance(a, b, mirrored=True), b) for b in present)[1] for a in present}
+    names = data.class_names
+    return [
+        (names[a], names[b])
+        for a, b in nearest.items()
+        if a < b and nearest[b] == a and distance(a, b, mirrored=True) < distance(a, b, mirrored=False) / 2
+    ]

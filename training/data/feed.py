@@ -16,14 +16,20 @@ RESERVE = 4  # a data set stays on a CUDA device if it takes less than one such 
 class Normalizer:
     """uint8 images [N, C, H, W] -> tensor on the device, (pixel / 255 - mean) / std per channel."""
 
-    def __init__(self, data: DataInfo, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(
+        self,
+        data: DataInfo,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> None:
+        self.device, self.dtype, self.memory_format = device, dtype, memory_format
         self.mean = torch.tensor(data.mean, device=device, dtype=dtype).view(-1, 1, 1)
         self.std = torch.tensor(data.std, device=device, dtype=dtype).view(-1, 1, 1)
 
     def __call__(self, images: np.ndarray | Tensor) -> Tensor:
         tensor = torch.as_tensor(images).to(self.device)
-        tensor = tensor.to(self.dtype, memory_format=torch.channels_last)
+        tensor = tensor.to(self.dtype, memory_format=self.memory_format)
         return (tensor / 255 - self.mean) / self.std
 
 
@@ -31,11 +37,12 @@ class Feed:
     """Makes this process's part of a training batch. Called with the indices of the whole batch of B images, and the
     generator that every process draws all changes from: images [B / processes, C, H, W], labels [B / processes].
 
-    The whole data set lives on a CUDA device where it fits, and is augmented there.
+    Images are changed as the data set's `pad` and `flip` say. All of it lives on a CUDA device where it fits, and is
+    augmented there.
     """
 
-    def __init__(self, data: Dataset, normalize: Normalizer, processes: Processes, *, augment: bool) -> None:
-        self.data, self.normalize, self.processes, self.augment = data, normalize, processes, augment
+    def __init__(self, data: Dataset, normalize: Normalizer, processes: Processes) -> None:
+        self.data, self.normalize, self.processes = data, normalize, processes
         device = normalize.device
         self.labels = torch.from_numpy(data.y_train).to(device)
         fits = device.type == "cuda" and data.x_train.nbytes < torch.cuda.mem_get_info(device)[0] // RESERVE
@@ -43,7 +50,8 @@ class Feed:
 
     def __call__(self, index: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         part, pad = self.processes.part(len(index)), self.data.pad
-        changes = draw_changes(len(index), rng, pad=pad, flip=self.data.flip).part(part) if self.augment else None
+        flip = self.data.flip
+        changes = draw_changes(len(index), rng, pad=pad, flip=flip).part(part) if pad or flip else None
         chosen = torch.from_numpy(index[part]).to(self.labels.device)
         images: np.ndarray | Tensor
         if self.images is not None:

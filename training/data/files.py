@@ -5,7 +5,10 @@ file that is missing, truncated or inconsistent ends in one FsgError line that n
 when a folder of images is read.
 """
 
+import os
+import threading
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,10 @@ from numpy.typing import NDArray
 from fsg import FsgError
 from fsg.training.data.sets import Images, Labels, Parts, Progress, empty_like, need, why
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+ORIENTATION = 0x0112  # the EXIF tag
 # Without names, the number of classes is the largest label; a stray 2**40 must not become a list of names.
 MAX_CLASSES = 65_536
+MAX_CHANNELS = 16  # more are the rows or columns of images whose axes are in another order
 
 
 def _npz_images(path: Path, key: str, values: NDArray[Any]) -> Images:
@@ -31,6 +35,11 @@ def _npz_images(path: Path, key: str, values: NDArray[Any]) -> Images:
         values = values[:, None]
     elif values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
         values = values.transpose(0, 3, 1, 2)
+    if values.shape[1] > MAX_CHANNELS:
+        raise FsgError(
+            f"{path}: {key} of shape {list(values.shape)} would have {values.shape[1]} channels; "
+            f"save images [N,C,H,W] of at most {MAX_CHANNELS}, or [N,H,W,C] of 1 or 3"
+        )
     return np.ascontiguousarray(values)
 
 
@@ -114,26 +123,76 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _class_files(folder: Path) -> list[Path]:
+class _Reading:
+    """What came up while the images of a folder were read, for the person who has to know; threads may share it."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []  # files that are no images, and why not
+        self._lock = threading.Lock()
+        self._seen: Counter[str] = Counter()
+
+    def saw(self, what: str, *, when: bool) -> None:
+        """Counts an image of which that is true."""
+        if when:
+            with self._lock:
+                self._seen[what] += 1
+
+    def notes(self) -> tuple[str, ...]:
+        found = [f"{count} image{'s' * (count > 1)} {what}" for what, count in sorted(self._seen.items())]
+        if self.skipped:
+            count = len(self.skipped)
+            found.append(f"{count} file{'s' * (count > 1)} passed over, such as {self.skipped[0]}")
+        return tuple(found)
+
+
+def _class_files(folder: Path, reading: _Reading) -> list[Path]:
+    """The images in a folder and its subfolders, hidden ones left out: files that Pillow knows by content."""
+    from PIL import Image
+
+    def broken(error: OSError) -> None:
+        raise error
+
     try:
-        files = sorted(
-            entry
-            for entry in folder.iterdir()
-            if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "." and entry.is_file()
+        found = sorted(
+            Path(place) / name
+            for place, folders, names in os.walk(folder, onerror=broken)
+            for name in names
+            if not any(part.startswith(".") for part in (Path(place) / name).relative_to(folder).parts)
         )
     except OSError as error:
         raise FsgError(f"{folder}: cannot be read ({why(error)}); make it readable") from error
+    known = Image.registered_extensions()
+    files = []
+    for path in found:
+        if path.suffix.lower() in known or _is_image(path):  # what claims to be an image must be one: see _decode
+            files.append(path)
+        else:
+            reading.skipped.append(f"{path}, which is no image that Pillow can read")
     if not files:
-        raise FsgError(f"{folder}: has no images; put files in it that end in {', '.join(IMAGE_SUFFIXES)}")
+        raise FsgError(f"{folder}: has no images; put files in it that Pillow can read, such as .png and .jpg")
     return files
 
 
-def _decode(path: Path, size: tuple[int, int] | None, first: Path) -> Images:
-    """Return one image as uint8 [3,H,W]; `size` is the (width, height) that `first` has, None for itself."""
+def _is_image(path: Path) -> bool:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path):
+            return True
+    except Exception:  # Pillow's decoders raise nearly anything
+        return False
+
+
+def _decode(path: Path, size: tuple[int, int] | None, first: Path, reading: _Reading) -> Images:
+    """Return one image as people see it, uint8 [3,H,W]; `size` is the (width, height) of `first`, None for itself."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            reading.saw("animated, of which the first picture was taken", when=getattr(opened, "n_frames", 1) > 1)
+            turned = opened.getexif().get(ORIENTATION, 1) not in (0, 1)  # before loading, which turns a TIFF by itself
+            image = ImageOps.exif_transpose(opened)
+            reading.saw("turned as their EXIF orientation says", when=turned)
             if size is not None and image.size != size:
                 raise FsgError(
                     f"{path}: is {image.width}x{image.height} pixels, but {first} is {size[0]}x{size[1]}; "
@@ -142,6 +201,12 @@ def _decode(path: Path, size: tuple[int, int] | None, first: Path) -> Images:
             # Pillow clips these modes at 255 instead of scaling them: most pictures would come out white.
             if image.mode[0] in "IF":
                 raise FsgError(f"{path}: has more than 8 bits per channel; save it with 8")
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                reading.saw(
+                    "laid on white where they are transparent", when=bool(np.asarray(image)[..., 3].min() < 255)
+                )
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             pixels = np.asarray(image.convert("RGB"))
     except FsgError:
         raise
@@ -150,9 +215,11 @@ def _decode(path: Path, size: tuple[int, int] | None, first: Path) -> Images:
     return pixels.transpose(2, 0, 1)
 
 
-def _decode_all(files: list[Path], first: Path, done: int, total: int, progress: Progress | None) -> Images:
+def _decode_all(
+    files: list[Path], first: Path, done: int, total: int, progress: Progress | None, reading: _Reading
+) -> Images:
     """Return uint8 [N,3,H,W]; Pillow decodes outside the interpreter lock, so threads help."""
-    _, height, width = _decode(first, None, first).shape
+    _, height, width = _decode(first, None, first, _Reading()).shape
     try:
         images = np.empty((len(files), 3, height, width), np.uint8)
     except MemoryError as error:
@@ -163,7 +230,7 @@ def _decode_all(files: list[Path], first: Path, done: int, total: int, progress:
     def fill(start: int) -> int:
         chunk = files[start : start + 256]
         for offset, path in enumerate(chunk):
-            images[start + offset] = _decode(path, (width, height), first)
+            images[start + offset] = _decode(path, (width, height), first, reading)
         return len(chunk)
 
     with ThreadPoolExecutor() as pool:
@@ -183,8 +250,10 @@ def read_folder(path: Path, *, test_only: bool = False, progress: Progress | Non
 
     Classes are the sorted folder names of train (of test, where only that is there and asked for), and both
     parts must have the same ones: an accuracy over fewer classes would be another figure. All images must
-    have the size of the first, since any resizing here would also have to run on the device. Hidden files
-    and files that are no images by name are passed over. progress(done, total) counts files.
+    have the size of the first, since any resizing here would also have to run on the device. They are read as
+    people see them: turned by their EXIF orientation, transparent ones on white, of animated ones the first
+    picture. Subfolders of a class belong to it. Hidden files are passed over, and so is what is no image; notes
+    say how many were, and why. progress(done, total) counts files.
     Errors: FsgError naming the folder or file.
     """
     if not path.is_dir():
@@ -202,16 +271,17 @@ def read_folder(path: Path, *, test_only: bool = False, progress: Progress | Non
             raise FsgError(f"{path / 'test' / name}: is missing; add test images of this class, or drop it")
 
     parts = ("test",) if test_only else ("train", "test")
-    files = {part: [_class_files(path / part / name) for name in names] for part in parts}
+    reading = _Reading()
+    files = {part: [_class_files(path / part / name, reading) for name in names] for part in parts}
     first = files[parts[0]][0][0]
     total = sum(len(group) for part in parts for group in files[part])
     images: dict[str, Images] = {}
     for part in parts:
         done = sum(len(group) for earlier in images for group in files[earlier])
         flat = [file for group in files[part] for file in group]
-        images[part] = _decode_all(flat, first, done, total, progress)
+        images[part] = _decode_all(flat, first, done, total, progress, reading)
     labels = {
         part: np.repeat(np.arange(len(names), dtype=np.int64), [len(group) for group in files[part]]) for part in parts
     }
     x_train, y_train = empty_like(images["test"]) if test_only else (images["train"], labels["train"])
-    return Parts(x_train, y_train, images["test"], labels["test"], names)
+    return Parts(x_train, y_train, images["test"], labels["test"], names, reading.notes())

@@ -68,8 +68,8 @@ def load_dataset(
     test_only: leave the training part out; npz:PATH and folder:PATH then need not have one.
     progress(done, total): called as the images of folder:PATH are decoded.
 
-    flip is True but for digits. A mirrored shoe is still a shoe, a mirrored 2 is no digit; of folder:PATH and
-    npz:PATH nothing is known, and most photographs may be mirrored: turn it off for text or traffic signs.
+    flip is True for CIFAR and Fashion-MNIST: a mirrored shoe is still a shoe. A mirrored 2 is no digit, and of
+    folder:PATH and npz:PATH nothing is known: a mirrored arrow, letter or traffic sign may be another one.
 
     Errors: FsgError, naming the data set, file or folder and the remedy.
     """
@@ -78,9 +78,9 @@ def load_dataset(
         raise FsgError(f"data folder {data_dir}: no such folder; make it, or leave it away to download into a cache")
     root = Path(data_dir or os.environ.get("FSG_DATA") or "~/.cache/fsg/data").expanduser()
     if name == "npz" and path:
-        return _with_statistics(spec, read_npz(path, test_only=test_only), flip=True)
+        return _with_statistics(spec, read_npz(path, test_only=test_only), flip=False)
     if name == "folder" and path:
-        return _with_statistics(spec, read_folder(path, test_only=test_only, progress=progress), flip=True)
+        return _with_statistics(spec, read_folder(path, test_only=test_only, progress=progress), flip=False)
     if name == "digits":
         return _with_statistics(spec, read_digits(test_only), flip=False)
     if name == "fashion-mnist":
@@ -88,7 +88,7 @@ def load_dataset(
     else:
         parts = named_cifar(name, root, download, test_only)
     mean, std = STATISTICS[name]
-    return Dataset(name, *parts, mean=mean, std=std, flip=True, pad=4)
+    return Dataset(name, *parts[:5], mean=mean, std=std, flip=True, pad=4)
 
 
 def _with_statistics(name: str, parts: Parts, *, flip: bool) -> Dataset:
@@ -97,7 +97,8 @@ def _with_statistics(name: str, parts: Parts, *, flip: bool) -> Dataset:
     std: tuple[float, ...] = ()
     if len(parts.x_train):
         mean, std = channel_statistics(parts.x_train)
-    return Dataset(name, *parts, mean=mean, std=std, flip=flip, pad=max(parts.x_test.shape[2:]) // 8)
+    pad = max(parts.x_test.shape[2:]) // 8
+    return Dataset(name, *parts[:5], mean=mean, std=std, flip=flip, pad=pad, notes=parts.notes)
 
 
 class Shelf:

@@ -27,6 +27,7 @@ class Parts(NamedTuple):
     x_test: Images
     y_test: Labels
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what people should know of how it was read
 
 
 def need(module: str, who: str) -> ModuleType:
@@ -57,6 +58,7 @@ class Dataset:
     mean, std: per channel, of images / 255; what the network's input is normalised with. Empty where
     test_only left out the images they would be computed from: use those of the checkpoint or model file.
     flip: whether a mirrored image still shows its class. pad: pixels of zero padding for random crops.
+    notes: what people should know of how it was read.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Dataset:
     std: tuple[float, ...]
     flip: bool
     pad: int
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -182,6 +182,7 @@ def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], 
     import numpy as np
 
     from fsg.training.compute import use_precision
+    from fsg.training.data.augment import with_augmentation
     from fsg.training.data.feed import Feed, Normalizer
     from fsg.training.data.sets import DataInfo, Dataset
     from fsg.training.distributed import Processes
@@ -192,11 +193,12 @@ def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], 
     labels = rng.integers(0, CLASSES, len(images))
     names, mean, std = tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3
     data = Dataset("synthetic", images, labels, images[:0], labels[:0], names, mean, std, flip=True, pad=4)
+    data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
     info = DataInfo(names, mean, std, SHAPE)
     dtype, alone = use_precision(config.precision), Processes()
     learner = Learner(config, info, device, alone)
     learner.model.train()
-    feed = Feed(data, Normalizer(info, device, dtype), alone, augment=config.augment)
+    feed = Feed(data, Normalizer(info, device, dtype, learner.memory_format), alone)
 
     def take_step() -> float:
         loss, _ = learner.step(*feed(rng.integers(0, len(images), config.batch_size), rng))

@@ -1,18 +1,15 @@
-"""The network that a run trains, and full-precision weights to start it from."""
+"""The network that a run trains."""
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fsg import FsgError
 from fsg.training.config import Config
 from fsg.training.data.files import MAX_CLASSES
 from fsg.training.data.sets import DataInfo
-from fsg.training.networks.binarize import ADDED_NORM, head_names
 from fsg.training.networks.external import build_external
 from fsg.training.networks.resnet import build_model
 from fsg.training.registry import quantizers
@@ -52,37 +49,3 @@ def named_model(
     channels, height, width = shape
     data = DataInfo(tuple(map(str, range(classes))), (), (), (channels, height, width))
     return model_for(Config(model=name, activation_bits=activation_bits, first_last=first_last), data)
-
-
-def load_initial_weights(model: nn.Module, path: Path, what: str = "initial weights") -> None:
-    """Loads full-precision weights (a state dict saved by torch) into a model's parameters of the same names.
-
-    Only entries of our own (batch norms that belong to binary layers) may be missing from the file. The last layer of
-    a model that `binarize` made stays as it is where the file has another number of classes. Errors: FsgError that
-    names the file, as `what`, and the first entry that does not fit.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise FsgError(f"{what} {path}: no such file") from error
-    except Exception as error:  # torch raises many types for broken archives
-        raise FsgError(f"{what} {path}: not a state dict that torch can read safely") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise FsgError(f"{what} {path}: not a state dict of tensors")
-    own = model.state_dict()
-    ours = [name for name in own if name.startswith("bn2.") or ADDED_NORM in name]
-    missing = [name for name in own if name not in state and name not in ours]
-    unknown = [name for name in state if name not in own]
-    if missing or unknown:
-        problem = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"
-        raise FsgError(f"{what} {path}: the file {problem}; is it of another network?")
-    heads = head_names(model)
-    for name, tensor in list(state.items()):
-        if tensor.shape != own[name].shape:
-            if name.rpartition(".")[0] in heads and tensor.shape[1:] == own[name].shape[1:]:
-                del state[name]
-                continue
-            raise FsgError(f"{what} {path}: {name} is {list(tensor.shape)}, the model needs {list(own[name].shape)}")
-    model.load_state_dict(state, strict=False)

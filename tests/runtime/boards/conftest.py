@@ -4,6 +4,7 @@ import os
 import tempfile
 
 import pytest
+import records
 from hasty import Hasty, await_that
 from stand_in import stand_in_target
 
@@ -33,8 +34,7 @@ def stand_in(tmp_path, monkeypatch):
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "my model.tflite"
-    path.write_bytes(b"TFL3")
-    return path
+    return records.model_file(path)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ with board:
 @pytest.fixture
 def measuring(tmp_path, model, scratch):
     """Starts a process that measures a slow model, and waits until it does."""
-    model.write_bytes(b"slow")
+    model.write_bytes(model.read_bytes() + b"slow")
 
     def start(home, machine, *ssh):
         command = [sys.executable, "-c", MEASURES, machine, tmp_path / "program", model, *ssh]

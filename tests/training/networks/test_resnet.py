@@ -5,9 +5,9 @@ import torch
 
 from fsg import FsgError
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, binary_layers, count_parameters
-from fsg.training.networks.network import load_initial_weights
 from fsg.training.networks.resnet import build_model
 from fsg.training.networks.summary import summarize
+from fsg.training.networks.weights import load_initial_weights
 from fsg.training.registry import MODELS
 
 

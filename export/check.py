@@ -1,0 +1,25 @@
+"""Whether a network can be exported, which people want to know before they train it."""
+
+from typing import TYPE_CHECKING
+
+from fsg import FsgError
+from fsg.export.formats.tflite.lower import lower
+from fsg.export.passes import simplify
+from fsg.export.trace import trace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def exportable(model: "nn.Module", shape: tuple[int, int, int]) -> str:
+    """Tries what an export would do with a network for images of `shape` (C, H, W), up to writing files.
+
+    Returns what will not be possible, in a line; nothing where all formats can be written. Errors: FsgError, naming the
+    layer, where none can.
+    """
+    graph = simplify(trace(model, shape))
+    try:
+        lower(graph)
+    except FsgError as error:
+        return f"as .onnx only: {error}"
+    return ""

@@ -1,0 +1,39 @@
+"""That a network cannot be exported is said before it is trained."""
+
+import pytest
+from torch import nn
+
+from fsg import FsgError
+from fsg.export.check import exportable
+from fsg.training.networks.resnet import build_model
+
+OWN = """
+from torch import nn
+from fsg.training.layers import BinaryActivation, BinaryConv2d
+
+def make(num_classes, in_channels):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 3, padding=1), nn.GELU(), BinaryActivation(), BinaryConv2d(8, 8, 3, padding=1),
+        nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes),
+    )
+"""
+
+
+def test_what_will_be_possible_is_known():
+    assert exportable(build_model("resnet20", classes=10), (3, 32, 32)) == ""
+    steep = nn.Sequential(nn.Conv2d(3, 4, 11, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert exportable(steep, (3, 64, 64)).startswith("as .onnx only: cannot export 0")
+    with pytest.raises(FsgError, match=r"cannot export 1 \(GELU\)"):
+        exportable(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), (3, 8, 8))
+
+
+def test_a_run_that_could_not_be_exported_is_not_begun(fsg, refused, digits_npz, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_with_gelu.py").write_text(OWN)
+    command = ["train", "--model", "own_with_gelu:make", "--dataset", f"npz:{digits_npz}", "--epochs", "1"]
+    line = refused(*command, "--out", "run")
+    assert "cannot export 1 (GELU)" in line and "--no-export-check trains it all the same" in line
+    assert not (tmp_path / "run").exists()
+    code, out, _ = fsg(*command, "--out", "run", "--no-export-check")
+    assert code == 0 and "test accuracy" in out
