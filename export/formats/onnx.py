@@ -10,15 +10,18 @@ from fsg import FsgError, __version__
 from fsg.export import graph as g
 from fsg.export.elementwise import OPERATORS
 
-OPSET = 21
+OLDEST_OPSET = 9
+"""IR version 4, its oldest, is the first in which constants are no inputs."""
 
 
-def to_onnx(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
+def to_onnx(graph: g.BinaryGraph, metadata: dict[str, Any], *, opset: int | None = None) -> bytes:
     """Converts a graph for a batch of one; input "image" [1, C, H, W], output "logits" [1, classes].
 
     A binary layer's weights are one uint8 initialiser [O, ceil(I * KH * KW / 8), 1], first weight in the highest
     bit, 1 for negative. A few operators on constants expand it to -1 and +1; runtimes fold them when they load it.
-    `metadata` is stored as JSON under the key "fsg". Errors: FsgError where onnx is missing.
+    `metadata` is stored as JSON under the key "fsg". The file says `opset`, or the oldest that has its operators, so
+    that older runtimes load it. Errors: FsgError where onnx is missing, or has no such opset, or the opset not all of
+    the operators.
     """
     try:
         import onnx
@@ -38,14 +41,49 @@ def to_onnx(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
             [tensor(last.name, onnx.TensorProto.FLOAT, last.shape)],
             builder.constants,
         ),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=10,  # what opset 21 needs; onnxruntime refuses much newer ones
         producer_name="fsg",
         producer_version=__version__,
     )
+    version = onnx.helper.make_opsetid("", _opset(onnx, model, opset))
+    model.ir_version = onnx.helper.find_min_ir_version_for([version])
+    model.opset_import[0].CopyFrom(version)
     onnx.helper.set_model_props(model, {"fsg": json.dumps(metadata)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _opset(onnx: Any, model: Any, wanted: int | None) -> int:
+    """The version of the operators that a model is to say: `wanted`, or the oldest that has all of its operators."""
+    newest = onnx.defs.onnx_opset_version()
+    if wanted is not None and wanted > newest:
+        raise FsgError(f"--opset {wanted}: onnx {onnx.__version__} knows none newer than {newest}; ask for less")
+    kinds = {value.name: onnx.TensorProto.DataType.Name(value.data_type).lower() for value in model.graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        kinds[value.name] = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    oldest, by = max((_since(onnx, node, kinds, newest), node.op_type) for node in model.graph.node)
+    if wanted is not None and wanted < oldest:
+        raise FsgError(f"--opset {wanted}: this network needs at least {oldest}, which first has its {by}")
+    return wanted or oldest
+
+
+def _since(onnx: Any, node: Any, kinds: dict[str, str], newest: int) -> int:
+    """The first version of the operators, of those that count here, that has a node with its inputs and attributes."""
+
+    def holds(version: int) -> bool:
+        try:
+            schema = onnx.defs.get_schema(node.op_type, version)
+        except onnx.defs.SchemaError:  # of a later version
+            return False
+        inputs = list(schema.inputs)
+        if not schema.min_input <= len(node.input) <= schema.max_input:
+            return False
+        inputs += inputs[-1:] * (len(node.input) - len(inputs))  # the last of a variadic operator's
+        return all(attribute.name in schema.attributes for attribute in node.attribute) and all(
+            f"tensor({kinds[name]})" in taken.types for name, taken in zip(node.input, inputs, strict=False)
+        )
+
+    return next(version for version in range(OLDEST_OPSET, newest + 1) if holds(version))
 
 
 def _with_named_ends(graph: g.BinaryGraph) -> g.BinaryGraph:

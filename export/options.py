@@ -1,0 +1,31 @@
+"""The options of `fsg export`, for click."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+FORMATS = ("tflite", "onnx")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def export_options(command: F) -> F:
+    """Which formats to write, how, and where."""
+    option, folder = click.option, click.Path(path_type=Path)
+    for decorate in (
+        option("--data-dir", help="Where the data set of the run is now."),
+        option("--opset", type=int, help="Version of ONNX's operators.  [default: the oldest that has them all]"),
+        option("--out", type=folder, help="Folder to write into.  [default: RUN/export]"),
+        option(
+            "--format",
+            "formats",
+            type=click.Choice(FORMATS),
+            multiple=True,
+            default=["tflite"],
+            show_default=True,
+            help="May be repeated.",
+        ),
+    ):
+        command = decorate(command)
+    return command
