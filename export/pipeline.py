@@ -42,17 +42,21 @@ def export_run(
     *,
     data_dir: str | None = None,
     opset: int | None = None,
+    batch: int | None = 1,
     on_step: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Writes model.tflite and model.onnx, as `formats` names them, and report.json into `folder`; returns the report.
 
-    `opset` is the version of ONNX's operators; None for the oldest that will do.
+    `opset` is the version of ONNX's operators; None for the oldest that will do. `batch` is how
+    many images a .onnx file takes at once; None for any number.
     Every artefact is compared with the PyTorch model on up to 1000 images of the test split before it takes its
     place. Errors: FsgError for a model that cannot be exported and for an artefact that disagrees; then `folder` is
     as it was.
     """
     if opset is not None and "onnx" not in formats:
         raise FsgError("--opset is of .onnx files: add --format onnx, or leave it away")
+    if batch != 1 and "tflite" in formats:
+        raise FsgError("--batch is of .onnx files, and a .tflite takes one image: give --format onnx alone")
     prepare(formats)
     on_step("reading the test images")
     checkpoint = digest(run.path)
@@ -64,7 +68,9 @@ def export_run(
 
     write: dict[str, Callable[[BinaryGraph], bytes]] = {
         "tflite": lambda graph: add_tflite_metadata(to_tflite(graph), run.metadata),
-        "onnx": lambda graph: to_onnx(graph, run.metadata, opset=opset),
+        "onnx": lambda graph: to_onnx(
+            graph, run.metadata | {"input_shape": [batch, *run.data.shape]}, opset=opset, batch=batch
+        ),
     }
     artefacts: list[dict[str, Any]] = []
     with _room_in(folder) as room:

@@ -14,8 +14,12 @@ OLDEST_OPSET = 9
 """IR version 4, its oldest, is the first in which constants are no inputs."""
 
 
-def to_onnx(graph: g.BinaryGraph, metadata: dict[str, Any], *, opset: int | None = None) -> bytes:
-    """Converts a graph for a batch of one; input "image" [1, C, H, W], output "logits" [1, classes].
+def to_onnx(
+    graph: g.BinaryGraph, metadata: dict[str, Any], *, opset: int | None = None, batch: int | None = 1
+) -> bytes:
+    """Converts a graph for batches of `batch` images, or of any number (None).
+
+    Input "image" [N, C, H, W], output "logits" [N, classes].
 
     A binary layer's weights are one uint8 initialiser [O, ceil(I * KH * KW / 8), 1], first weight in the highest
     bit, 1 for negative. A few operators on constants expand it to -1 and +1; runtimes fold them when they load it.
@@ -28,17 +32,21 @@ def to_onnx(graph: g.BinaryGraph, metadata: dict[str, Any], *, opset: int | None
     except ImportError as error:
         raise FsgError("ONNX export needs the package onnx: pip install 'fsg[export]'") from error
     graph = _with_named_ends(graph)
-    builder = _Builder(onnx)
+    builder = _Builder(onnx, batch)
     for node in graph.nodes[1:]:
         builder.add(node)
     first, last = graph.nodes[0], graph.nodes[-1]
-    tensor = onnx.helper.make_tensor_value_info
+
+    def tensor(node: g.Node) -> Any:
+        shape = ["N" if batch is None else batch, *node.shape[1:]]
+        return onnx.helper.make_tensor_value_info(node.name, onnx.TensorProto.FLOAT, shape)
+
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             builder.nodes,
             "fsg",
-            [tensor(first.name, onnx.TensorProto.FLOAT, first.shape)],
-            [tensor(last.name, onnx.TensorProto.FLOAT, last.shape)],
+            [tensor(first)],
+            [tensor(last)],
             builder.constants,
         ),
         producer_name="fsg",
@@ -102,8 +110,9 @@ def _with_named_ends(graph: g.BinaryGraph) -> g.BinaryGraph:
 class _Builder:
     """Collects ONNX nodes and initialisers."""
 
-    def __init__(self, onnx: Any) -> None:
+    def __init__(self, onnx: Any, batch: int | None) -> None:
         self.onnx = onnx
+        self.batch = batch or 0  # to a Reshape 0 says: as many as there are
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.shared_names: set[str] = set()
@@ -152,6 +161,9 @@ class _Builder:
 
     def shape(self, dimensions: tuple[int, ...]) -> str:
         return self.shared(f"shape_{'x'.join(map(str, dimensions))}", np.array(dimensions, np.int64))
+
+    def reshape(self, x: str, node: g.Node) -> None:
+        self.emit("Reshape", [x, self.shape((self.batch, *node.shape[1:]))], node.name)
 
     def per_channel(self, name: str, value: np.ndarray, shape: tuple[int, ...]) -> str:
         return self.constant(name, value.reshape(-1, *[1] * (len(shape) - 2)))
@@ -233,8 +245,8 @@ class _Builder:
                 pooled = name if len(node.shape) == 4 else f"{name}.image"
                 self.emit("GlobalAveragePool", [x], pooled)
                 if pooled != name:
-                    self.emit("Reshape", [pooled, self.shape(node.shape)], name)
+                    self.reshape(pooled, node)
             case g.Reshape():
-                self.emit("Reshape", [x, self.shape(node.shape)], name)
+                self.reshape(x, node)
             case _:
                 raise TypeError(f"no ONNX operator for {type(node).__name__} {name}")

@@ -15,6 +15,9 @@ from fsg.runtime.model.files import model_format
 from fsg.runtime.model.metadata import KEY, parse_metadata, read_metadata
 from fsg.runtime.model.onnx import onnx_property, open_onnx
 
+AT_ONCE = 64
+"""Images that a model which takes any number is given: what is in a network has to fit into memory."""
+
 
 class Session:
     """A model ready to run. `open_model` makes one.
@@ -48,7 +51,7 @@ class Session:
             expected = ", ".join(map(str, self.input_shape))
             raise FsgError(f"{self.path}: images of shape {list(images.shape)} do not fit its [N, {expected}]")
         images = np.ascontiguousarray(images, np.float32)
-        step = self._batch or len(images)
+        step = self._batch or AT_ONCE
         scores = [self._scores(images[start : start + step]) for start in range(0, len(images), step)]
         return np.concatenate(scores)[: len(images)]
 

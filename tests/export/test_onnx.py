@@ -146,6 +146,35 @@ def test_a_file_asks_for_no_newer_operators_than_it_has(layers, opset, ir_versio
         to_onnx(graph, {}, opset=999)
 
 
+class Shapes(nn.Module):
+    """Everything that changes a shape, on bits too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Sequential(BinaryActivation(), nn.Flatten(), BinaryLinear(8 * 36, 9), nn.ReLU())
+        self.conv, self.last = nn.Sequential(nn.Conv2d(3, 8, 3)), nn.Linear(9 + 8 + 8 * 4, 5)
+        self.pool, self.mean = nn.AdaptiveAvgPool2d(2), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        flat = self.mean(x).view(x.shape[0], -1)
+        return self.last(torch.cat([self.dense(x), flat + x.mean((2, 3)), torch.flatten(self.pool(x), 1)], 1))
+
+
+@pytest.mark.parametrize("batch", [1, 4, None])
+def test_batches(batch):
+    model = exact(Shapes())
+    content = to_onnx(simplify(trace(model, (3, 8, 8))), {}, batch=batch)
+    proto = onnx.load_from_string(content)
+    onnx.checker.check_model(proto, full_check=True)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (source,), (result,) = session.get_inputs(), session.get_outputs()
+    assert (source.shape, result.shape) == ([batch or "N", 3, 8, 8], [batch or "N", 5])
+    for count in (batch,) if batch else (1, 2, 7):
+        x = images(count + 1, 3, 8, 8)[1:]
+        assert_same(session.run(None, {"image": x.numpy()})[0], outputs(model, x))
+
+
 def test_metadata_can_be_read_without_onnx(tmp_path):
     metadata = {"mean": [0.5], "class_names": ["größer", 'a"b'], "input_shape": [1, 1, 4, 4]}
     path = tmp_path / "model.onnx"

@@ -17,6 +17,7 @@ from fsg.export.formats import onnx as onnx_writer
 from fsg.export.options import FORMATS
 from fsg.export.pipeline import export_run
 from fsg.export.table import export_table
+from fsg.runtime.measure.local import benchmark
 from fsg.runtime.model.evaluate import evaluate
 from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.session import open_model
@@ -183,6 +184,24 @@ def test_the_version_of_onnx_is_asked_for(run, folder):
     for opset, expected in [(None, 18), (21, 21)]:
         export_run(run, ("onnx",), folder, opset=opset)
         assert onnx.load(folder / "model.onnx").opset_import[0].version == expected
+
+
+@pytest.mark.parametrize(("batch", "measured"), [(7, 7), (None, 1)])
+def test_batches(batch, measured, run, folder):
+    before = content(folder)
+    for formats in (("tflite",), ("onnx", "tflite")):
+        with pytest.raises(FsgError, match=r"--batch is of \.onnx files.*: give --format onnx alone"):
+            export_run(run, formats, folder, batch=batch)
+    assert content(folder) == before
+    report = export_run(run, ("onnx",), folder, batch=batch)
+    verify = report["artefacts"][0]["verify"]
+    assert verify["samples"] == 300 and verify["median_abs_diff"] < 1e-5
+    path = folder / "model.onnx"
+    session, data = open_model(path), load_dataset(run.config.dataset, test_only=True)
+    assert (session.batch, session.metadata["input_shape"]) == (measured, [batch, 3, 16, 16])
+    assert evaluate(session, data.x_test, data.y_test, data.class_names)["accuracy"] == verify["accuracy"]
+    record = benchmark(path, runs=3, warmup=1)
+    assert (record["batch"], record["accuracy"]) == (measured, verify["accuracy"])
 
 
 def test_old_files_are_replaced_and_others_stay(run, folder):

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fsg import FsgError
 from fsg.runtime.model.evaluate import evaluate, normalize
 from fsg.runtime.model.metadata import add_tflite_metadata, read_metadata
-from fsg.runtime.model.session import open_model
+from fsg.runtime.model.session import AT_ONCE, open_model
 from fsg.runtime.model.tflite import op_counts
 
 WEIGHTS = np.random.default_rng(0).choice([-1, 1], (5, 4, 6, 3))
@@ -65,6 +65,17 @@ def path(request, tmp_path):
     path = tmp_path / request.param
     path.write_bytes(MODELS[request.param])
     return path
+
+
+def test_many_images_at_once_fit_into_memory(tmp_path, monkeypatch):
+    path = tmp_path / "any.onnx"
+    path.write_bytes(MODELS[path.name])
+    session, counts = open_model(path), []
+    run = session._run
+    monkeypatch.setattr(session, "_run", lambda images: counts.append(len(images)) or run(images))
+    images = np.random.default_rng(0).standard_normal((2 * AT_ONCE + 3, 3, 4, 6)).astype(np.float32)
+    np.testing.assert_array_equal(session(images), expected(images))
+    assert counts == [AT_ONCE, AT_ONCE, 3]
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
@@ -216,7 +227,7 @@ def test_nothing_heavy_is_imported(tmp_path):
     code = (
         "import sys; import fsg.runtime.measure.local, fsg.runtime.report.table, fsg.runtime.model.evaluate\n"
         "assert not {'rich', 'ai_edge_litert'} & set(sys.modules)\n"
-        f"from fsg.runtime.model.session import open_model; open_model({str(path)!r}).invoke()\n"
+        f"from fsg.runtime.model.session import AT_ONCE, open_model; open_model({str(path)!r}).invoke()\n"
         "heavy = {'torch', 'tensorflow', 'onnx', 'onnxruntime', 'fsg.training', 'fsg.export'}\n"
         "bad = heavy & set(sys.modules)\n"
         "assert not bad, bad"
