@@ -64,6 +64,9 @@ def _npz_names(path: Path, values: NDArray[Any] | None, largest: int) -> tuple[s
             f"{path}: holds the label {largest} but {len(values)} class_names, numbered from 0; "
             "name every class or leave class_names out"
         )
+    if len(set(values)) < len(values):
+        twice = next(name for name, count in Counter(map(str, values)).items() if count > 1)
+        raise FsgError(f"{path}: class_names has {twice!r} twice; give every class a name of its own")
     return tuple(str(name) for name in values)
 
 

@@ -68,6 +68,7 @@ def test_npz_with_a_test_part_alone(tmp_path: Path) -> None:
         ({"y_test": np.array([0, 1, -1, 0])}, ("y_test holds the label -1",)),
         ({"y_test": np.array([0, 1, 2**63, 0], np.uint64)}, ("y_test holds the label 9223372036854775808",)),
         ({"class_names": np.array(["a", "b"])}, ("the label 2 but 2 class_names",)),
+        ({"class_names": np.array(["a", "b", "a"])}, ("has 'a' twice",)),
         ({"class_names": np.arange(3)}, ("class_names is int64 [3]", "strings")),
         ({"class_names": np.array(["a", "b", "c"], object)}, ("cannot be read", "allow_pickle")),
     ],
