@@ -92,6 +92,13 @@ def sweep_options(methods: str) -> Callable[[F], F]:
     return decorate
 
 
+def chosen(context: click.Context) -> bool:
+    """Whether a command line of `sweep_options` says what to train, or on what."""
+    given = given_settings(context)
+    methods = context.get_parameter_source("methods") is not click.core.ParameterSource.DEFAULT
+    return methods or "method" in given or "dataset" in given
+
+
 def sweep_entries(context: click.Context) -> dict[str, Config]:
     """The settings of each entry of --methods: its own win over those that the command line gives for all."""
     from fsg.training.data.load import check_spec
