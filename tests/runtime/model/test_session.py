@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import lce
 import numpy as np
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fsg import FsgError
 from fsg.runtime.model.evaluate import evaluate, normalize
-from fsg.runtime.model.metadata import add_tflite_metadata, read_metadata
+from fsg.runtime.model.metadata import DESCRIPTION, add_tflite_metadata, read_metadata
 from fsg.runtime.model.session import AT_ONCE, open_model
 from fsg.runtime.model.tflite import op_counts
 
@@ -65,6 +66,27 @@ def path(request, tmp_path):
     path = tmp_path / request.param
     path.write_bytes(MODELS[request.param])
     return path
+
+
+def test_a_file_says_what_a_stock_interpreter_lacks(tmp_path):
+    """And README.md quotes what that interpreter says, with the cure."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = tflite_model()
+    assert schema.Model.GetRootAs(content).Description().decode() == DESCRIPTION
+    assert "fsg.runtime.delegate_path()" in DESCRIPTION
+    with pytest.raises(RuntimeError) as caught:
+        Interpreter(model_content=content).allocate_tensors()
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    for line in str(caught.value).splitlines():
+        assert line in readme, line
+
+    graph = lce.Graph()
+    source = graph.tensor([1, 4])
+    plain = graph.build([source], [graph.builtin("RELU", [source], [1, 4])])
+    (tmp_path / "plain.tflite").write_bytes(plain)
+    named = schema.Model.GetRootAs(add_tflite_metadata(plain, {})).Description()
+    assert named == schema.Model.GetRootAs(plain).Description()
 
 
 def test_many_images_at_once_fit_into_memory(tmp_path, monkeypatch):
