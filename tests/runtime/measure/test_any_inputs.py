@@ -9,6 +9,7 @@ import records
 from onnx import TensorProto, helper
 
 from fsg import FsgError
+from fsg.runtime.measure import emulate
 from fsg.runtime.measure.local import benchmark
 from fsg.runtime.model.session import open_model
 
@@ -48,6 +49,17 @@ def test_tflite(make, tmp_path):
     inputs, output = make(graph)
     path.write_bytes(graph.build(inputs, [output]))
     check(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(emulate.why_not() is not None, reason=str(emulate.why_not()))
+@pytest.mark.parametrize("make", [int8_image, uint8_image, two_images, words, vectors])
+def test_the_program_for_boards(make, tmp_path):
+    graph, path = lce.Graph(), tmp_path / "model.tflite"
+    inputs, output = make(graph)
+    path.write_bytes(graph.build(inputs, [output]))
+    with emulate._machine(path, "cortex-a72", 1, None) as machine:
+        assert machine.run("--warmup", "2")["kernels"] == "neon-a72"
 
 
 def onnx_model(path, op, inputs, output, **attributes):
