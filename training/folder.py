@@ -38,7 +38,7 @@ def without_a_trace(folder: Path, *, existed: bool) -> Iterator[None]:
     """Where its block fails before anything was trained, the run that was started in `folder` goes again."""
     try:
         yield
-    except (FsgError, ModuleNotFoundError):
+    except (Exception, SystemExit):
         if not (folder / "checkpoint.pt").exists():
             (folder / "config.toml").unlink(missing_ok=True)
             if not existed:

@@ -224,8 +224,9 @@ class Training:
 
     def _limits(self, check: Check) -> str:
         """What `check` says of the network, as it is on one device and in one process."""
+        model = model_for(self.config, self.info)
         try:
-            return check(model_for(self.config, self.info), self.data.shape)
+            return check(model, self.data.shape)
         except FsgError as error:
             raise FsgError(f"{error}; --no-export-check trains it all the same") from error
 
