@@ -1,6 +1,7 @@
 """From a run to verified artefacts and report.json."""
 
 import json
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from fsg.export.graph import BinaryGraph, BinaryLayer, Conv, Dense, Floats, Node
 from fsg.export.interpret import run_graph
 from fsg.export.passes import simplify
 from fsg.export.trace import trace
-from fsg.export.verify import require_agreement
+from fsg.export.verify import MIN_AGREEMENT, require_agreement
 from fsg.runtime.model.evaluate import match_labels, normalize
 from fsg.runtime.model.files import file_digest
 from fsg.runtime.model.metadata import add_tflite_metadata
@@ -102,7 +103,10 @@ def export_run(
 def test_images(
     run: Run, data_dir: str | None = None, load: Callable[..., Dataset] = load_dataset
 ) -> tuple[Floats, NDArray[np.int64], Floats]:
-    """Up to 1000 normalised images of the test split, their labels, and the logits that PyTorch computes."""
+    """Up to 1000 normalised images of the test split, their labels, and the logits that PyTorch computes.
+
+    Errors: FsgError for data that do not fit the run, and where its accuracy is not the recorded one.
+    """
     data = load(run.config.dataset, data_dir=data_dir or run.config.data_dir or None, test_only=True)
     if data.shape != run.data.shape:
         raise FsgError(
@@ -110,7 +114,25 @@ def test_images(
         )
     chosen = np.linspace(0, len(data.x_test) - 1, min(len(data.x_test), MAX_SAMPLES)).astype(int)
     images = normalize(data.x_test[chosen], run.data.mean, run.data.std)
-    return images, match_labels(run, data.y_test[chosen], data.class_names), run(images)
+    labels = match_labels(run, data.y_test[chosen], data.class_names)
+    expected = run(images)
+    _require_recorded_accuracy(run, float((expected.argmax(1) == labels).mean()), len(images), len(data.x_test))
+    return images, labels, expected
+
+
+def _require_recorded_accuracy(run: Run, found: float, samples: int, total: int) -> None:
+    """Raises FsgError if `found`, on `samples` of `total` test images, cannot be the accuracy that the run recorded.
+
+    Rounding may decide some images otherwise, as in `verify`; the choice of images adds 5 standard errors.
+    """
+    recorded = run.test_accuracy
+    error = math.sqrt(recorded * (1 - recorded) / samples * (1 - samples / total))
+    if abs(found - recorded) > 1 - MIN_AGREEMENT + 1 / samples + 5 * error:
+        raise FsgError(
+            f"{run.path}: its accuracy is {found:.2%} on {samples} of {total} test images of {run.config.dataset}, but"
+            f" {recorded:.2%} was recorded when it was trained: the data are others, or the model's code was changed"
+            " since; give what it was trained with, or train anew"
+        )
 
 
 @contextmanager
