@@ -21,7 +21,7 @@ from fsg.export.graph import BinaryGraph, BinaryLayer, Conv, Dense, Floats, Node
 from fsg.export.interpret import run_graph
 from fsg.export.passes import simplify
 from fsg.export.trace import trace
-from fsg.export.verify import MIN_AGREEMENT, require_agreement
+from fsg.export.verify import MIN_AGREEMENT, require_agreement, signs_near_zero
 from fsg.runtime.model.evaluate import match_labels, normalize
 from fsg.runtime.model.files import file_digest
 from fsg.runtime.model.metadata import add_tflite_metadata
@@ -58,7 +58,11 @@ def export_run(
 
     on_step("reading the graph")
     graph = simplify(trace(run.model, run.data.shape))
-    require_agreement("the graph read from the model", _reference(graph, images), expected, labels)
+
+    def near_zero(chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return signs_near_zero(graph, images[chosen])
+
+    require_agreement("the graph read from the model", _reference(graph, images), expected, labels, near_zero)
 
     artefacts: list[dict[str, Any]] = []
     with _room_in(folder) as room:
@@ -76,7 +80,7 @@ def export_run(
                     "size_bytes": path.stat().st_size,
                     "sha256": file_digest(path),
                     "ops": op_counts(path) if name == "tflite" else _onnx_ops(path),
-                    "verify": require_agreement(path.name, logits, expected, labels),
+                    "verify": require_agreement(path.name, logits, expected, labels, near_zero),
                 }
             )
         for artefact in artefacts:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
+from fsg.runtime.model.exported import decisions
 from fsg.runtime.model.files import export_doubts, read_object, read_rows
 from fsg.runtime.model.operators import Operator, read_operators
 from fsg.runtime.report.charts import can_draw, curve
@@ -273,14 +274,18 @@ def _verification(export: dict[str, Any]) -> dict[str, Any] | None:
     if not export.get("artefacts"):
         return None
     headings = ["file", "images", "accuracy", "PyTorch", "same top-1", "median difference", "largest difference"]
-    cells = []
-    for artefact in export["artefacts"]:
-        verify = artefact["verify"]
-        shares = [f"{verify[name]:.2%}" for name in ("accuracy", "torch_accuracy", "top1_agreement")]
-        differences = [f"{verify[name]:.1e}" for name in ("median_abs_diff", "max_abs_diff")]
-        cells.append([Path(artefact["path"]).name, str(verify["samples"]), *shares, *differences])
+    headings += ["worst class's median", "its limit"]
     discarded = export.get("hypernetwork_parameters_discarded", 0)
-    return {"table": Table(headings, cells), "note": f"{discarded} hypernetwork parameters stayed behind"}
+    cells, told = [], [f"{discarded} hypernetwork parameters stayed behind"]
+    for artefact in export["artefacts"]:
+        verify, name = artefact["verify"], Path(artefact["path"]).name
+        if text := decisions(verify):
+            told.append(f"{name}: {text}")
+        shares = [f"{verify[share]:.2%}" for share in ("accuracy", "torch_accuracy", "top1_agreement")]
+        columns = ("median_abs_diff", "max_abs_diff", "class_median_abs_diff", "limit")
+        differences = [f"{verify[column]:.1e}" if column in verify else "" for column in columns]
+        cells.append([name, str(verify["samples"]), *shares, *differences])
+    return {"table": Table(headings, cells), "notes": told}
 
 
 def _layers(layers: Sequence[Operator]) -> Table | None:

@@ -1,0 +1,22 @@
+"""What an export's report.json says, in words for people."""
+
+from typing import Any
+
+
+def decisions(verify: dict[str, Any]) -> str:
+    """How many decisions are not PyTorch's, and why; empty where none is, or the report is of an earlier version."""
+    count = verify.get("differing", 0)
+    if not count:
+        return ""
+    causes = {
+        "signs within rounding of zero": verify.get("differing_near_zero", 0),
+        "logits as high as each other": verify.get("differing_ties", 0),
+    }
+    text = f"{count} of {verify['samples']} decisions {'differs' if count == 1 else 'differ'}"
+    found = [(number, cause) for cause, number in causes.items() if number]
+    if not found:
+        return text
+    if len(found) == 1:
+        share = {1: "", 2: "both "}.get(count, "all ")
+        return f"{text}, {share}from {found[0][1]}"
+    return f"{text}: {', '.join(f'{number} from {cause}' for number, cause in found)}"
