@@ -17,7 +17,25 @@ import fsg
 from fsg import FsgError, make_folder, replacing
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.tflite.write import prepare, to_tflite
-from fsg.export.graph import BinaryGraph, BinaryLayer, Conv, Dense, Floats, Node
+from fsg.export.graph import (
+    Add,
+    Affine,
+    AveragePool,
+    BinaryGraph,
+    BinaryLayer,
+    Concat,
+    Conv,
+    Dense,
+    Elementwise,
+    Floats,
+    Input,
+    MaxPool,
+    MeanPool,
+    Node,
+    Pad,
+    Reshape,
+    Sign,
+)
 from fsg.export.interpret import run_graph
 from fsg.export.passes import simplify
 from fsg.export.trace import trace
@@ -95,6 +113,7 @@ def export_run(
         "dataset": run.config.dataset,
         "activation_bits": run.config.activation_bits,
         "layers": _layers(graph),
+        "not_on_bits": not_on_bits(graph),
         "hypernetwork_parameters_discarded": run.hypernetwork_parameters,
         "float_size_bytes": float_size(run.model),
         "artefacts": artefacts,
@@ -175,10 +194,35 @@ def _onnx_ops(path: Path) -> dict[str, int]:
 
 def _layers(graph: BinaryGraph) -> dict[str, int]:
     """How many layers run on bits, and how many stay float."""
-
-    def bitwise(node: Node) -> bool:
-        return isinstance(node, BinaryLayer) and graph.takes_bits(node)
-
     layers = [node for node in graph.nodes if isinstance(node, (BinaryLayer, Conv, Dense))]
-    bits = sum(map(bitwise, layers))
+    bits = graph.count(BinaryLayer) - len(not_on_bits(graph))
     return {"bitwise": bits, "float": len(layers) - bits}
+
+
+def not_on_bits(graph: BinaryGraph) -> dict[str, str]:
+    """The binary layers whose input is no sign, and what it is."""
+    return {
+        node.name: _in_words(graph, graph[node.inputs[0]])
+        for node in graph.nodes
+        if isinstance(node, BinaryLayer) and not graph.takes_bits(node)
+    }
+
+
+def _in_words(graph: BinaryGraph, node: Node) -> str:
+    """What a value is to people, such as "a sum"; max pools and reshapes are what they are of."""
+    while isinstance(node, (MaxPool, Reshape, Pad)):
+        node = graph[node.inputs[0]]
+    words = {
+        Input: "the image",
+        Sign: "signs",
+        Add: "a sum",
+        AveragePool: "an average",
+        MeanPool: "an average",
+        Affine: "a batch norm's output",
+    }
+    if isinstance(node, Concat):
+        kinds = dict.fromkeys(_in_words(graph, graph[name]) for name in node.inputs)
+        return f"a concatenation of {' and '.join(kinds)}" if len(kinds) <= 2 else "a concatenation"
+    if isinstance(node, Elementwise):
+        return f"what {node.operator} gives"
+    return words.get(type(node), "another layer's output")

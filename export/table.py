@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsg.runtime.model.exported import decisions
+from fsg.runtime.model.exported import decisions, float_layers
 from fsg.runtime.tables import table, titled
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def export_table(report: dict[str, Any]) -> "Group":
     notes = [
         f"{layers['bitwise']} of {sum(layers.values())} convolutions and dense layers run on bits; "
         f"{report['hypernetwork_parameters_discarded']} hypernetwork parameters stayed behind",
+        *float_layers(report),
         f"PyTorch: {float_size / 1e3:.0f} kB as float32, accuracy {verify['torch_accuracy']:.2%}; "
         "difference: the median of the logits, in the class where it is largest; the limit grows with the logits",
     ]

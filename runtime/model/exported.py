@@ -2,6 +2,8 @@
 
 from typing import Any
 
+SHOWN = 4  # names of layers in a line
+
 
 def decisions(verify: dict[str, Any]) -> str:
     """How many decisions are not PyTorch's, and why; empty where none is, or the report is of an earlier version."""
@@ -20,3 +22,17 @@ def decisions(verify: dict[str, Any]) -> str:
         share = {1: "", 2: "both "}.get(count, "all ")
         return f"{text}, {share}from {found[0][1]}"
     return f"{text}: {', '.join(f'{number} from {cause}' for number, cause in found)}"
+
+
+def float_layers(report: dict[str, Any]) -> list[str]:
+    """Binary layers that do not run on bits, a line for each reason; none for 32-bit activations, which rule it out."""
+    if report.get("activation_bits") == 32:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for layer, reason in report.get("not_on_bits", {}).items():
+        reasons.setdefault(reason, []).append(layer)
+    return [
+        f"not on bits, for the input is {reason} and no sign: {', '.join(layers[:SHOWN])}"
+        + (f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else "")
+        for reason, layers in reasons.items()
+    ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
-from fsg.runtime.model.exported import decisions
+from fsg.runtime.model.exported import decisions, float_layers
 from fsg.runtime.model.files import export_doubts, read_object, read_rows
 from fsg.runtime.model.operators import Operator, read_operators
 from fsg.runtime.report.charts import can_draw, curve
@@ -276,7 +276,7 @@ def _verification(export: dict[str, Any]) -> dict[str, Any] | None:
     headings = ["file", "images", "accuracy", "PyTorch", "same top-1", "median difference", "largest difference"]
     headings += ["worst class's median", "its limit"]
     discarded = export.get("hypernetwork_parameters_discarded", 0)
-    cells, told = [], [f"{discarded} hypernetwork parameters stayed behind"]
+    cells, told = [], [f"{discarded} hypernetwork parameters stayed behind", *float_layers(export)]
     for artefact in export["artefacts"]:
         verify, name = artefact["verify"], Path(artefact["path"]).name
         if text := decisions(verify):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from networks import Functions, assert_same, exact, head, images, outputs, random_network
+from networks import Functions, Joined, assert_same, exact, head, images, outputs, random_network
 from torch import nn
 
 from fsg import FsgError
@@ -121,6 +121,7 @@ def cases():
                 0,
             ),
             f"functions-{size}": (Functions(), (height, width), 1, 1),
+            f"joined-{size}": (Joined(), (height, width), 4, 0),
         }
     for seed in (5, 8, 12, 28, 31, 43, 44, 46):  # three channels, and no padding that would be refused
         model, (_, *size) = random_network(seed)
