@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsg.runtime.model.exported import decisions, float_layers
+from fsg.runtime.model.exported import WORTH_TELLING, beside_float, decisions, float_layers
 from fsg.runtime.tables import table, titled
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def export_table(report: dict[str, Any]) -> "Group":
     rows = []
     for artefact in report["artefacts"]:
         verify = artefact["verify"]
+        if float_size < WORTH_TELLING * artefact["size_bytes"]:
+            notes.append(f"{Path(artefact['path']).name}: {beside_float(artefact, report)}")
         if told := decisions(verify):
             notes.append(f"{Path(artefact['path']).name}: {told}")
         rows.append(

@@ -3,6 +3,7 @@
 from typing import Any
 
 SHOWN = 4  # names of layers in a line
+WORTH_TELLING = 1.05  # how many times smaller a file is
 
 
 def decisions(verify: dict[str, Any]) -> str:
@@ -36,3 +37,15 @@ def float_layers(report: dict[str, Any]) -> list[str]:
         + (f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else "")
         for reason, layers in reasons.items()
     ]
+
+
+def beside_float(artefact: dict[str, Any], report: dict[str, Any]) -> str:
+    """How a file's size compares with that of the float32 weights, and why, where it is not smaller."""
+    ratio = report["float_size_bytes"] / artefact["size_bytes"]
+    if ratio >= WORTH_TELLING:
+        return f"{ratio:.1f}x smaller than float32"
+    text = (
+        f"{'larger' if ratio < 1 else 'hardly smaller'} than the {report['float_size_bytes'] / 1e3:.1f} kB of float32"
+    )
+    floats = report.get("activation_bits") == 32 and artefact.get("format") == "tflite"
+    return f"{text}: for 32-bit activations a .tflite stores one-bit weights as float32" if floats else text

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from networks import Joined, exact
+from rich.console import Console
 from torch import nn
 
 from fsg.export.passes import simplify
 from fsg.export.pipeline import not_on_bits
+from fsg.export.table import export_table
 from fsg.export.trace import trace
 from fsg.runtime.model.exported import float_layers
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d
@@ -56,3 +58,16 @@ def test_layers_are_grouped_by_reason():
         "not on bits, for the input is an average and no sign: b",
     ]
     assert float_layers({"not_on_bits": layers, "activation_bits": 32}) == float_layers({}) == []
+
+
+@pytest.mark.parametrize(("bits", "size", "told"), [(32, 288_000, True), (32, 220_000, True), (1, 22_800, False)])
+def test_the_table_says_where_a_file_saves_nothing(bits, size, told):
+    verify = {"samples": 9, "accuracy": 1.0, "torch_accuracy": 1.0, "top1_agreement": 1.0}
+    verify |= {"class_median_abs_diff": 1e-7, "limit": 1e-4}
+    artefact = {"format": "tflite", "path": "export/model.tflite", "size_bytes": size, "verify": verify}
+    report = {"layers": {"bitwise": 0, "float": 4}, "dataset": "digits", "hypernetwork_parameters_discarded": 0}
+    report |= {"activation_bits": bits, "float_size_bytes": 228_000, "artefacts": [artefact]}
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(export_table(report))
+    assert ("the 228.0 kB of float32: for 32-bit activations a .tflite stores" in capture.get()) == told

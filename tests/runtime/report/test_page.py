@@ -100,6 +100,33 @@ def test_what_the_export_says_is_on_the_page_in_words(run):
     assert {"3.5e-07", "2.2e-04"} <= set(texts)
 
 
+@pytest.mark.parametrize(
+    ("bits", "float_size", "text"),
+    [
+        (
+            32,
+            228_000,
+            "larger than the 228.0 kB of float32: for 32-bit activations a .tflite stores one-bit weights as float32",
+        ),
+        (
+            32,
+            290_000,
+            "hardly smaller than the 290.0 kB of float32: for 32-bit activations a .tflite stores one-bit weights",
+        ),
+        (1, 228_000, "larger than the 228.0 kB of float32"),
+        (1, 2_880_000, "10.0x smaller than float32"),
+    ],
+)
+def test_a_file_that_saves_nothing_says_so_where_its_size_stands(run, bits, float_size, text):
+    path = run / "export/report.json"
+    report = json.loads(path.read_text()) | {"activation_bits": bits, "float_size_bytes": float_size}
+    report["artefacts"][0]["size_bytes"] = 288_000
+    path.write_text(json.dumps(report))
+    texts = Page(page(read_facts(run))).texts
+    assert any(shown.startswith(f"model.tflite, {text}") for shown in texts)
+    assert any(shown.startswith(f"288.0 kB (288000 B), {text}") for shown in texts)
+
+
 def test_the_page_needs_nothing_but_itself(run):
     content = page(read_facts(run))
     parsed = Page(content)
