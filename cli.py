@@ -13,13 +13,15 @@ from typing import Any
 
 import click
 
-from fsg import FsgError, __version__, make_folder, replacing, shell_command
+from fsg import FsgError, __version__, make_folder, shell_command
+from fsg.terminal import make_console, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
 from fsg.training.folder import RUNS, checked_run, newest_export, newest_run, run_label, start_run, without_a_trace
 from fsg.training.launch import first_decides, is_first, reports_failure
 from fsg.training.options import (
     PATH,
     SettingsCommand,
+    chosen,
     config_options,
     given_settings,
     parse_counts,
@@ -132,6 +134,7 @@ def run_training(config: Config, folder: Path) -> None:
 @sweep_options("ste,fsg")
 @option("--seeds", default="0,1,2", help="One run of each method for each.")
 @option("--out", type=PATH, help="Folder to write into.  [default: runs/compare-MODEL-DATASET]")
+@option("--yes", is_flag=True, help="Train the default methods on the default data, too.")
 @click.pass_context
 def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Path | None, **settings: Any) -> None:
     """Train with several methods and seeds, and compare the runs.
@@ -157,7 +160,8 @@ def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Pat
         entries = sweep_entries(context)
         folder = out or RUNS / f"compare-{run_label(next(iter(entries.values())))}"
         try:
-            groups = run_sweep(entries, parse_seeds(seeds), folder, make_console(stderr=False))
+            console, agreed = make_console(stderr=False), chosen(context) or settings["yes"]
+            groups = run_sweep(entries, parse_seeds(seeds), folder, console, agreed=agreed)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command continues")
             sys.exit(130)
@@ -188,15 +192,6 @@ def bench_train(context: click.Context, rounds: int, steps: int, json_path: str 
     write_text(json.dumps(records(costs, entries), indent=2) + "\n", json_path)
     if json_path != "-":
         print_table(step_table(costs, entries))
-
-
-def write_text(text: str, path: str | None) -> None:
-    """Writes a text to a file, or prints it where the path is "-"; without a path, nothing."""
-    if path == "-":
-        click.echo(text, nl=False)
-    elif path:
-        with replacing(Path(path)) as temporary:
-            temporary.write_text(text)
 
 
 @cli.command()
@@ -430,20 +425,3 @@ def newest(find: Callable[[], Path]) -> Path:
     found = find()
     click.echo(f"taking the newest {'export' if find is newest_export else 'run'}, {found}", err=True)
     return found
-
-
-def make_console(*, stderr: bool = True) -> Any:
-    """A rich console; progress goes to stderr, so that stdout holds only results."""
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-def print_table(table: Any) -> None:
-    """Prints a rich table, wide enough for its content where the output is no terminal; brackets are no markup."""
-    from rich.console import Console
-
-    console = Console(markup=False)
-    if not console.is_terminal:
-        console = Console(width=max(140, console.width), markup=False)
-    console.print(table)

@@ -50,6 +50,18 @@ def test_compare_trains_reports_and_collects(fsg, refused, settings, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/*")}
 
 
+def test_nothing_is_trained_before_people_know_what(refused, fsg, tmp_path, monkeypatch):
+    planned = "6 trainings (ste, fsg; seeds 0, 1, 2) of resnet20 on digits, 12 epochs each, into runs/compare-resnet20-"
+    for settings in ([], ["--lr", "1e-3"], ["--seeds", "0,1,2"]):
+        line = refused("compare", *settings)
+        assert planned in line and "choose --methods or --dataset, or say --yes" in line
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(sweep, "run_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    for settings in (["--yes"], ["--dataset", "digits"], ["--methods", "ste,fsg"], ["--set", "dataset=digits"]):
+        code, out, _ = fsg("compare", *settings)
+        assert code == 130 and planned in out
+
+
 @pytest.mark.slow
 def test_an_interrupted_comparison_continues(fsg, refused, digits_npz, tmp_path):
     settings = ["--dataset", f"npz:{digits_npz}", "--batch-size", "128", "--threads", "1"]

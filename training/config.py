@@ -245,14 +245,49 @@ def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **changed}
 
 
+ALIASES = {
+    "activation_bits": ("bits", "a_bits", "abits", "act_bits", "activation_bit", "bit_width"),
+    "batch_size": ("batch", "bs", "batchsize", "train_batch_size"),
+    "beta1": ("momentum", "betas"),
+    "dataset": ("data", "data_set", "dataset_name"),
+    "data_dir": ("root", "data_path", "data_root", "dataset_path", "datadir"),
+    "device": ("gpu", "cuda"),
+    "epochs": ("num_epochs", "n_epochs", "max_epochs", "epoch"),
+    "init": ("pretrained", "weights", "checkpoint", "init_weights"),
+    "label_smoothing": ("smoothing",),
+    "lr": ("learning_rate", "base_lr", "initial_lr", "alpha_lr"),
+    "max_minutes": ("time_limit", "max_time", "minutes"),
+    "model": ("arch", "network", "net", "backbone"),
+    "optimizer": ("optim", "opt", "optimiser"),
+    "patience": ("early_stopping", "early_stop"),
+    "precision": ("fp16", "bf16", "mixed_precision", "autocast"),
+    "schedule": ("scheduler", "lr_schedule", "lr_scheduler"),
+    "seed": ("random_seed", "manual_seed"),
+    "step_epochs": ("step_size", "lr_step"),
+    "teacher_weight": ("distill_weight", "kd_weight"),
+    "temperature": ("temp",),
+    "threads": ("num_threads", "workers", "num_workers", "jobs"),
+    "warmup_epochs": ("warmup",),
+    "weight_decay": ("wd", "l2", "decay"),
+}
+"""What people who come from other tools call our settings: for hints only."""
+
+
+def nearest_setting(name: str) -> str:
+    """The setting that somebody may have meant by a name; "" where none is near."""
+    wanted = name.lower().replace("-", "_")
+    known = next((setting for setting, others in ALIASES.items() if wanted in others), "")
+    return known or next(iter(difflib.get_close_matches(wanted, [field.name for field in fields(Config)], n=1)), "")
+
+
 def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Checks names and types of settings read from a file. Errors: FsgError that names `where` and the nearest name."""
     types = get_type_hints(Config)
     settings = dict(values)
     for key, value in settings.items():
         if key not in types:
-            near = difflib.get_close_matches(key, types, n=1)
-            raise FsgError(f"{where}: unknown key {key!r}; " + (f"did you mean {near[0]}?" if near else "remove it"))
+            near = nearest_setting(key)
+            raise FsgError(f"{where}: unknown key {key!r}; " + (f"did you mean {near}?" if near else "remove it"))
         expected = types[key]
         if expected is float and type(value) is int:
             settings[key] = float(value)

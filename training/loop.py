@@ -24,9 +24,10 @@ from fsg.training.data.augment import batches, described, mirror_images, with_au
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo, Dataset
+from fsg.training.data.sets import DataInfo, Dataset, Images
 from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
+from fsg.training.networks.constant import constant_signs, constant_signs_told
 from fsg.training.networks.layers import count_parameters
 from fsg.training.networks.network import model_for
 from fsg.training.objective import Objective, load_teacher
@@ -81,7 +82,8 @@ class Training:
             data = load_dataset(config.dataset, data_dir=config.data_dir or None)
             self.data = data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
         self.info = DataInfo(data.class_names, *normalization(config, data), data.shape)
-        self.steps_per_epoch = len(data.x_train) // config.batch_size
+        self.batch_size = fitting_batch(config.batch_size, len(data.x_train), processes.count)
+        self.steps_per_epoch = len(data.x_train) // self.batch_size
         self.record = Record(config, folder, writes=processes.first)
         resumed = (folder / CHECKPOINT).exists()
 
@@ -101,6 +103,7 @@ class Training:
             f"{config.model} ({binary:,} one-bit and {floats:,} float parameters) by {config.method}"
             f" on {len(data.x_train):,} images of {config.dataset}, into {folder}"
             + (f", after epoch {len(self.record.rows)}" if resumed else "")
+            + (f"; batches of {self.batch_size}, as they are few" if self.batch_size < config.batch_size else "")
         )
         for line in told_of(data):
             self._print(line)
@@ -111,6 +114,8 @@ class Training:
         if self.learner.memory_format is torch.contiguous_format:
             self._print("the forward needs contiguous values, so the faster order, channels last, is not used")
         normalize = Normalizer(self.info, device, dtype, self.learner.memory_format)
+        if not resumed and (told := constant_signs_told(constant_signs(self.learner.model, normalize(some(data))))):
+            self._print(told)
         self.feed = Feed(data, normalize, processes)
         part = processes.part(len(data.x_test))
         self.x_test, self.y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
@@ -179,7 +184,7 @@ class Training:
         learner.model.train()
         start = time.perf_counter()
         losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        indices = batches(len(self.data.x_train), config.batch_size, rng, drop_last=True)
+        indices = batches(len(self.data.x_train), self.batch_size, rng, drop_last=True)
         for index in progress(self.console, indices, per_epoch, f"epoch {epoch + 1}"):
             learner.rule.lr = learning_rate(config, learner.steps, per_epoch)
             learner.rule.progress = learner.steps / per_epoch / config.epochs
@@ -192,7 +197,7 @@ class Training:
         train_loss = processes.total(losses).item() / processes.count / per_epoch
         self.seconds += time.perf_counter() - start
         self._check_finite(train_loss, epoch)
-        return train_loss, processes.total(hits).item() / (per_epoch * config.batch_size)
+        return train_loss, processes.total(hits).item() / (per_epoch * self.batch_size)
 
     def _stop(self) -> str:
         """The setting that ends the run before its last epoch, or ""."""
@@ -283,6 +288,24 @@ def told_of(data: Dataset) -> list[str]:
             f"warning: mirrored, some classes look like others ({named}); --no-flip if they are to be told apart"
         )
     return lines
+
+
+def some(data: Dataset) -> Images:
+    """Up to 64 of the training images, from all over the data set."""
+    return data.x_train[np.linspace(0, len(data.x_train) - 1, min(64, len(data.x_train))).astype(int)]
+
+
+def fitting_batch(wanted: int, images: int, processes: int) -> int:
+    """The batch size that was wanted; where there are fewer images, a quarter of them, which all processes can share.
+
+    Errors: FsgError where there are not even two for each process.
+    """
+    if images >= wanted:
+        return wanted
+    size = max(images // 4, 2) // processes * processes
+    if size < max(2, processes) or images < size:
+        raise FsgError(f"{images} training images are too few to train on: add some")
+    return size
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fsg import FsgError
-from fsg.training.config import AUTO_YES_NO, HEADINGS, PRESETS, Config, parse_assignment, settle
+from fsg.training.config import AUTO_YES_NO, HEADINGS, PRESETS, Config, nearest_setting, parse_assignment, settle
 from fsg.training.registry import METHODS, check_name
 
 PATH = click.Path(path_type=Path)
@@ -19,6 +19,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class SettingsCommand(click.Command):
     """A command whose help lists the settings of `Config` under their headings, after its other options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            near = nearest_setting(error.option_name.lstrip("-"))
+            if not near or error.possibilities:
+                raise
+            meant = "--" + near.replace("_", "-")
+            raise click.UsageError(f"No such option: {error.option_name}; did you mean {meant}?", ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, click.Option)]
@@ -90,6 +100,13 @@ def sweep_options(methods: str) -> Callable[[F], F]:
         return click.option("--methods", default=methods, show_default=True, help=text)(command)
 
     return decorate
+
+
+def chosen(context: click.Context) -> bool:
+    """Whether a command line of `sweep_options` says what to train, or on what."""
+    given = given_settings(context)
+    methods = context.get_parameter_source("methods") is not click.core.ParameterSource.DEFAULT
+    return methods or "method" in given or "dataset" in given
 
 
 def sweep_entries(context: click.Context) -> dict[str, Config]:

@@ -1,5 +1,6 @@
 """Accuracy of an exported model on a labelled set of images."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,10 +77,15 @@ def evaluate(
         raise FsgError(f"{model.path}: says no mean and std to normalise with; export it with `fsg export`")
     mean, std = model.metadata["mean"], model.metadata["std"]
     labels = match_labels(model, labels, class_names)
+    classes = len(model.metadata.get("class_names", class_names))
     correct = 0
     for start in range(0, len(images), _CHUNK):
         chunk = slice(start, start + _CHUNK)
         scores = model(normalize(images[chunk], mean, std))
+        if scores.shape[1] != classes:
+            raise FsgError(
+                f"{model.path}: gives {scores.shape[1]} scores for an image, but there are {classes} classes"
+            )
         correct += int(np.count_nonzero(scores.argmax(axis=1) == labels[chunk]))
         if progress is not None:
             progress(min(start + _CHUNK, len(images)))
@@ -89,19 +95,21 @@ def evaluate(
 def match_labels(model: Classifier, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Labels [N] of a data set with `class_names` as indices into the model's own class names.
 
-    Class names that are plain numbers, as of data without names, are taken as they are. Raises FsgError for a class
-    that the model does not know.
+    Classes are matched by name, never by position: data without names call their classes "0", "1" and so on. Raises
+    FsgError for a class that the model does not know.
     """
-    names = list(class_names)
-    labels, own = np.asarray(labels), list(model.metadata.get("class_names", names))
-    if set(names) <= set(own):
-        return np.array([own.index(name) for name in names])[labels]
-    stray = next(name for name in names if name not in own)
-    if not all(name.isdecimal() for name in names):
-        raise FsgError(f"{model.path}: knows no class {stray!r}; its classes are {_short_list(own)}")
-    if labels.max() >= len(own):
-        raise FsgError(f"{model.path}: has {len(own)} classes, but the data set has a label {labels.max()}")
-    return labels
+    names, own = _written(class_names), _written(model.metadata.get("class_names", class_names))
+    place = {name: index for index, name in enumerate(own)}
+    for name in names:
+        if name not in place:
+            hint = "; give the data class_names" if all(map(str.isdecimal, names)) else ""
+            raise FsgError(f"{model.path}: knows no class {name!r}; its classes are {_short_list(own)}{hint}")
+    return np.array([place[name] for name in names])[np.asarray(labels)]
+
+
+def _written(names: Sequence[str]) -> list[str]:
+    """File systems and editors write an accent as part of its letter or behind it."""
+    return [unicodedata.normalize("NFC", name) for name in names]
 
 
 def _short_list(names: list[str]) -> str:

@@ -20,7 +20,7 @@ from fsg.training.data.feed import Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import NORMALIZATIONS, normalization
 from fsg.training.distributed import Processes
-from fsg.training.loop import learning_rate
+from fsg.training.loop import fitting_batch, learning_rate
 from fsg.training.networks.average import AveragedModel
 from fsg.training.networks.layers import BinaryConv2d, binary_layers
 from fsg.training.networks.resnet import build_float_model, build_model
@@ -293,3 +293,30 @@ def test_initial_weights_are_read_once(trained, tmp_path):
     torch.testing.assert_close(read_checkpoint(folder)["model"]["conv1.weight"], first, rtol=0, atol=1e-6)
     path.unlink()
     assert trained("run", replace(load_config(folder / "config.toml"), epochs=2))[1]["epochs"] == 2
+
+
+def test_fewer_images_than_a_batch(trained, tiny_npz, tmp_path):
+    folder, summary, text = trained("few", batch_size=64, epochs=2)
+    assert "; batches of 12, as they are few" in text and summary["epochs"] == 2
+    assert read_checkpoint(folder)["steps"] == 2 * 4
+    assert [fitting_batch(64, count, 1) for count in (200, 64, 63, 9, 2)] == [64, 64, 15, 2, 2]
+    assert [fitting_batch(64, count, 4) for count in (64, 63, 30, 17)] == [64, 12, 4, 4]
+    for count, processes in ((0, 1), (1, 1), (3, 4)):
+        with pytest.raises(FsgError, match=f"{count} training images are too few"):
+            fitting_batch(64, count, processes)
+
+
+def test_a_sign_that_is_the_same_for_all_images_is_told(trained, tmp_path, monkeypatch):
+    (tmp_path / "squares.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.one, self.two, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.two(self.one(x).square()).mean((2, 3)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    _, _, text = trained("run", model="squares:Net")
+    assert "warning: every bit is the same in two_sign (+1): what is read there never changes sign" in text
+    assert "every bit" not in trained("plain")[2]

@@ -64,6 +64,9 @@ def _npz_names(path: Path, values: NDArray[Any] | None, largest: int) -> tuple[s
             f"{path}: holds the label {largest} but {len(values)} class_names, numbered from 0; "
             "name every class or leave class_names out"
         )
+    if len(set(values)) < len(values):
+        twice = next(name for name, count in Counter(map(str, values)).items() if count > 1)
+        raise FsgError(f"{path}: class_names has {twice!r} twice; give every class a name of its own")
     return tuple(str(name) for name in values)
 
 
@@ -110,6 +113,28 @@ def read_npz(path: Path, *, test_only: bool = False) -> Parts:
     return Parts(x_train, y_train, x_test, y_test, _npz_names(path, arrays.get("class_names"), largest))
 
 
+ALSO_CALLED = {
+    "train": ("training", "trn", "training_set", "train_set"),
+    "test": ("val", "valid", "validation", "dev", "testing", "eval", "test_set", "validation_set"),
+}
+
+
+def _check_parts(path: Path, parts: tuple[str, ...]) -> None:
+    """Raises FsgError where one is missing, saying what stands there instead if that is to be seen."""
+    there = {entry.name.lower(): entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."}
+    for part in parts:
+        if (path / part).is_dir():
+            continue
+        other = next((there[name] for name in (part, *ALSO_CALLED[part]) if name in there), None)
+        if other:
+            remedy = f"rename {path / other} to {part}"
+        elif there and not any(name in there for names in ALSO_CALLED.items() for name in (names[0], *names[1])):
+            remedy = f"move images of every class into {path}/train/CLASS and {path}/test/CLASS"
+        else:
+            remedy = f"put images of every class into {path / part}/CLASS"
+        raise FsgError(f"{path / part}: no such folder; {remedy}")
+
+
 def _subfolders(folder: Path) -> tuple[str, ...]:
     """Return the sorted names of the class folders in `folder`; hidden ones are no classes."""
     try:
@@ -130,12 +155,36 @@ class _Reading:
         self.skipped: list[str] = []  # files that are no images, and why not
         self._lock = threading.Lock()
         self._seen: Counter[str] = Counter()
+        self._sizes: dict[tuple[int, int], list[Path]] = {}
+        self._errors: list[str] = []
 
     def saw(self, what: str, *, when: bool) -> None:
         """Counts an image of which that is true."""
         if when:
             with self._lock:
                 self._seen[what] += 1
+
+    def of_other_size(self, path: Path, size: tuple[int, int]) -> None:
+        """Notes an image that is not as large as the first."""
+        with self._lock:
+            self._sizes.setdefault(size, []).append(path)
+
+    def failed(self, error: FsgError) -> None:
+        """Notes an image that cannot be used."""
+        with self._lock:
+            self._errors.append(str(error))
+
+    def check(self, first: Path, size: tuple[int, int]) -> None:
+        """Raises FsgError where there were images that cannot be used, or of other sizes than the first one's."""
+        if self._errors:
+            more = f" ({len(self._errors) - 1} more files cannot be used either)" if len(self._errors) > 1 else ""
+            raise FsgError(min(self._errors) + more)
+        if not self._sizes:
+            return
+        groups = sorted(self._sizes.items(), key=lambda group: -len(group[1]))
+        found = ", ".join(f"{len(paths)} of {w}x{h} such as {min(paths)}" for (w, h), paths in groups[:3])
+        more = f" and {len(groups) - 3} more sizes" if len(groups) > 3 else ""
+        raise FsgError(f"{first}: is {size[0]}x{size[1]} pixels, but there are {found}{more}; resize all to one size")
 
     def notes(self) -> tuple[str, ...]:
         found = [f"{count} image{'s' * (count > 1)} {what}" for what, count in sorted(self._seen.items())]
@@ -183,8 +232,8 @@ def _is_image(path: Path) -> bool:
         return False
 
 
-def _decode(path: Path, size: tuple[int, int] | None, first: Path, reading: _Reading) -> Images:
-    """Return one image as people see it, uint8 [3,H,W]; `size` is the (width, height) of `first`, None for itself."""
+def _decode(path: Path, size: tuple[int, int] | None, reading: _Reading) -> Images:
+    """Return one image as people see it, uint8 [3,H,W]; of another (width, height) than `size`, a black pixel."""
     from PIL import Image, ImageOps
 
     try:
@@ -194,10 +243,8 @@ def _decode(path: Path, size: tuple[int, int] | None, first: Path, reading: _Rea
             image = ImageOps.exif_transpose(opened)
             reading.saw("turned as their EXIF orientation says", when=turned)
             if size is not None and image.size != size:
-                raise FsgError(
-                    f"{path}: is {image.width}x{image.height} pixels, but {first} is {size[0]}x{size[1]}; "
-                    "resize all images to one size"
-                )
+                reading.of_other_size(path, image.size)
+                return np.zeros((3, 1, 1), np.uint8)
             # Pillow clips these modes at 255 instead of scaling them: most pictures would come out white.
             if image.mode[0] in "IF":
                 raise FsgError(f"{path}: has more than 8 bits per channel; save it with 8")
@@ -219,7 +266,7 @@ def _decode_all(
     files: list[Path], first: Path, done: int, total: int, progress: Progress | None, reading: _Reading
 ) -> Images:
     """Return uint8 [N,3,H,W]; Pillow decodes outside the interpreter lock, so threads help."""
-    _, height, width = _decode(first, None, first, _Reading()).shape
+    _, height, width = _decode(first, None, _Reading()).shape
     try:
         images = np.empty((len(files), 3, height, width), np.uint8)
     except MemoryError as error:
@@ -230,7 +277,10 @@ def _decode_all(
     def fill(start: int) -> int:
         chunk = files[start : start + 256]
         for offset, path in enumerate(chunk):
-            images[start + offset] = _decode(path, (width, height), first, reading)
+            try:
+                images[start + offset] = _decode(path, (width, height), reading)
+            except FsgError as error:
+                reading.failed(error)
         return len(chunk)
 
     with ThreadPoolExecutor() as pool:
@@ -261,6 +311,7 @@ def read_folder(path: Path, *, test_only: bool = False, progress: Progress | Non
             f"{path}: no such folder; give one with {path.name}/train/CLASS and {path.name}/test/CLASS in it"
         )
     need("PIL", f"{path}: reading images needs Pillow")
+    _check_parts(path, ("test",) if test_only else ("train", "test"))
     test_names = _subfolders(path / "test")
     names = test_names if test_only and not (path / "train").exists() else _subfolders(path / "train")
     for name in test_names:
@@ -280,6 +331,7 @@ def read_folder(path: Path, *, test_only: bool = False, progress: Progress | Non
         done = sum(len(group) for earlier in images for group in files[earlier])
         flat = [file for group in files[part] for file in group]
         images[part] = _decode_all(flat, first, done, total, progress, reading)
+    reading.check(first, images[parts[0]].shape[:1:-1])
     labels = {
         part: np.repeat(np.arange(len(names), dtype=np.int64), [len(group) for group in files[part]]) for part in parts
     }

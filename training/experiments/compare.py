@@ -17,7 +17,16 @@ from fsg import make_folder, replacing
 from fsg.runtime.tables import table, titled
 from fsg.training.config import Config
 from fsg.training.experiments.plots import plot_comparison
-from fsg.training.experiments.results import NO_DIFFERENCE, Estimate, Measure, RunGroup, best_marks, curve, measures
+from fsg.training.experiments.results import (
+    NO_DIFFERENCE,
+    Estimate,
+    Measure,
+    RunGroup,
+    best_marks,
+    curve,
+    measures,
+    of_one_dataset,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -122,6 +131,22 @@ def reading(difference: Estimate | None, measure: Measure) -> str:
     return f"{direction}, but not beyond chance: the 95 % confidence interval holds 0"
 
 
+def warnings(groups: Sequence[RunGroup]) -> list[str]:
+    """What stands above the results because it decides what they may be read as."""
+    facts, lines = describe(groups), []
+    if not of_one_dataset(groups):
+        lines.append(
+            f"Warning: the runs are of different data sets ({facts['data set']}): their losses and accuracies cannot be"
+            " compared, and none is called the best."
+        )
+    if len({run.config.model for group in groups for run in group.runs.values()}) > 1:
+        lines.append(
+            f"Warning: the runs are of different networks ({facts['model']}): what differs may be theirs, not the"
+            " methods'."
+        )
+    return lines
+
+
 def notes(groups: Sequence[RunGroup]) -> list[str]:
     """What must be known to read the tables."""
     runs = [run for group in groups for run in group.runs.values()]
@@ -138,8 +163,6 @@ def notes(groups: Sequence[RunGroup]) -> list[str]:
     machines = {(run.summary.get("machine"), run.summary.get("threads"), run.config.device) for run in runs}
     if len(machines) > 1:
         lines.append("The runs are of different machines or thread counts: their seconds cannot be compared.")
-    if len({run.config.dataset for run in runs}) > 1:
-        lines.append("The runs are of different data sets: their losses and accuracies cannot be compared.")
     if any(len(run.rows) < run.config.epochs for run in runs):
         lines.append("Some runs ended before the epochs that were set.")
     return lines
@@ -150,9 +173,10 @@ def markdown(groups: Sequence[RunGroup]) -> str:
     facts = describe(groups)
     parts = [f"# {', '.join(group.label for group in groups)}: {headline(facts)}"]
     parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items()))
+    parts += warnings(groups)
     parts += ["## Results", _markdown_table(results(groups))]
     parts.append("![Loss and accuracy over epochs and seconds](compare.png)")
-    if len(groups) > 1:
+    if len(groups) > 1 and of_one_dataset(groups):
         parts += [f"## Differences from {groups[0].label}, seed by seed", _markdown_table(paired(groups))]
         parts.append("\n".join(f"- {line}" for line in sentences(groups)))
     parts += ["## Notes", "\n".join(f"- {line}" for line in notes(groups))]
@@ -160,8 +184,10 @@ def markdown(groups: Sequence[RunGroup]) -> str:
 
 
 def sentences(groups: Sequence[RunGroup]) -> list[str]:
-    """The table of differences in plain words, one line per group but the first."""
-    lines = []
+    """The table of differences in plain words, one line per group but the first; none where data sets differ."""
+    lines: list[str] = []
+    if not of_one_dataset(groups):
+        return lines
     for group in groups[1:]:
         readings: dict[str, list[str]] = {}
         for measure in measures(groups):
@@ -182,4 +208,4 @@ def comparison_table(groups: Sequence[RunGroup]) -> "Group":
     """The results and what may be read from them, for the terminal."""
     head, *body = results(groups)
     made = table(head, body, left=("method", "best?"), wrap=head)
-    return titled("", made, [*sentences(groups), *notes(groups)[:2]])
+    return titled(" ".join(warnings(groups)), made, [*sentences(groups), *notes(groups)[:2]])

@@ -195,11 +195,19 @@ def measures(groups: Sequence[RunGroup]) -> list[Measure]:
     return [Measure(f"training loss {when}", lambda run: run.half_loss, 4), FINAL_LOSS, ACCURACY]
 
 
+def of_one_dataset(groups: Sequence[RunGroup]) -> bool:
+    """Whether all runs learnt the same data, so that their figures can be compared."""
+    return len({run.config.dataset for group in groups for run in group.runs.values()}) == 1
+
+
 def best_marks(groups: Sequence[RunGroup]) -> list[str]:
     """Who has the best test accuracy: "yes" if nobody comes close to its mean, else "maybe" for all who do.
 
-    Close is who differs from it, in the mean over the seeds they share, by no more than chance may.
+    Close is who differs from it, in the mean over the seeds they share, by no more than chance may. Of different data
+    sets nobody has the best.
     """
+    if not of_one_dataset(groups):
+        return [""] * len(groups)
     means = [estimate.mean if (estimate := group.estimate(ACCURACY)) else -math.inf for group in groups]
     best = groups[means.index(max(means))]
 

@@ -4,7 +4,7 @@ import fcntl
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -54,12 +54,18 @@ def parse_seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def run_sweep(entries: Mapping[str, Config], seeds: Sequence[int], folder: Path, console: Console) -> list[RunGroup]:
+def run_sweep(
+    entries: Mapping[str, Config], seeds: Sequence[int], folder: Path, console: Console, *, agreed: bool = True
+) -> list[RunGroup]:
     """Trains what is not trained yet of all entries for all seeds, in `folder`; the finished runs of each entry.
 
-    Errors: those of `plan_runs` and `run_all`.
+    Errors: those of `plan_runs` and `run_all`, and where the plan is not `agreed` to.
     """
     planned = plan_runs(entries, seeds, folder)
+    plan = plan_told(planned, folder)
+    if not agreed:
+        raise FsgError(f"this would be {plan}: choose --methods or --dataset, or say --yes")
+    _print(console, plan)
     run_all(planned, folder, console)
     return labelled_groups({label: [run.folder for run in planned if run.label == label] for label in entries})
 
@@ -88,6 +94,19 @@ def plan_runs(entries: Mapping[str, Config], seeds: Sequence[int], folder: Path)
         if run.begun:
             check_same(run)
     return runs
+
+
+def plan_told(runs: Sequence[PlannedRun], folder: Path) -> str:
+    """What is to be trained, in a line."""
+
+    def every(values: Iterable[object]) -> str:
+        return ", ".join(dict.fromkeys(map(str, values)))
+
+    return (
+        f"{len(runs)} trainings ({every(run.label for run in runs)}; seeds {every(run.config.seed for run in runs)})"
+        f" of {every(run.config.model for run in runs)} on {every(run.config.dataset for run in runs)},"
+        f" {every(run.config.epochs for run in runs)} epochs each, into {folder}"
+    )
 
 
 def _file_name(label: str) -> str:

@@ -8,8 +8,9 @@ field agrees on:
   1603.05279; Bi-Real Net, Liu et al. 2018, arXiv 1808.00278), and so do grouped and depthwise convolutions, whose few
   sums leave nothing to popcount.
 - Batch norm, sign, binary convolution, in this order (XNOR-Net, section 3.2). A ReLU whose result would only be
-  signed goes: sign(relu(x)) is +1 everywhere. A binary layer that no batch norm follows gets one, since sums of
-  hundreds of -1 and +1 lie far outside of where the sign has a gradient.
+  signed goes, as sign(relu(x)) is +1 everywhere; so does a Sigmoid, a clamp at 0, and all else that rises without ever
+  being negative. A binary layer that no batch norm follows gets one, since sums of hundreds of -1 and +1 lie far
+  outside of where the sign has a gradient.
 - A shortcut around every binary convolution that keeps its input's shape (Bi-Real Net). Where a residual block has one
   shortcut around several such convolutions, as in ResNet-18 and -34, it moves to the first of them and the others get
   their own, so that no value is counted twice: torchvision's resnet18 becomes Bi-Real Net 18.
@@ -70,7 +71,7 @@ def binarize(
         _ensure_norm(flow, call)
     if one_bit:
         signs = _insert_signs(flow, calls, activation_gradient)
-        _remove_relus(flow, [sign.all_input_nodes[0] for sign in signs.values()])
+        _remove_one_sided(flow, [sign.all_input_nodes[0] for sign in signs.values()])
         if shortcut:
             _insert_shortcuts(flow, signs)
     result = legalize_graph(flow.module)
@@ -234,12 +235,14 @@ def _insert_signs(flow: Flow, calls: list[fx.Node], gradient: str) -> dict[fx.No
     return signs
 
 
-def _remove_relus(flow: Flow, signed: list[fx.Node]) -> None:
-    """Removes every ReLU whose result, as it is or pooled, summed or joined with others like it, is only signed."""
+def _remove_one_sided(flow: Flow, signed: list[fx.Node]) -> None:
+    """Removes every ReLU, Sigmoid or other function that never gives a negative value, where its result, as it is or
+    pooled, summed or joined with others like it, is only signed.
+    """
 
     def one_sided(node: fx.Node) -> set[fx.Node]:
-        """The ReLUs because of which a value is never negative; empty if it may be."""
-        if flow.is_relu(node):
+        """The functions because of which a value is never negative; empty if it may be."""
+        if flow.is_never_negative(node):
             return {node} | one_sided(node.all_input_nodes[0])
         if flow.passes(node):
             return one_sided(node.all_input_nodes[0])

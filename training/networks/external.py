@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -114,7 +115,7 @@ def _fit_pool(name: str, model: Any, pool: nn.AdaptiveAvgPool2d, shape: Shape) -
 def _factory_model(module_name: str, factory_name: str, classes: int, shape: Shape) -> nn.Module:
     """Calls MODULE.FACTORY with those of num_classes and in_channels that it takes."""
     name = f"{module_name}:{factory_name}"
-    factory: Any = _import(name, module_name)
+    factory: Any = _import(name, module_name, factory_name)
     for part in factory_name.split("."):
         if not hasattr(factory, part):
             raise FsgError(f"model {name}: {module_name} has no {factory_name!r}; write MODULE:FACTORY")
@@ -136,8 +137,12 @@ def _factory_model(module_name: str, factory_name: str, classes: int, shape: Sha
     return model
 
 
-def _import(name: str, module_name: str) -> ModuleType:
+def _import(name: str, module_name: str, factory: str) -> ModuleType:
     """Imports a module of the current folder or of the Python path."""
+    path = Path(module_name)
+    if path.suffix == ".py" or len(path.parts) > 1:
+        folder = f" in the folder {path.parent}" if len(path.parts) > 1 else ""
+        raise FsgError(f"model {name}: name the module, not its file: --model {path.stem}:{factory}{folder}")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)

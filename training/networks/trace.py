@@ -114,6 +114,36 @@ class Flow:
     def is_relu(self, node: fx.Node) -> bool:
         return self.calls(node, (nn.ReLU, nn.ReLU6), RELUS)
 
+    def is_never_negative(self, node: fx.Node) -> bool:
+        """Whether a step is a ReLU or another rising function of single values that never gives a negative one."""
+        return self.is_relu(node) or self._rises_above_zero(node)
+
+    def _rises_above_zero(self, node: fx.Node) -> bool:
+        """Found by trying the step on a range of values, and on a part of it: few functions say what they are."""
+        layer = self.layer(node)
+        if layer is None:
+            if node.op not in ("call_function", "call_method") or len(node.args) == 0 or len(node.all_input_nodes) != 1:
+                return False
+        elif type(layer).__module__ != nn.modules.activation.__name__ or any(layer.parameters()):
+            return False
+        values = torch.cat([torch.tensor([-1e6]), torch.linspace(-8, 8, 65), torch.tensor([80.0])])
+
+        def result(x: torch.Tensor) -> torch.Tensor:
+            if layer is not None:
+                return layer(x)
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda _: x)
+            if node.op == "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+
+        try:
+            with torch.no_grad():
+                whole, part = result(values.clone()), result(values[:20].clone())
+            alone = whole.shape == values.shape and torch.allclose(whole[:20], part)
+            return alone and bool((whole >= 0).all() and (whole.diff() >= 0).all() and whole[0] < whole[-1])
+        except Exception:  # whatever it raises, it is no such function
+            return False
+
     def is_sum(self, node: fx.Node) -> bool:
         return self.calls(node, (), SUMS) and len(node.all_input_nodes) == 2
 

@@ -113,9 +113,15 @@ def test_evaluate(path):
     assert turned["accuracy"] == 49 / 70
     with pytest.raises(FsgError, match="knows no class 'zebra'"):
         evaluate(session, images, labels, [*names, "zebra"])
-    numbers = [str(label) for label in range(70)]
-    with pytest.raises(FsgError, match="has 5 classes, but the data set has a label 69"):
-        evaluate(session, images, np.arange(70), numbers)
+    with pytest.raises(FsgError, match=r"knows no class .0.; its classes are ant.*give the data class_names"):
+        evaluate(session, images, labels, list("01234"))
+    three = evaluate(session, images[labels < 3], labels[labels < 3], names[:3])
+    assert three["samples"] == (labels < 3).sum()
+    accents = session.metadata["class_names"] = [*names[:4], "gu\u0308n\u0303a"]
+    assert evaluate(session, images, 4 - labels, [*accents[:4], "g\u00fc\u00f1a"][::-1])["accuracy"] == 49 / 70
+    session.metadata["class_names"] = names[:4]
+    with pytest.raises(FsgError, match="gives 5 scores for an image, but there are 4 classes"):
+        evaluate(session, images, labels % 4, names[:4])
     session.metadata.clear()
     with pytest.raises(FsgError, match="no mean and std"):
         evaluate(session, images, labels, names)

@@ -68,6 +68,7 @@ def test_npz_with_a_test_part_alone(tmp_path: Path) -> None:
         ({"y_test": np.array([0, 1, -1, 0])}, ("y_test holds the label -1",)),
         ({"y_test": np.array([0, 1, 2**63, 0], np.uint64)}, ("y_test holds the label 9223372036854775808",)),
         ({"class_names": np.array(["a", "b"])}, ("the label 2 but 2 class_names",)),
+        ({"class_names": np.array(["a", "b", "a"])}, ("has 'a' twice",)),
         ({"class_names": np.arange(3)}, ("class_names is int64 [3]", "strings")),
         ({"class_names": np.array(["a", "b", "c"], object)}, ("cannot be read", "allow_pickle")),
     ],
@@ -167,18 +168,22 @@ def test_folder_with_a_test_part_alone(tmp_path: Path) -> None:
     loaded = load_dataset(f"folder:{tmp_path}", test_only=True)
     assert loaded.class_names == ("ant", "bee") and loaded.x_test.shape == (4, 3, 5, 6)
     assert loaded.x_train.shape == (0, 3, 5, 6) and loaded.mean == ()
-    with refusal(tmp_path / "train", "No such file"):
+    with refusal(tmp_path / "train", "no such folder", f"put images of every class into {tmp_path / 'train'}/CLASS"):
         load_dataset(f"folder:{tmp_path}")
 
 
 def test_wrong_folders_are_refused_by_name(tmp_path: Path) -> None:
     spec = f"folder:{tmp_path}"
-    with refusal(tmp_path / "test", "No such file"):
+    with refusal(tmp_path / "train", "no such folder"):
         load_dataset(spec)
+    (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
+    (tmp_path / "train" / "ant").mkdir()
     with refusal(tmp_path / "test", "has no folders"):
         load_dataset(spec)
     (tmp_path / "test").rmdir()
+    (tmp_path / "train" / "ant").rmdir()
+    (tmp_path / "train").rmdir()
     make_folder(tmp_path)
 
     (tmp_path / "test" / "wasp").mkdir()
@@ -200,9 +205,40 @@ def test_wrong_images_are_refused_by_name(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with refusal(path, "not a readable image"):
             load_dataset(f"folder:{tmp_path}")
-    Image.new("RGB", (7, 5)).save(path)
-    with refusal(path, "is 7x5 pixels", tmp_path / "train" / "ant" / "0.png", "is 6x5", "resize"):
+    broken = [tmp_path / "train" / "ant" / "2.png", path]
+    for each in broken:
+        each.write_bytes(b"")
+    with refusal(path, "not a readable image", "(1 more files cannot be used either)"):
         load_dataset(f"folder:{tmp_path}")
+    Image.new("RGB", (9, 9)).save(broken[0])
+    for each in (path, tmp_path / "test" / "ant" / "1.png"):
+        Image.new("RGB", (7, 5)).save(each)
+    first = tmp_path / "train" / "ant" / "0.png"
+    seven = f"2 of 7x5 such as {tmp_path / 'test' / 'ant' / '1.png'}"
+    with refusal(f"{first}: is 6x5 pixels, but there are {seven}, 1 of 9x9 such as {broken[0]}; resize all"):
+        load_dataset(f"folder:{tmp_path}")
+    Image.new("RGB", (6, 5)).save(broken[0])
+    Image.new("RGB", (6, 5)).save(tmp_path / "test" / "ant" / "1.png")
     Image.fromarray(np.full((5, 6), 40_000, np.uint16)).save(path)
     with refusal(path, "8 bits"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("names", "remedy"),
+    [
+        (("train", "val"), "{0}/test: no such folder; rename {0}/val to test"),
+        (("Train", "validation"), "{0}/train: no such folder; rename {0}/Train to train"),
+        (("training", "test"), "{0}/train: no such folder; rename {0}/training to train"),
+        (
+            ("ant", "bee"),
+            "{0}/train: no such folder; move images of every class into {0}/train/CLASS and {0}/test/CLASS",
+        ),
+        (("train",), "{0}/test: no such folder; put images of every class into {0}/test/CLASS"),
+    ],
+)
+def test_folders_of_nearly_the_right_names(tmp_path: Path, names: tuple[str, ...], remedy: str) -> None:
+    for name in names:
+        (tmp_path / name / "ant").mkdir(parents=True)
+    with refusal(remedy.format(tmp_path)):
         load_dataset(f"folder:{tmp_path}")

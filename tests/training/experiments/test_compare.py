@@ -201,8 +201,15 @@ def test_the_files_hold_the_comparison(groups, tmp_path):
 def test_what_cannot_be_compared_is_said(groups, tmp_path):
     other = make_run(tmp_path / "other", [1.0, 1.0, 1.0], [0.5] * 3, method="irnet", dataset="cifar10", threads=2)
     (other / "summary.json").write_text('{"seconds_per_step": 1, "machine": "a server", "threads": 2}')
-    text = markdown([*groups, *group_runs([read_run(other)])])
-    assert "different machines" in text and "different data sets" in text and "- machine: a board, a server" in text
+    mixed = [*groups, *group_runs([read_run(other)])]
+    text = markdown(mixed)
+    assert "different machines" in text and "- machine: a board, a server" in text
+    assert text.index("Warning: the runs are of different data sets (digits, cifar10)") < text.index("## Results")
+    assert "seed by seed" not in text and [row[5] for row in results(mixed)] == ["best?", "", "", ""]
+    bigger = make_run(tmp_path / "bigger", [1.0, 1.0, 1.0], [0.5] * 3, model="resnet32")
+    text = markdown([*groups, *group_runs([read_run(bigger)])])
+    assert text.index("Warning: the runs are of different networks (resnet20, resnet32)") < text.index("## Results")
+    assert "seed by seed" in text
     assert "different machines" not in markdown(groups) and "different data sets" not in markdown(groups)
 
 

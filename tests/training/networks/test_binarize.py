@@ -1,6 +1,7 @@
 """A user's model made binary: which layers, what stands around them, and that nothing else changes."""
 
 import copy
+import operator
 import pickle
 
 import pytest
@@ -12,6 +13,7 @@ from fsg import FsgError
 from fsg.export.graph import Add, BinaryConv, Elementwise, Sign
 from fsg.export.trace import trace
 from fsg.training.networks.binarize import ADDED_NORM, LAST, binarize, float_layers
+from fsg.training.networks.constant import constant_signs, constant_signs_told
 from fsg.training.networks.external import build_external
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear, binary_layers
 
@@ -319,3 +321,84 @@ def test_unknown_settings():
     for options in ({"activation_bits": 2}, {"first_last": "both"}, {"quantizer": "x"}, {"activation_gradient": "x"}):
         with pytest.raises(FsgError, match="unknown"):
             binarize(Net(), **options)
+
+
+# --- values that never change sign ------------------------------------------------------------------------
+
+
+class Activated(nn.Module):
+    """Convolution, batch norm, some function, convolution."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.inner, self.last = nn.Conv2d(8, 16, 3, padding=1), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.inner(self.function(self.norm(self.first(x))))
+        return self.last(x.mean((2, 3)))
+
+
+class Clamped(nn.Module):
+    def forward(self, x):
+        return torch.clip(x, 0.0, 6.0)
+
+
+ONE_SIDED = {
+    "Sigmoid": nn.Sigmoid(),
+    "Softplus": nn.Softplus(),
+    "Hardsigmoid": nn.Hardsigmoid(),
+    "Threshold": nn.Threshold(0.1, 0.0),
+    "Hardtanh": nn.Hardtanh(0, 4),
+    "ReLU6": nn.ReLU6(inplace=True),
+    "clip in a module": Clamped(),
+    "relu_": torch.relu_,
+    "threshold_": lambda x: F.threshold_(x, 0.0, 0.0),
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_": lambda x: x.clamp_(0, 1),
+    "clamp_min": lambda x: torch.clamp_min(x, 0),
+    "sigmoid": lambda x: torch.sigmoid(x),
+    "exp": lambda x: x.exp(),
+    "maximum": lambda x: F.softplus(F.max_pool2d(x, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_functions_that_are_never_negative_do_not_stand_before_a_sign(name, images):
+    net = Activated(ONE_SIDED[name])
+    binary = binarize(net, shortcut=False)
+    assert constant_signs(binary, images) == {}
+    plain = binarize(Activated((lambda x: F.max_pool2d(x, 2)) if name == "maximum" else nn.Identity()), shortcut=False)
+    plain.load_state_dict(binary.state_dict())
+    assert torch.equal(binary.eval()(images), plain.eval()(images))
+
+
+@pytest.mark.parametrize("function", [nn.ELU(), nn.GELU(), nn.Tanh(), nn.Hardtanh(), nn.SiLU(), lambda x: x + 8])
+def test_other_functions_stay(function, images):
+    net = binarize(Activated(function), shortcut=False)
+    assert any(node.target in ("function", operator.add) for node in net.graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("function", "bit"),
+    [(lambda x: x * x, 1), (lambda x: x.abs() + 1, 1), (lambda x: F.elu(x) + 1, 1), (F.logsigmoid, -1)],
+)
+def test_signs_that_stay_constant_are_found_and_told(function, bit, images):
+    net = binarize(Activated(function), shortcut=False)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(5)
+    found = constant_signs(net, images)
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.manual_seed(5)))
+    assert found == {"inner_sign": bit}
+    assert f"inner_sign ({bit:+d})" in constant_signs_told(found)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.training == Activated(function).training
+
+
+def test_binary_layers_of_people_s_own_are_watched_too(images):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), BinaryActivation(), BinaryConv2d(4, 4, 3))
+    assert constant_signs(net, images) == {"2": 1}
+    assert constant_signs(nn.Sequential(nn.BatchNorm2d(3), BinaryActivation()), images) == {}
+    assert constant_signs_told({}) == ""
+    assert "s0 (+1), s1 (+1), s2 (+1) and 2 more" in constant_signs_told({f"s{i}": 1 for i in range(5)})
