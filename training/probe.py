@@ -47,5 +47,5 @@ def require_same(model: nn.Module, shape: tuple[int, int, int], expected: Tensor
     if found is None or found.shape != expected.shape or not float((found - expected).abs().median()) <= limit:
         raise FsgError(
             f"{run}: the model {name} no longer computes what it did when {CHECKPOINT} was written: its code, or"
-            " config.toml, was changed since; undo that change, or train anew"
+            " config.toml or fsg itself, was changed since; undo that change, or train anew"
         )
