@@ -19,7 +19,7 @@ def export_table(report: dict[str, Any]) -> "Group":
         f"{report['hypernetwork_parameters_discarded']} hypernetwork parameters stayed behind",
         *float_layers(report),
         f"PyTorch: {float_size / 1e3:.0f} kB as float32, accuracy {verify['torch_accuracy']:.2%}; "
-        "difference: the median of the logits, in the class where it is largest; the limit grows with the logits",
+        "difference: the largest median of a class's logits; its limit grows with them",
     ]
     if report["activation_bits"] == 32:
         notes.append("32-bit activations rule out XNOR-popcount: for speed, train with --activation-bits 1")
