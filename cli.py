@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from fsg import FsgError, __version__, make_folder, shell_command
+from fsg.export.options import export_options
 from fsg.terminal import make_console, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
 from fsg.training.folder import RUNS, checked_run, newest_export, newest_run, run_label, start_run, without_a_trace
@@ -34,7 +35,6 @@ STOPPED = {
     "patience": "no better test loss for {patience} epochs; train on with: {resume} --patience 0",
     "max_minutes": "the next would end after {max_minutes:g} minutes; continue with: {resume}",
 }
-FORMATS = click.Choice(["tflite", "onnx"])
 option = partial(click.option, show_default=True)
 EXTRA_OF = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "export"}
 
@@ -196,10 +196,8 @@ def bench_train(context: click.Context, rounds: int, steps: int, json_path: str 
 
 @cli.command()
 @click.argument("run", required=False, type=PATH)
-@option("--format", "formats", type=FORMATS, multiple=True, default=["tflite"], help="May be repeated.")
-@option("--out", type=PATH, help="Folder to write into.  [default: RUN/export]")
-@option("--data-dir", help="Where the data set of the run is now.")
-def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_dir: str | None) -> None:
+@export_options
+def export(run: Path | None, formats: tuple[str, ...], out: Path | None, **how: Any) -> None:
     """Write a trained model as .tflite or .onnx.
 
     Each is compared with PyTorch on real test images before it takes its place. The hypernetworks stay behind. RUN is
@@ -214,7 +212,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, data_di
         from fsg.export.table import export_table
         from fsg.training.run import open_run
 
-        report = export_run(open_run(run), formats, out or run / "export", data_dir=data_dir, on_step=status.update)
+        report = export_run(open_run(run), formats, out or run / "export", on_step=status.update, **how)
     print_table(export_table(report))
     click.echo(f"next: {shell_command('bench', *(artefact['path'] for artefact in report['artefacts']))}")
 

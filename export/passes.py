@@ -163,25 +163,16 @@ def bits_as_floats(graph: BinaryGraph, gain: float) -> BinaryGraph:
 def pad_before_convolution(graph: BinaryGraph) -> BinaryGraph:
     """Pads float convolutions by a node of its own where TensorFlow's SAME padding would not be symmetric.
 
-    For TensorFlow Lite's own converter, which leaves it at that; LCE's wants `same_padding`.
+    For TensorFlow Lite's own converter, which leaves it at that; LCE's does not.
     """
 
     def rule(node: Node) -> list[Node]:
-        if not isinstance(node, Conv) or node.padding == (0, 0):
-            return [node]
-        if all(_is_symmetric(node, axis, graph[node.inputs[0]].shape[2 + axis]) for axis in range(2)):
+        if not isinstance(node, Conv) or node.padding == (0, 0) or is_same(node, graph[node.inputs[0]].shape[2:]):
             return [node]
         pad = _pad(graph, node, node.inputs[0], 0.0)
         return [pad, replace(node, inputs=(pad.name,), padding=(0, 0))]
 
     return rewrite(graph, rule)
-
-
-def _is_symmetric(node: Conv, axis: int, size: int) -> bool:
-    """Whether SAME padding of an axis of `size` pixels is the node's own."""
-    reach = node.dilation[axis] * (node.weight.shape[2 + axis] - 1) + 1
-    total = max((node.shape[2 + axis] - 1) * node.stride[axis] + reach - size, 0)
-    return total == 2 * node.padding[axis] and node.shape[2 + axis] == -(-size // node.stride[axis])
 
 
 def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
@@ -197,7 +188,7 @@ def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
         if node.padding == (0, 0) or keeps_size(node):
             return [node]
         if abs(node.padding_value) != 1:
-            remedy = "needs stride 1 and padding (kernel - 1) / 2" if node.padding_value == 0 else "leaves one bit"
+            remedy = "has to keep the image's size" if node.padding_value == 0 else "leaves one bit"
             raise FsgError(
                 f"cannot export {node.name} to TensorFlow Lite: padding a binary convolution with"
                 f" {node.padding_value:g} {remedy}; train it with padding_value=1"
@@ -228,45 +219,23 @@ def pad_before_pool(graph: BinaryGraph) -> BinaryGraph:
     return rewrite(graph, rule)
 
 
+def is_same(node: Conv, sizes: tuple[int, ...]) -> bool:
+    """Whether TensorFlow's SAME padding of an image of `sizes` (rows, columns) is the node's own."""
+
+    def same(axis: int) -> bool:
+        stride, outputs = node.stride[axis], node.shape[2 + axis]
+        reach = node.dilation[axis] * (node.weight.shape[2 + axis] - 1) + 1
+        total = max((outputs - 1) * stride + reach - sizes[axis], 0)
+        return total == 2 * node.padding[axis] and outputs == -(-sizes[axis] // stride)
+
+    return all(map(same, range(2)))
+
+
 def keeps_size(node: BinaryConv) -> bool:
     """Whether the padding is symmetric SAME padding at stride 1, with a value that LCE knows."""
     reach = (node.dilation[axis] * (node.negative.shape[2 + axis] - 1) for axis in range(2))
     same = all(2 * padding == total for padding, total in zip(node.padding, reach, strict=True))
     return same and node.stride == (1, 1) and node.padding_value in (0, 1)
-
-
-def same_padding(graph: BinaryGraph) -> BinaryGraph:
-    """Grows float kernels by rows and columns of zeros until TensorFlow's SAME padding is the symmetric one.
-
-    SAME pads a total of max((ceil(n / s) - 1) s + k - n, 0) and puts the smaller half first. LCE's converter drops
-    explicit padding of float convolutions with a stride, so SAME must do. Zeros at the end of the kernel change no sum.
-    From here on the padding of a float convolution means SAME: at the end of a side it may be one more than it says.
-    """
-
-    def rule(node: Node) -> list[Node]:
-        if not isinstance(node, Conv) or node.padding == (0, 0):
-            return [node]
-        sizes = graph[node.inputs[0]].shape[2:]
-        growth = []
-        for axis in range(2):
-            stride, dilation, padding = node.stride[axis], node.dilation[axis], node.padding[axis]
-            kernel = node.weight.shape[2 + axis]
-            for extra in range(stride + 1):
-                reach = dilation * (kernel + extra - 1) + 1
-                outputs = -(-sizes[axis] // stride)
-                total = max((outputs - 1) * stride + reach - sizes[axis], 0)
-                if total // 2 == padding and outputs == node.shape[2 + axis]:
-                    growth.append(extra)
-                    break
-            else:
-                raise FsgError(
-                    f"cannot export {node.name} to TensorFlow Lite: kernel {kernel}, stride {stride} and padding"
-                    f" {padding} on {sizes[axis]} pixels is no SAME padding; use padding 0 or (kernel - 1) / 2"
-                )
-        weight = np.pad(node.weight, ((0, 0), (0, 0), (0, growth[0]), (0, growth[1])))
-        return [replace(node, weight=weight)]
-
-    return rewrite(graph, rule)
 
 
 def remove_unused(graph: BinaryGraph) -> BinaryGraph:

@@ -51,7 +51,6 @@ from fsg.training.data.sets import Dataset
 from fsg.training.networks.layers import float_size
 from fsg.training.run import Run, evaluation_batch
 
-FORMATS = ("tflite", "onnx")
 MAX_SAMPLES = 1000
 
 
@@ -61,14 +60,22 @@ def export_run(
     folder: Path,
     *,
     data_dir: str | None = None,
+    opset: int | None = None,
+    batch: int | None = 1,
     on_step: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Writes model.tflite and model.onnx, as `formats` names them, and report.json into `folder`; returns the report.
 
+    `opset` is the version of ONNX's operators; None for the oldest that will do. `batch` is how
+    many images a .onnx file takes at once; None for any number.
     Every artefact is compared with the PyTorch model on up to 1000 images of the test split before it takes its
     place. Errors: FsgError for a model that cannot be exported and for an artefact that disagrees; then `folder` is
     as it was.
     """
+    if opset is not None and "onnx" not in formats:
+        raise FsgError("--opset is of .onnx files: add --format onnx, or leave it away")
+    if batch != 1 and "tflite" in formats:
+        raise FsgError("--batch is of .onnx files, and a .tflite takes one image: give --format onnx alone")
     prepare(formats)
     on_step("reading the test images")
     checkpoint = digest(run.path)
@@ -82,13 +89,19 @@ def export_run(
 
     require_agreement("the graph read from the model", _reference(graph, images), expected, labels, near_zero)
 
+    write: dict[str, Callable[[BinaryGraph], bytes]] = {
+        "tflite": lambda graph: add_tflite_metadata(to_tflite(graph), run.metadata),
+        "onnx": lambda graph: to_onnx(
+            graph, run.metadata | {"input_shape": [batch, *run.data.shape]}, opset=opset, batch=batch
+        ),
+    }
     artefacts: list[dict[str, Any]] = []
     with _room_in(folder) as room:
         for name in dict.fromkeys(formats):
             on_step(f"converting to {name}")
             path = room / f"model.{name}"
             with replacing(path) as target:
-                target.write_bytes(_write(name, graph, run.metadata))
+                target.write_bytes(write[name](graph))
             on_step(f"comparing {path.name} with PyTorch on {len(images)} test images")
             logits = open_model(path)(images)
             artefacts.append(
@@ -171,12 +184,6 @@ def _room_in(folder: Path) -> Iterator[Path]:
             with suppress(OSError):
                 folder.rmdir()
         raise
-
-
-def _write(name: str, graph: BinaryGraph, metadata: dict[str, Any]) -> bytes:
-    if name == "tflite":
-        return add_tflite_metadata(to_tflite(graph), metadata)
-    return to_onnx(graph, metadata)
 
 
 def _reference(graph: BinaryGraph, images: Floats) -> Floats:

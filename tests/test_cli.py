@@ -164,6 +164,8 @@ def test_summary_and_env(project, fsg):
         (["train", "--resume", "empty"], "empty is not a run"),
         (["export"], "no run under ./runs"),
         (["export", "--format", "coreml"], "'coreml' is not one of"),
+        (["export", "--batch", "0"], "'0' is neither a number of images of at least 1 nor free"),
+        (["export", "--batch", "all"], "'all' is neither a number of images of at least 1 nor free"),
         (["bench"], "no export under ./runs"),
         (["bench", "file"], "file: not a model file"),
         (["bench", "file.tflite"], "file.tflite: no such file"),

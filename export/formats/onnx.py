@@ -10,42 +10,88 @@ from fsg import FsgError, __version__
 from fsg.export import graph as g
 from fsg.export.elementwise import OPERATORS
 
-OPSET = 21
+OLDEST_OPSET = 9
+"""IR version 4, its oldest, is the first in which constants are no inputs."""
 
 
-def to_onnx(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
-    """Converts a graph for a batch of one; input "image" [1, C, H, W], output "logits" [1, classes].
+def to_onnx(
+    graph: g.BinaryGraph, metadata: dict[str, Any], *, opset: int | None = None, batch: int | None = 1
+) -> bytes:
+    """Converts a graph for batches of `batch` images, or of any number (None).
+
+    Input "image" [N, C, H, W], output "logits" [N, classes].
 
     A binary layer's weights are one uint8 initialiser [O, ceil(I * KH * KW / 8), 1], first weight in the highest
     bit, 1 for negative. A few operators on constants expand it to -1 and +1; runtimes fold them when they load it.
-    `metadata` is stored as JSON under the key "fsg". Errors: FsgError where onnx is missing.
+    `metadata` is stored as JSON under the key "fsg". The file says `opset`, or the oldest that has its operators, so
+    that older runtimes load it. Errors: FsgError where onnx is missing, or has no such opset, or the opset not all of
+    the operators.
     """
     try:
         import onnx
     except ImportError as error:
         raise FsgError("ONNX export needs the package onnx: pip install 'fsg[export]'") from error
     graph = _with_named_ends(graph)
-    builder = _Builder(onnx)
+    builder = _Builder(onnx, batch)
     for node in graph.nodes[1:]:
         builder.add(node)
     first, last = graph.nodes[0], graph.nodes[-1]
-    tensor = onnx.helper.make_tensor_value_info
+
+    def tensor(node: g.Node) -> Any:
+        shape = ["N" if batch is None else batch, *node.shape[1:]]
+        return onnx.helper.make_tensor_value_info(node.name, onnx.TensorProto.FLOAT, shape)
+
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             builder.nodes,
             "fsg",
-            [tensor(first.name, onnx.TensorProto.FLOAT, first.shape)],
-            [tensor(last.name, onnx.TensorProto.FLOAT, last.shape)],
+            [tensor(first)],
+            [tensor(last)],
             builder.constants,
         ),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=10,  # what opset 21 needs; onnxruntime refuses much newer ones
         producer_name="fsg",
         producer_version=__version__,
     )
+    version = onnx.helper.make_opsetid("", _opset(onnx, model, opset))
+    model.ir_version = onnx.helper.find_min_ir_version_for([version])
+    model.opset_import[0].CopyFrom(version)
     onnx.helper.set_model_props(model, {"fsg": json.dumps(metadata)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _opset(onnx: Any, model: Any, wanted: int | None) -> int:
+    """The version of the operators that a model is to say: `wanted`, or the oldest that has all of its operators."""
+    newest = onnx.defs.onnx_opset_version()
+    if wanted is not None and wanted > newest:
+        raise FsgError(f"--opset {wanted}: onnx {onnx.__version__} knows none newer than {newest}; ask for less")
+    kinds = {value.name: onnx.TensorProto.DataType.Name(value.data_type).lower() for value in model.graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        kinds[value.name] = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    oldest, by = max((_since(onnx, node, kinds, newest), node.op_type) for node in model.graph.node)
+    if wanted is not None and wanted < oldest:
+        raise FsgError(f"--opset {wanted}: this network needs at least {oldest}, which first has its {by}")
+    return wanted or oldest
+
+
+def _since(onnx: Any, node: Any, kinds: dict[str, str], newest: int) -> int:
+    """The first version of the operators, of those that count here, that has a node with its inputs and attributes."""
+
+    def holds(version: int) -> bool:
+        try:
+            schema = onnx.defs.get_schema(node.op_type, version)
+        except onnx.defs.SchemaError:  # of a later version
+            return False
+        inputs = list(schema.inputs)
+        if not schema.min_input <= len(node.input) <= schema.max_input:
+            return False
+        inputs += inputs[-1:] * (len(node.input) - len(inputs))  # the last of a variadic operator's
+        return all(attribute.name in schema.attributes for attribute in node.attribute) and all(
+            f"tensor({kinds[name]})" in taken.types for name, taken in zip(node.input, inputs, strict=False)
+        )
+
+    return next(version for version in range(OLDEST_OPSET, newest + 1) if holds(version))
 
 
 def _with_named_ends(graph: g.BinaryGraph) -> g.BinaryGraph:
@@ -64,8 +110,9 @@ def _with_named_ends(graph: g.BinaryGraph) -> g.BinaryGraph:
 class _Builder:
     """Collects ONNX nodes and initialisers."""
 
-    def __init__(self, onnx: Any) -> None:
+    def __init__(self, onnx: Any, batch: int | None) -> None:
         self.onnx = onnx
+        self.batch = batch or 0  # to a Reshape 0 says: as many as there are
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.shared_names: set[str] = set()
@@ -114,6 +161,9 @@ class _Builder:
 
     def shape(self, dimensions: tuple[int, ...]) -> str:
         return self.shared(f"shape_{'x'.join(map(str, dimensions))}", np.array(dimensions, np.int64))
+
+    def reshape(self, x: str, node: g.Node) -> None:
+        self.emit("Reshape", [x, self.shape((self.batch, *node.shape[1:]))], node.name)
 
     def per_channel(self, name: str, value: np.ndarray, shape: tuple[int, ...]) -> str:
         return self.constant(name, value.reshape(-1, *[1] * (len(shape) - 2)))
@@ -195,8 +245,8 @@ class _Builder:
                 pooled = name if len(node.shape) == 4 else f"{name}.image"
                 self.emit("GlobalAveragePool", [x], pooled)
                 if pooled != name:
-                    self.emit("Reshape", [pooled, self.shape(node.shape)], name)
+                    self.reshape(pooled, node)
             case g.Reshape():
-                self.emit("Reshape", [x, self.shape(node.shape)], name)
+                self.reshape(x, node)
             case _:
                 raise TypeError(f"no ONNX operator for {type(node).__name__} {name}")

@@ -39,7 +39,9 @@ def benchmark(
     profile: bool = False,
     device: str = "local",
 ) -> dict[str, Any]:
-    """Times `runs` inferences of one image, after `warmup` untimed ones, in a child process.
+    """Times `runs` inferences of random values, after `warmup` untimed ones, in a child process.
+
+    The model may take anything, such as int8, or several inputs; what is not fixed of their sizes is 1.
 
     Args:
         path: a .tflite or .onnx file.
@@ -98,10 +100,10 @@ def measure(
     if cpus:
         stay_on(cpus)
     base = peak_rss()
-    session = open_model(path, num_threads=threads)
-    image = np.random.default_rng(0).standard_normal((1, *session.input_shape), np.float32)
+    session = open_model(path, num_threads=threads, any_inputs=True)
+    session.fill()
     start = time.perf_counter_ns()
-    session(image)
+    session.invoke()
     first = time.perf_counter_ns() - start
     for _ in range(warmup):
         session.invoke()

@@ -14,6 +14,8 @@ from fsg.runtime.model.onnx import onnx_property, open_onnx
 from fsg.runtime.model.tflite import check_identifier, pack_tflite
 
 KEY = "fsg"
+DESCRIPTION = "Needs the operators of Larq Compute Engine: run it with fsg's delegate, fsg.runtime.delegate_path()."
+"""Of .tflite files that have such operators; tools show it to whom a stock interpreter refuses the file."""
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -45,6 +47,8 @@ def parse_metadata(path: str | Path, text: bytes | str | None) -> dict[str, Any]
 def add_tflite_metadata(model: bytes, metadata: dict[str, Any]) -> bytes:
     """The .tflite file `model` with `metadata` as its fsg entry, in place of one already there.
 
+    Its description says what its binary operators need, where it has some.
+
     Raises:
         FsgError: `model` is not a .tflite file.
     """
@@ -55,6 +59,8 @@ def add_tflite_metadata(model: bytes, metadata: dict[str, Any]) -> bytes:
         graph = schema.ModelT.InitFromPackedBuf(model)
     except DAMAGE as error:
         raise FsgError(f"model: truncated or damaged .tflite content ({error}); convert it again") from error
+    if any((code.customCode or b"").startswith(b"Lce") for code in graph.operatorCodes):
+        graph.description = DESCRIPTION
     graph.metadata = [entry for entry in graph.metadata or [] if entry.name != KEY.encode()]
     entry = schema.MetadataT()
     entry.name, entry.buffer = KEY.encode(), len(graph.buffers)

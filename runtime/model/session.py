@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ from fsg.runtime.library import delegate_path
 from fsg.runtime.model.files import model_format
 from fsg.runtime.model.metadata import KEY, parse_metadata, read_metadata
 from fsg.runtime.model.onnx import onnx_property, open_onnx
+from fsg.runtime.model.tflite import images_at_once
+
+AT_ONCE = 64
+"""Images that a model which takes any number is given: what is in a network has to fit into memory."""
 
 
 class Session:
@@ -23,7 +27,7 @@ class Session:
         path: the model file.
         format: "tflite" or "onnx".
         metadata: what `fsg export` wrote into the file; empty for a file from elsewhere.
-        input_shape: (channels, height, width) of one image.
+        input_shape: (channels, height, width) of one image; of models for something else there is none.
         batch: images of one inference; 1 if the model takes any number.
     """
 
@@ -48,12 +52,16 @@ class Session:
             expected = ", ".join(map(str, self.input_shape))
             raise FsgError(f"{self.path}: images of shape {list(images.shape)} do not fit its [N, {expected}]")
         images = np.ascontiguousarray(images, np.float32)
-        step = self._batch or len(images)
+        step = self._batch or AT_ONCE
         scores = [self._scores(images[start : start + step]) for start in range(0, len(images), step)]
         return np.concatenate(scores)[: len(images)]
 
+    def fill(self) -> None:
+        """Sets every input to random values of its type, for `invoke`."""
+        raise NotImplementedError
+
     def invoke(self) -> None:
-        """One bare inference on the input set last (zeros at first): what a benchmark times."""
+        """One bare inference on the input set last: what a benchmark times."""
         try:
             self._invoke()
         except Exception as error:
@@ -79,6 +87,21 @@ class Session:
         # Any exception is the runtime's: ONNX Runtime's types share no base but Exception.
         return FsgError(f"{self.path}: the inference failed: {_one_line(error)}")
 
+    def _random(self, shape: Sequence[int], kind: Any) -> np.ndarray:
+        """Values of a type of NumPy's: any bytes, of larger integers 0 and 1, which are indices of most tables."""
+        rng = np.random.default_rng(0)
+        try:
+            letter = np.dtype(kind).kind
+        except TypeError:  # of ONNX's own, such as bfloat16
+            letter = "?"
+        if letter == "f":
+            return rng.standard_normal(shape, np.float32).astype(kind)
+        if letter not in "iub":
+            raise FsgError(f"{self.path}: its inputs must be numbers or truth values to be filled; one is {kind}")
+        if np.dtype(kind) in (np.int8, np.uint8):
+            return rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True)
+        return rng.integers(0, 2, shape).astype(kind)
+
     def _set_input_shape(self, shape: list[int]) -> None:
         """Takes [N, C, H, W] of the model's input and compares it with what the metadata promise."""
         self.input_shape = (shape[1], shape[2], shape[3])
@@ -94,7 +117,9 @@ class TfliteSession(Session):
 
     format = "tflite"
 
-    def __init__(self, path: Path, *, num_threads: int, delegate: bool, kernels: str, fuse: bool) -> None:
+    def __init__(
+        self, path: Path, *, num_threads: int, delegate: bool, kernels: str, fuse: bool, any_inputs: bool
+    ) -> None:
         from ai_edge_litert.interpreter import Interpreter, load_delegate
 
         super().__init__(path, read_metadata(path))
@@ -113,18 +138,24 @@ class TfliteSession(Session):
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         except (RuntimeError, ValueError, MemoryError) as error:
             raise FsgError(f"{path}: LiteRT refuses this model: {_one_line(error)}") from error
-        if len(inputs) != 1 or not outputs or len(inputs[0]["shape"]) != 4 or inputs[0]["dtype"] != np.float32:
+        self._inputs = [(details["index"], [int(n) for n in details["shape"]], details["dtype"]) for details in inputs]
+        if len(inputs) == 1 and outputs and len(inputs[0]["shape"]) == 4 and inputs[0]["dtype"] == np.float32:
+            ((self._input, (self._batch, *size, channels), _),) = self._inputs
+            self._output = outputs[0]["index"]
+            self._set_input_shape([self._batch, channels, *size])
+        elif any_inputs:
+            self._batch = images_at_once(path)
+        else:
             raise FsgError(f"{path}: expected one float32 image [N, H, W, C] as input; export it with `fsg export`")
-        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
-        batch, height, width, channels = (int(n) for n in inputs[0]["shape"])
-        self._batch = batch
-        self._set_input_shape([batch, channels, height, width])
-        self._interpreter.set_tensor(self._input, np.zeros((batch, height, width, channels), np.float32))
 
     @property
     def delegate_pointer(self) -> int | None:
         """Address of the native delegate, for its profile; None for a model that runs without."""
         return self._delegates[0]._get_native_delegate_pointer() if self._delegates else None
+
+    def fill(self) -> None:
+        for index, shape, kind in self._inputs:
+            self._interpreter.set_tensor(index, self._random(shape, kind))
 
     def _invoke(self) -> None:
         self._interpreter.invoke()
@@ -140,29 +171,44 @@ class OnnxSession(Session):
 
     format = "onnx"
 
-    def __init__(self, path: Path, *, num_threads: int) -> None:
+    def __init__(self, path: Path, *, num_threads: int, any_inputs: bool) -> None:
         self._session = open_onnx(path, num_threads=num_threads)
         super().__init__(path, parse_metadata(path, onnx_property(self._session, KEY)))
         inputs = self._session.get_inputs()
+        self._inputs = [(source.name, source.shape, source.type) for source in inputs]
         shape = inputs[0].shape if inputs else []
-        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type != "tensor(float)":
-            raise FsgError(f"{path}: expected one float32 image [N, C, H, W] as input; export it with `fsg export`")
-        if not all(isinstance(n, int) for n in shape[1:]):
+        is_image = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == "tensor(float)"
+        if is_image and all(isinstance(n, int) for n in shape[1:]):
+            self._set_input_shape(shape)
+        elif is_image and not any_inputs:
             raise FsgError(f"{path}: the size of its input {shape} is not fixed; export it with `fsg export`")
-        self._batch = shape[0] if isinstance(shape[0], int) else 0
-        self._set_input_shape(shape)
-        self._feed = {inputs[0].name: np.zeros((self._batch or 1, *self.input_shape), np.float32)}
+        elif not any_inputs:
+            raise FsgError(f"{path}: expected one float32 image [N, C, H, W] as input; export it with `fsg export`")
+        self._batch = shape[0] if len(shape) > 1 and isinstance(shape[0], int) else 0
+        self._feed: dict[str, np.ndarray] = {}
+
+    def fill(self) -> None:
+        for name, shape, kind in self._inputs:
+            word = kind.removeprefix("tensor(").removesuffix(")")
+            sizes = [n if isinstance(n, int) else 1 for n in shape]
+            self._feed[name] = self._random(sizes, {"float": "float32", "double": "float64"}.get(word, word))
 
     def _invoke(self) -> None:
         self._session.run(None, self._feed)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
-        self._feed = dict.fromkeys(self._feed, images)
+        self._feed = {self._inputs[0][0]: images}
         return self._session.run(None, self._feed)[0]
 
 
 def open_model(
-    path: str | Path, *, num_threads: int = 1, delegate: bool = True, kernels: str = "auto", fuse: bool = True
+    path: str | Path,
+    *,
+    num_threads: int = 1,
+    delegate: bool = True,
+    kernels: str = "auto",
+    fuse: bool = True,
+    any_inputs: bool = False,
 ) -> Session:
     """Opens a .tflite or .onnx file for inference.
 
@@ -174,6 +220,8 @@ def open_model(
             heeds the environment variable FSG_KERNELS. The plain "scalar" loops tell whether a kernel is to blame.
         fuse: False leaves to LiteRT what stands between the binary operators of a .tflite file: slower, with the
             same scores.
+        any_inputs: whether a model that takes something else than one float32 image is opened too, to be filled and
+            invoked.
 
     Raises:
         FsgError: a missing, truncated or unsupported file, or a runtime that is not installed.
@@ -182,8 +230,10 @@ def open_model(
     if num_threads < 1:
         raise FsgError(f"num_threads is {num_threads}; give at least 1")
     if model_format(path) == "tflite":
-        return TfliteSession(path, num_threads=num_threads, delegate=delegate, kernels=kernels, fuse=fuse)
-    return OnnxSession(path, num_threads=num_threads)
+        return TfliteSession(
+            path, num_threads=num_threads, delegate=delegate, kernels=kernels, fuse=fuse, any_inputs=any_inputs
+        )
+    return OnnxSession(path, num_threads=num_threads, any_inputs=any_inputs)
 
 
 def _one_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.export.check import exportable
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d
 from fsg.training.networks.resnet import build_model
 
 OWN = """
@@ -22,7 +23,9 @@ def make(num_classes, in_channels):
 def test_what_will_be_possible_is_known():
     assert exportable(build_model("resnet20", classes=10), (3, 32, 32)) == ""
     steep = nn.Sequential(nn.Conv2d(3, 4, 11, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    assert exportable(steep, (3, 64, 64)).startswith("as .onnx only: cannot export 0")
+    assert exportable(steep, (3, 64, 64)) == ""
+    zeros = nn.Sequential(BinaryActivation(), BinaryConv2d(3, 4, 3, 2, 1, padding_value=0))
+    assert exportable(zeros, (3, 64, 64)).startswith("as .onnx only: cannot export 1")
     with pytest.raises(FsgError, match=r"cannot export 1 \(GELU\)"):
         exportable(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), (3, 8, 8))
 

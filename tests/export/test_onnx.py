@@ -11,7 +11,7 @@ from networks import Functions, assert_same, exact, head, images, outputs, rando
 from torch import nn
 
 from fsg import FsgError
-from fsg.export.formats.onnx import to_onnx
+from fsg.export.formats.onnx import OLDEST_OPSET, to_onnx
 from fsg.export.graph import BinaryConv, BinaryDense
 from fsg.export.passes import simplify
 from fsg.export.trace import trace
@@ -116,6 +116,63 @@ def test_a_network_takes_little_more_than_its_bits():
     bits = sum(module.weight.numel() for module in model.modules() if isinstance(module, (BinaryConv2d, BinaryLinear)))
     floats = sum(p.numel() for p in model.parameters()) - bits
     assert len(content) < bits / 8 + 4 * floats + 40_000
+
+
+@pytest.mark.parametrize(
+    ("layers", "opset", "ir_version"),
+    [
+        ([nn.Conv2d(3, 8, 3), nn.ReLU()], 9, 4),
+        ([nn.AvgPool2d(2), nn.Conv2d(3, 8, 3), nn.ReLU6()], 11, 6),
+        ([nn.Conv2d(3, 8, 3), nn.Hardswish()], 14, 7),
+        ([BinaryActivation(), BinaryConv2d(3, 8, 3, padding=1)], 18, 8),
+    ],
+)
+def test_a_file_asks_for_no_newer_operators_than_it_has(layers, opset, ir_version):
+    model, x = exact(nn.Sequential(*layers, *head(8))), images(3, 3, 8, 8)
+    graph = simplify(trace(model, (3, 8, 8)))
+    for asked, found, ir in [(None, opset, ir_version), (21, 21, 10)]:
+        content = to_onnx(graph, {}, opset=asked)
+        proto = onnx.load_from_string(content)
+        assert (proto.opset_import[0].version, proto.ir_version) == (found, ir)
+        assert_same(scores(content, x), outputs(model, x))
+    if opset > OLDEST_OPSET:  # one less is none that the checker takes
+        proto = onnx.load_from_string(to_onnx(graph, {}))
+        proto.opset_import[0].version -= 1
+        with pytest.raises((onnx.checker.ValidationError, onnx.shape_inference.InferenceError)):
+            onnx.checker.check_model(proto, full_check=True)
+    with pytest.raises(FsgError, match=f"--opset {opset - 1}: this network needs at least {opset}, which first has"):
+        to_onnx(graph, {}, opset=opset - 1)
+    with pytest.raises(FsgError, match=r"--opset 999: onnx .* knows none newer than"):
+        to_onnx(graph, {}, opset=999)
+
+
+class Shapes(nn.Module):
+    """Everything that changes a shape, on bits too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Sequential(BinaryActivation(), nn.Flatten(), BinaryLinear(8 * 36, 9), nn.ReLU())
+        self.conv, self.last = nn.Sequential(nn.Conv2d(3, 8, 3)), nn.Linear(9 + 8 + 8 * 4, 5)
+        self.pool, self.mean = nn.AdaptiveAvgPool2d(2), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        flat = self.mean(x).view(x.shape[0], -1)
+        return self.last(torch.cat([self.dense(x), flat + x.mean((2, 3)), torch.flatten(self.pool(x), 1)], 1))
+
+
+@pytest.mark.parametrize("batch", [1, 4, None])
+def test_batches(batch):
+    model = exact(Shapes())
+    content = to_onnx(simplify(trace(model, (3, 8, 8))), {}, batch=batch)
+    proto = onnx.load_from_string(content)
+    onnx.checker.check_model(proto, full_check=True)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (source,), (result,) = session.get_inputs(), session.get_outputs()
+    assert (source.shape, result.shape) == ([batch or "N", 3, 8, 8], [batch or "N", 5])
+    for count in (batch,) if batch else (1, 2, 7):
+        x = images(count + 1, 3, 8, 8)[1:]
+        assert_same(session.run(None, {"image": x.numpy()})[0], outputs(model, x))
 
 
 def test_metadata_can_be_read_without_onnx(tmp_path):

@@ -82,7 +82,7 @@ def test_all_of_them_in_a_row_keep_the_result(one_bit):
             assert "to TensorFlow Lite" in str(error)
             refused += 1
             continue
-        assert_same(result_with_same_padding(lowered, x), outputs(model, x), str(seed))
+        assert_same(result(lowered, x), outputs(model, x), str(seed))
         assert not lowered.count(g.BinaryDense)
         assert all(lowered.takes_bits(node) for node in lowered.nodes if isinstance(node, g.BinaryConv))
     assert refused < len(SEEDS) / 2
@@ -280,7 +280,8 @@ def test_a_shared_sign_is_padded_for_each_reader():
 
 
 @pytest.mark.parametrize(
-    ("stride", "value", "remedy"), [(2, 0.0, "needs stride 1"), (1, 0.5, "leaves one bit"), (2, 2.0, "leaves one bit")]
+    ("stride", "value", "remedy"),
+    [(2, 0.0, "has to keep the image's size"), (1, 0.5, "leaves one bit"), (2, 2.0, "leaves one bit")],
 )
 def test_padding_that_no_bit_can_hold_is_refused(stride, value, remedy):
     graph = sequence(nn.Conv2d(3, 3, 1), BinaryActivation(), BinaryConv2d(3, 4, 3, stride, 1, padding_value=value))
@@ -312,45 +313,27 @@ def same_convolution(node: g.Conv, x: torch.Tensor) -> torch.Tensor:
     return F.conv2d(F.pad(x, pads), weight, bias, node.stride, 0, node.dilation, node.groups)
 
 
-def result_with_same_padding(graph: g.BinaryGraph, x: torch.Tensor) -> torch.Tensor:
-    """What a lowered graph means to TensorFlow: the padding of float convolutions is SAME."""
-    start = graph.nodes[0]
-    for index, node in enumerate(graph.nodes):
-        if isinstance(node, g.Conv) and node.padding != (0, 0):
-            value = same_convolution(node, run_graph(g.BinaryGraph((start, *graph.nodes[1:index])), x)[node.inputs[0]])
-            assert value.shape[1:] == node.shape[1:]
-            if node is graph.nodes[-1]:
-                return value
-            # The rest of a sequential network goes on from this value.
-            rest = replace(graph.nodes[index + 1], inputs=(start.name,))
-            return result_with_same_padding(g.BinaryGraph((start, rest, *graph.nodes[index + 2 :])), value)
-    return result(graph, x)
-
-
 @pytest.mark.parametrize("size", [6, 7, 8, 9, 10, 11])
-def test_same_padding_is_the_symmetric_one(size):
-    supported = 0
-    for kernel, stride, dilation in [(k, s, d) for k in (1, 2, 3, 5, 7) for s in (1, 2, 3) for d in (1, 2)]:
-        for padding in {1, 2, 3, dilation * (kernel - 1) // 2}:
+def test_same_padding_is_known_where_it_is_the_symmetric_one(size):
+    found = set()
+    for kernel, stride, dilation in [(k, s, d) for k in (1, 2, 3, 4, 5, 7) for s in (1, 2, 3, 4) for d in (1, 2, 3)]:
+        for padding in {0, 1, 2, 3, dilation * (kernel - 1) // 2}:
             if dilation * (kernel - 1) + 1 > size + 2 * padding:
                 continue
             graph = sequence(nn.Conv2d(2, 3, kernel, stride, padding, dilation), shape=(2, size, 13))
-            x = images(3, 2, size, 13)
-            try:
-                after = passes.same_padding(graph)
-            except FsgError as error:
-                assert "cannot export 0 to TensorFlow Lite: kernel" in str(error)
-                # No error where the usual padding is all there is to do.
-                assert kernel % 2 == 0 or 2 * padding != dilation * (kernel - 1)
-                continue
-            supported += 1
-            assert_same(result_with_same_padding(after, x), result(graph, x), f"{kernel} {stride} {padding} {dilation}")
-    assert supported > 20
+            x, conv = images(3, 2, size, 13), graph.nodes[1]
+            ours, same = result(graph, x), same_convolution(conv, x)
+            agrees = ours.shape == same.shape and torch.allclose(ours, same)
+            assert passes.is_same(conv, (size, 13)) == agrees, f"{kernel} {stride} {padding} {dilation}"
+            found.add(agrees)
+    assert found == {True, False}
 
 
-def test_unpadded_convolutions_keep_their_kernel():
-    graph = sequence(nn.Conv2d(3, 4, 3, 2))
-    assert passes.same_padding(graph)["0"].weight.shape == (4, 3, 3, 3)
+def test_float_convolutions_are_lowered_as_they_are():
+    for layer in (nn.Conv2d(3, 4, 3, 2), nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 2, 2, 1)):
+        graph = sequence(layer)
+        assert kinds(lower(graph)) == [g.Conv]
+        assert lower(graph)["0"].weight is graph["0"].weight
 
 
 def test_unused_nodes_go_but_the_input_stays():

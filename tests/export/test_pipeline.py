@@ -14,8 +14,10 @@ from sklearn.datasets import load_digits
 from fsg import FsgError
 from fsg.export import pipeline
 from fsg.export.formats import onnx as onnx_writer
+from fsg.export.options import FORMATS
 from fsg.export.pipeline import export_run
 from fsg.export.table import export_table
+from fsg.runtime.measure.local import benchmark
 from fsg.runtime.model.evaluate import evaluate
 from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.session import open_model
@@ -49,7 +51,7 @@ def run_folder(tmp_path_factory):
 def exported(run_folder, tmp_path_factory):
     """Both formats: (report, folder, what was said on the way)."""
     folder, steps = tmp_path_factory.mktemp("exported") / "new" / "export", []
-    report = export_run(open_run(run_folder), pipeline.FORMATS, folder, on_step=steps.append)
+    report = export_run(open_run(run_folder), FORMATS, folder, on_step=steps.append)
     return report, folder, steps
 
 
@@ -118,8 +120,8 @@ def test_the_table(exported):
 
 
 def test_an_artefact_that_disagrees_changes_nothing(run, folder, tmp_path, monkeypatch):
-    def wrong(graph, metadata):
-        proto = onnx.load_from_string(onnx_writer.to_onnx(graph, metadata))
+    def wrong(graph, metadata, **how):
+        proto = onnx.load_from_string(onnx_writer.to_onnx(graph, metadata, **how))
         tensor = next(t for t in proto.graph.initializer if t.name == "layer3.1.conv1.scale")
         tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * -1, tensor.name))
         return proto.SerializeToString()
@@ -167,6 +169,39 @@ def test_a_graph_that_was_read_wrongly_is_noticed_first(run, folder, monkeypatch
     with pytest.raises(FsgError, match="the graph read from the model disagrees with PyTorch"):
         export_run(run, ("onnx",), folder)
     assert content(folder) == before
+
+
+def test_the_version_of_onnx_is_asked_for(run, folder):
+    before = content(folder)
+    for formats, opset, message in [
+        (("tflite",), 18, r"--opset is of \.onnx files"),
+        (("onnx",), 17, r"--opset 17: this network needs at least 18, which first has its BitwiseAnd"),
+        (("onnx",), 10_000, r"--opset 10000: onnx .* knows none newer than \d+"),
+    ]:
+        with pytest.raises(FsgError, match=message):
+            export_run(run, formats, folder, opset=opset)
+        assert content(folder) == before
+    for opset, expected in [(None, 18), (21, 21)]:
+        export_run(run, ("onnx",), folder, opset=opset)
+        assert onnx.load(folder / "model.onnx").opset_import[0].version == expected
+
+
+@pytest.mark.parametrize(("batch", "measured"), [(7, 7), (None, 1)])
+def test_batches(batch, measured, run, folder):
+    before = content(folder)
+    for formats in (("tflite",), ("onnx", "tflite")):
+        with pytest.raises(FsgError, match=r"--batch is of \.onnx files.*: give --format onnx alone"):
+            export_run(run, formats, folder, batch=batch)
+    assert content(folder) == before
+    report = export_run(run, ("onnx",), folder, batch=batch)
+    verify = report["artefacts"][0]["verify"]
+    assert verify["samples"] == 300 and verify["median_abs_diff"] < 1e-5
+    path = folder / "model.onnx"
+    session, data = open_model(path), load_dataset(run.config.dataset, test_only=True)
+    assert (session.batch, session.metadata["input_shape"]) == (measured, [batch, 3, 16, 16])
+    assert evaluate(session, data.x_test, data.y_test, data.class_names)["accuracy"] == verify["accuracy"]
+    record = benchmark(path, runs=3, warmup=1)
+    assert (record["batch"], record["accuracy"]) == (measured, verify["accuracy"])
 
 
 def test_old_files_are_replaced_and_others_stay(run, folder):

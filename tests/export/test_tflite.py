@@ -61,6 +61,17 @@ def chain():
     )
 
 
+def alexnet():
+    """torchvision's AlexNet with fewer channels, all behind its first layer binary."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 16, 11, 4, 2), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(3, 2), nn.BatchNorm2d(16)),
+        *(SIGN(), BinaryConv2d(16, 24, 5, padding=2), nn.BatchNorm2d(24), nn.MaxPool2d(3, 2)),
+        *(SIGN(), BinaryConv2d(24, 32, 3, padding=1), nn.BatchNorm2d(32)),
+        *(SIGN(), BinaryConv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        *(nn.BatchNorm1d(32), SIGN(), BinaryLinear(32, 40), nn.BatchNorm1d(40), SIGN(), BinaryLinear(40, 7)),
+    )
+
+
 def cases():
     """name -> (model, its image's height and width, LceBconv2d, CONV_2D)."""
     found = {}
@@ -74,8 +85,17 @@ def cases():
             options = (kernel, stride, padding, dilation)
             found[f"binary-{how}"] = binary(16, 24, *options), (height, width), 1, 1
             found[f"weights-only-{how}"] = nn.Sequential(BinaryConv2d(3, 8, *options)), (height, width), 0, 1
-            if options not in ((3, 1, 2, 1), (3, 1, (1, 0), 1)):  # TensorFlow has no such padding for floats
-                found[f"float-{how}"] = nn.Sequential(nn.Conv2d(3, 8, *options)), (height, width), 0, 1
+            found[f"float-{how}"] = nn.Sequential(nn.Conv2d(3, 8, *options)), (height, width), 0, 1
+        for kernel, stride, padding, dilation in [  # of floats alone: most are no SAME padding
+            (2, 1, 1, 1), (2, 2, 1, 1), (4, 2, 1, 1), (4, 1, 2, 1), (5, 4, 2, 1), (3, 4, 1, 1), (3, 2, (1, 0), 1),
+            ((3, 1), 2, (1, 0), 1), ((1, 3), 2, (0, 1), 1), ((1, 3), 2, 1, 1), (3, 2, 1, 3), (2, 3, 2, 3),
+            (11, 4, 2, 1), (11, 4, 5, 1),
+        ]:  # fmt: skip
+            if (height, width) == (9, 7) and (kernel, padding) == (11, 2):
+                continue  # smaller than the kernel
+            how = f"k{kernel}s{stride}p{padding}d{dilation}-{size}"
+            options = (kernel, stride, padding, dilation)
+            found[f"float-{how}"] = nn.Sequential(nn.Conv2d(3, 8, *options)), (height, width), 0, 1
         found[f"stem-{size}"] = nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.BatchNorm2d(8)), (height, width), 0, 1
     for channels, filters in ((1, 1), (3, 5), (16, 16), (31, 33), (48, 3)):
         for value in (0.0, 1.0, -1.0):
@@ -85,6 +105,7 @@ def cases():
         found[f"branches-{value:g}"] = Branches(1, value), (8, 8), 3, 1
     zero = BinaryConv2d(3, 8, 3, 2, 1, padding_value=0)
     found |= {
+        "alexnet": (alexnet(), (64, 64), 5, 1),
         "branches-stride-2": (Branches(2), (8, 8), 3, 1),
         "zero-dilated": (binary(16, 8, 3, 1, 2, 2, padding_value=0), (9, 6), 1, 1),
         "weights-only-zero": (nn.Sequential(zero, nn.BatchNorm2d(8), nn.ReLU()), (8, 8), 0, 1),

@@ -12,6 +12,7 @@ import numpy as np
 
 from fsg.export import graph as g
 from fsg.export.elementwise import OPERATORS
+from fsg.export.passes import is_same
 
 
 def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
@@ -26,7 +27,9 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
             case g.Negative():
                 return tf.nn.relu6(x * -node.gain)
             case g.Conv():
-                padding = "VALID" if node.padding == (0, 0) else "SAME"
+                padding = "SAME" if node.padding != (0, 0) and is_same(node, tuple(x.shape[1:3])) else "VALID"
+                if padding == "VALID" and node.padding != (0, 0):
+                    x = pad_with_zeros(x, node.padding)
                 return conv2d(x, node.weight, node, padding) + node.bias
             case g.BinaryConv():
                 padding = "VALID"
@@ -61,6 +64,20 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
                     x = tf.transpose(x, [0, 3, 1, 2])
                 return tf.reshape(x, [1, 1, 1, -1] if len(node.shape) == 4 else [1, -1])
         raise TypeError(f"no TensorFlow operation for {type(node).__name__} {node.name}")
+
+    def pad_with_zeros(x: Any, padding: g.Pair) -> Any:
+        """All by a pad but the last row or column, which is joined on.
+
+        LCE's converter takes a pad in front of a convolution for SAME padding where only the sizes are the same.
+        """
+        rows, columns = padding
+        axis = 1 if rows else 2
+        amounts = [[0, 0], [rows, rows], [columns, columns], [0, 0]]
+        amounts[axis][1] -= 1
+        x = tf.pad(x, amounts)
+        shape = list(x.shape)
+        shape[axis] = 1
+        return tf.concat([x, tf.zeros(shape)], axis)
 
     def conv2d(x: Any, weight: np.ndarray, node: g.Convolution, padding: str) -> Any:
         filters = weight.transpose(2, 3, 1, 0)

@@ -7,7 +7,6 @@ from fsg.export.passes import (
     float_where_input_is_float,
     pad_before_pool,
     pad_before_sign,
-    same_padding,
 )
 
 
@@ -20,4 +19,4 @@ def lower(graph: BinaryGraph) -> BinaryGraph:
                 f"cannot export {node.name} to TensorFlow Lite: LCE has no binary convolution in {node.groups} groups;"
                 " train it with groups=1"
             )
-    return same_padding(pad_before_sign(pad_before_pool(dense_as_convolution(graph))))
+    return pad_before_sign(pad_before_pool(dense_as_convolution(graph)))

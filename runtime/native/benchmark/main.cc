@@ -183,18 +183,23 @@ Interpreter MakeInterpreter(const LiteRt& litert, const Arguments& a, const Dele
   return {litert, interpreter};
 }
 
+// Random floats and bytes; 0 for what may be an index or a truth value.
 void FillInputs(const Interpreter& interpreter) {
   const LiteRt& litert = interpreter.litert;
+  constexpr int kFloat = 1, kUInt8 = 3, kInt8 = 9;
   uint32_t random = 1;
   for (int32_t i = 0; i < litert.input_count(interpreter.handle); ++i) {
     void* tensor = litert.input(interpreter.handle, i);
-    constexpr int kFloat = 1;
+    const int type = litert.type(tensor);
     const size_t bytes = litert.bytes(tensor);
-    for (size_t at = 0; at + 4 <= bytes; at += 4) {
+    auto* data = static_cast<char*>(litert.data(tensor));
+    if (bytes > 0) memset(data, 0, bytes);
+    if (type != kFloat && type != kUInt8 && type != kInt8) continue;
+    for (size_t at = 0; at < bytes; at += 4) {
       random = random * 1664525u + 1013904223u;
       const float value = static_cast<float>(static_cast<int32_t>(random)) / 2147483648.0f;
-      char* to = static_cast<char*>(litert.data(tensor)) + at;
-      litert.type(tensor) == kFloat ? memcpy(to, &value, 4) : memcpy(to, &random, 4);
+      const size_t size = bytes - at < 4 ? bytes - at : 4;
+      type == kFloat ? memcpy(data + at, &value, size) : memcpy(data + at, &random, size);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import lce
 import numpy as np
@@ -12,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fsg import FsgError
 from fsg.runtime.model.evaluate import evaluate, normalize
-from fsg.runtime.model.metadata import add_tflite_metadata, read_metadata
-from fsg.runtime.model.session import open_model
+from fsg.runtime.model.metadata import DESCRIPTION, add_tflite_metadata, read_metadata
+from fsg.runtime.model.session import AT_ONCE, open_model
 from fsg.runtime.model.tflite import op_counts
 
 WEIGHTS = np.random.default_rng(0).choice([-1, 1], (5, 4, 6, 3))
@@ -65,6 +66,38 @@ def path(request, tmp_path):
     path = tmp_path / request.param
     path.write_bytes(MODELS[request.param])
     return path
+
+
+def test_a_file_says_what_a_stock_interpreter_lacks(tmp_path):
+    """And README.md quotes what that interpreter says, with the cure."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = tflite_model()
+    assert schema.Model.GetRootAs(content).Description().decode() == DESCRIPTION
+    assert "fsg.runtime.delegate_path()" in DESCRIPTION
+    with pytest.raises(RuntimeError) as caught:
+        Interpreter(model_content=content).allocate_tensors()
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    for line in str(caught.value).splitlines():
+        assert line in readme, line
+
+    graph = lce.Graph()
+    source = graph.tensor([1, 4])
+    plain = graph.build([source], [graph.builtin("RELU", [source], [1, 4])])
+    (tmp_path / "plain.tflite").write_bytes(plain)
+    named = schema.Model.GetRootAs(add_tflite_metadata(plain, {})).Description()
+    assert named == schema.Model.GetRootAs(plain).Description()
+
+
+def test_many_images_at_once_fit_into_memory(tmp_path, monkeypatch):
+    path = tmp_path / "any.onnx"
+    path.write_bytes(MODELS[path.name])
+    session, counts = open_model(path), []
+    run = session._run
+    monkeypatch.setattr(session, "_run", lambda images: counts.append(len(images)) or run(images))
+    images = np.random.default_rng(0).standard_normal((2 * AT_ONCE + 3, 3, 4, 6)).astype(np.float32)
+    np.testing.assert_array_equal(session(images), expected(images))
+    assert counts == [AT_ONCE, AT_ONCE, 3]
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
@@ -222,7 +255,7 @@ def test_nothing_heavy_is_imported(tmp_path):
     code = (
         "import sys; import fsg.runtime.measure.local, fsg.runtime.report.table, fsg.runtime.model.evaluate\n"
         "assert not {'rich', 'ai_edge_litert'} & set(sys.modules)\n"
-        f"from fsg.runtime.model.session import open_model; open_model({str(path)!r}).invoke()\n"
+        f"from fsg.runtime.model.session import AT_ONCE, open_model; open_model({str(path)!r}).invoke()\n"
         "heavy = {'torch', 'tensorflow', 'onnx', 'onnxruntime', 'fsg.training', 'fsg.export'}\n"
         "bad = heavy & set(sys.modules)\n"
         "assert not bad, bad"

@@ -1,0 +1,52 @@
+"""The options of `fsg export`, for click."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+FORMATS = ("tflite", "onnx")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Batch(click.ParamType):
+    """A number of images, or "free", which is None."""
+
+    name = "N|free"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "free":
+            return None
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither a number of images of at least 1 nor free", param, ctx)
+        return int(value)
+
+
+def export_options(command: F) -> F:
+    """Which formats to write, how, and where."""
+    option, folder = click.option, click.Path(path_type=Path)
+    for decorate in (
+        option("--data-dir", help="Where the data set of the run is now."),
+        option("--opset", type=int, help="Version of ONNX's operators.  [default: the oldest that has them all]"),
+        option(
+            "--batch",
+            type=Batch(),
+            default="1",
+            show_default=True,
+            metavar="N|free",
+            help="Images that a .onnx file takes at once; free: any number.",
+        ),
+        option("--out", type=folder, help="Folder to write into.  [default: RUN/export]"),
+        option(
+            "--format",
+            "formats",
+            type=click.Choice(FORMATS),
+            multiple=True,
+            default=["tflite"],
+            show_default=True,
+            help="May be repeated.",
+        ),
+    ):
+        command = decorate(command)
+    return command
