@@ -13,6 +13,7 @@ from fsg.export.graph import (
     BinaryDense,
     BinaryGraph,
     BinaryLayer,
+    Concat,
     Conv,
     Convolution,
     Dense,
@@ -60,16 +61,16 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
 
 
 def sign_last(graph: BinaryGraph) -> BinaryGraph:
-    """sign, max pool or reshape -> max pool or reshape, sign: the sign then stands at the binary layer, which can then
-    read packed bits."""
-    unsigned: dict[str, tuple[str, ...]] = {}
+    """Moves signs behind max pools, reshapes and concatenations of signs alone: they then stand at the binary layer,
+    which can then read packed bits."""
+    unsigned: dict[str, str] = {}
 
     def rule(node: Node) -> list[Node]:
         if isinstance(node, Sign):
-            unsigned[node.name] = node.inputs
-        elif isinstance(node, (MaxPool, Reshape)) and node.inputs[0] in unsigned:
-            moved = replace(node, name=f"{node.name}.float", inputs=unsigned[node.inputs[0]])
-            unsigned[node.name] = (moved.name,)
+            unsigned[node.name] = node.inputs[0]
+        elif isinstance(node, (MaxPool, Reshape, Concat)) and all(name in unsigned for name in node.inputs):
+            moved = replace(node, name=f"{node.name}.float", inputs=tuple(unsigned[name] for name in node.inputs))
+            unsigned[node.name] = moved.name
             return [moved, Sign(name=node.name, inputs=(moved.name,), shape=node.shape)]
         return [node]
 

@@ -81,6 +81,22 @@ class Functions(nn.Module):
         return torch.cat([self.b(self.sign(joined)), joined], 1).mean((2, 3))
 
 
+class Joined(nn.Module):
+    """Binary layers on joined signs, some behind a max pool and one behind a flattening; one sign is read alone too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Sequential(BinaryActivation(), BinaryConv2d(3, n, 3, padding=1)) for n in (5, 8))
+        self.sign, self.pool, self.mean = BinaryActivation(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)
+        self.conv, self.dense, self.flatten = BinaryConv2d(18, 6, 3, padding=1), BinaryLinear(12, 7), nn.Flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.sign(self.a(x)), self.sign(self.b(x))
+        joined = torch.cat([self.pool(torch.cat([a, b], 1)), self.pool(a)], 1)
+        y = self.mean(self.conv(joined))
+        return self.dense(torch.cat([self.flatten(self.sign(y)), self.sign(self.flatten(y))], 1))
+
+
 def random_network(seed: int, *, one_bit: bool = True) -> tuple[nn.Module, tuple[int, int, int]]:
     """A sequential network that ends in logits, and its input shape."""
     rng = np.random.default_rng(seed)

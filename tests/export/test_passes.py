@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_same, exact, head, images, outputs, random_network, result
+from networks import Functions, Joined, assert_same, exact, head, images, outputs, random_network, result
 from torch import nn
 
 from fsg import FsgError
@@ -162,6 +162,36 @@ def test_a_sign_that_something_else_reads_stays():
     moved = passes.sign_last(graph)
     assert moved.count(g.Sign) == 2 and moved["pool"].inputs == ("pool.float",)
     assert_kept(graph, moved, images(4, 3, 6, 6))
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_signs_move_behind_concatenations(size):
+    graph = trace(exact(Joined()), (3, size, 8))
+    moved = passes.sign_last(graph)
+    layers = [node for node in graph.nodes if isinstance(node, g.BinaryLayer)]
+    assert [graph.takes_bits(node) for node in layers] == [True, True, False, False]
+    assert all(moved.takes_bits(moved[node.name]) for node in layers) and len(layers) == 4
+    for seed in range(3):
+        x = images(4, 3, size, 8, seed=seed)
+        assert_kept(graph, moved, x)
+        assert_kept(graph, passes.dense_as_convolution(moved), x)
+        assert_same(result(lower(passes.simplify(graph)), x), result(graph, x))
+
+
+def test_signs_that_are_joined_with_other_values_stay():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sign, self.conv = BinaryActivation(), BinaryConv2d(6, 4, 3)
+
+        def forward(self, x):
+            return self.conv(torch.cat([self.sign(x), x], 1))
+
+    for model in (Mixed(), Functions()):
+        graph = trace(exact(model), (3, 6, 6))
+        moved = passes.sign_last(graph)
+        assert kinds(moved) == kinds(graph)
+        assert_kept(graph, moved, images(4, 3, 6, 6))
 
 
 @pytest.mark.parametrize("size", [6, 7, 8, 9])
