@@ -7,8 +7,8 @@ import torch
 from fsg import FsgError
 from fsg.export.formats.tflite.lower import lower
 from fsg.export.graph import BinaryGraph
-from fsg.export.interpret import run_graph
 from fsg.export.passes import simplify
+from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.training.networks.trace import has_hooks
 
@@ -38,7 +38,7 @@ def _check_meaning(model: "nn.Module", graph: BinaryGraph, shape: tuple[int, int
     try:
         with torch.no_grad():
             expected = model.eval()(images)
-            found = run_graph(graph, images)[graph.nodes[-1].name]
+            found = torch.from_numpy(run_graph(graph, images.numpy())[graph.nodes[-1].name])
     finally:
         model.train(training)
     distance = (found - expected).abs().median()

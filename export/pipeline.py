@@ -18,8 +18,8 @@ from fsg import FsgError, make_folder, replacing
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.tflite.write import prepare, to_tflite
 from fsg.export.graph import (
-    Add,
     Affine,
+    Arithmetic,
     AveragePool,
     BinaryGraph,
     BinaryLayer,
@@ -30,14 +30,14 @@ from fsg.export.graph import (
     Floats,
     Input,
     MaxPool,
-    MeanPool,
     Node,
     Pad,
+    Reduce,
     Reshape,
     Sign,
 )
-from fsg.export.interpret import run_graph
 from fsg.export.passes import simplify
+from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.export.verify import MIN_AGREEMENT, require_agreement, signs_near_zero
 from fsg.runtime.model.evaluate import match_labels, normalize
@@ -188,9 +188,9 @@ def _room_in(folder: Path) -> Iterator[Path]:
 
 def _reference(graph: BinaryGraph, images: Floats) -> Floats:
     last = graph.nodes[-1].name
-    tensor = torch.from_numpy(images)
-    batches = tensor.split(-(-evaluation_batch(tensor) // 4))  # every value of the graph stays in memory
-    return torch.cat([run_graph(graph, batch)[last] for batch in batches]).numpy()
+    size = -(-evaluation_batch(torch.from_numpy(images)) // 4)  # every value of the graph stays in memory
+    batches = (images[start : start + size] for start in range(0, len(images), size))
+    return np.concatenate([run_graph(graph, batch)[last] for batch in batches])
 
 
 def _onnx_ops(path: Path) -> dict[str, int]:
@@ -222,11 +222,12 @@ def _in_words(graph: BinaryGraph, node: Node) -> str:
     words = {
         Input: "the image",
         Sign: "signs",
-        Add: "a sum",
         AveragePool: "an average",
-        MeanPool: "an average",
+        Reduce: "an average",
         Affine: "a batch norm's output",
     }
+    if isinstance(node, Arithmetic) and node.operator == "add":
+        return "a sum"
     if isinstance(node, Concat):
         kinds = dict.fromkeys(_in_words(graph, graph[name]) for name in node.inputs)
         return f"a concatenation of {' and '.join(kinds)}" if len(kinds) <= 2 else "a concatenation"

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fsg import FsgError
 from fsg.export.graph import BinaryGraph, Floats, Negative, Sign
-from fsg.export.interpret import run_graph
+from fsg.export.reference import run_graph
 
 MIN_AGREEMENT = 0.97
 """Of the top-1 classes. Float32 rounding may flip a sign near zero, which moves one image's logits visibly: in a deep
@@ -92,13 +91,13 @@ def require_agreement(
 def signs_near_zero(graph: BinaryGraph, images: Floats) -> NDArray[np.bool_]:
     """For each image [N, C, H, W], whether some sign's input is within rounding of zero."""
 
-    def near(value: torch.Tensor) -> bool:
-        magnitude = value.abs()
+    def near(value: Floats) -> bool:
+        magnitude = np.abs(value)
         return bool(magnitude.min() <= NEAR_ZERO * magnitude.mean())
 
     sources = {node.inputs[0] for node in graph.nodes if isinstance(node, (Sign, Negative))}
     found = []
-    for image in torch.from_numpy(images).split(1):  # every value of the graph stays in memory
-        values = run_graph(graph, image)
+    for image in images:  # every value of the graph stays in memory
+        values = run_graph(graph, image[None])
         found.append(any(near(values[name]) for name in sources))
     return np.array(found, bool)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsg.export.graph import BinaryGraph
-from fsg.export.interpret import run_graph
+from fsg.export.reference import run_graph
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLayer, BinaryLinear
 
 
@@ -57,7 +57,7 @@ def outputs(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def result(graph: BinaryGraph, x: Tensor) -> Tensor:
-    return run_graph(graph, x)[graph.nodes[-1].name]
+    return torch.from_numpy(run_graph(graph, x.numpy())[graph.nodes[-1].name])
 
 
 def assert_same(got: Any, expected: Any, what: str = "") -> None:
