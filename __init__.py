@@ -2,12 +2,17 @@
 
 import os
 import shlex
+import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __version__ = "0.1.0"
+
+TEMPORARY = ".fsg-"  # how the names of what will take another's place begin
+STALE_SECONDS = 24 * 3600.0  # nothing is written for so long: what is older was left by a crash
 
 
 class FsgError(Exception):
@@ -21,7 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Whatever happens, `path` holds either its old content or all of the new. Errors: FsgError where it cannot be
     written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    # Another name for every process and thread, and with the mode that the user's umask gives.
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    remove_stale(path.parent)
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -32,6 +39,14 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a read-only file system says so even of files that are not there
             temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes what processes that crashed long ago have left of files to be replaced, and of folders of such."""
+    with suppress(OSError):
+        for path in folder.glob(f"{TEMPORARY}*"):
+            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def make_folder(path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from fsg import FsgError, __version__, make_folder, shell_command
 from fsg.export.options import export_options
 from fsg.terminal import make_console, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
-from fsg.training.folder import RUNS, checked_run, newest_export, newest_run, run_label, start_run, without_a_trace
+from fsg.training.folder import RUNS, checked_run, new_run, newest_export, newest_run, run_label, run_lock
 from fsg.training.launch import first_decides, is_first, reports_failure
 from fsg.training.options import (
     PATH,
@@ -96,14 +96,15 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **_sett
         if out and out.resolve() != resume.resolve():
             raise FsgError(f"--resume {resume} continues in that folder: leave --out away")
         path = resume / "config.toml"
-        run_training(resume_config(load_config(path), given, path), resume)
+        config = resume_config(load_config(path), given, path)
+        with run_lock(resume) if is_first() else nullcontext():
+            run_training(config, resume)
         return
 
     config = Config(**given)
     check_spec(config.dataset)
-    existed = bool(out and out.exists())
-    folder = Path(first_decides(lambda: str(start_run(config, out))))
-    with without_a_trace(folder, existed=existed) if is_first() else nullcontext():
+    with ExitStack() as stack:
+        folder = Path(first_decides(lambda: str(stack.enter_context(new_run(config, out)))))
         run_training(config, folder)
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import fsg
-from fsg import FsgError, make_folder, replacing
+from fsg import TEMPORARY, FsgError, make_folder, remove_stale, replacing
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.tflite.write import prepare, to_tflite
 from fsg.export.graph import BinaryGraph, BinaryLayer, Conv, Dense, Floats, Node
@@ -131,8 +131,9 @@ def _room_in(folder: Path) -> Iterator[Path]:
     """A temporary folder inside `folder`, which is made for it and goes again if the block fails."""
     existed = folder.exists()
     make_folder(folder)
+    remove_stale(folder)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as room:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as room:
             yield Path(room)
     except BaseException:
         if not existed:
