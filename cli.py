@@ -354,11 +354,14 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
     """
     target = target or newest(newest_run)
     with make_console().status(f"testing {target}") as status:
+        from fsg.runtime.model.files import export_doubts
         from fsg.training.evaluate import evaluate_on
 
         result = evaluate_on(target, dataset, data_dir=data_dir, show=status.update)
     told = f"{target}: accuracy {result['accuracy']:.2%} on {result['samples']} images of {result['dataset']}"
     click.echo(json.dumps(result) if as_json else told)
+    for doubt in export_doubts(target):
+        click.echo(doubt, err=True)
 
 
 @cli.command()
