@@ -19,6 +19,10 @@ class FsgError(Exception):
     """A problem the user can solve; the message is one line: what, where and the remedy."""
 
 
+class OutOfMemoryError(FsgError):
+    """There was not enough memory."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that takes its place when the block has ended well.
@@ -47,6 +51,22 @@ def remove_stale(folder: Path) -> None:
         for path in folder.glob(f"{TEMPORARY}*"):
             if time.time() - path.lstat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def within_memory(remedy: str) -> Iterator[None]:
+    """Where its block runs out of memory, for arrays or for tensors on whatever device: FsgError with the remedy."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, FsgError) as error:
+        # Some who read files take what torch raises for damage.
+        cause = error.__cause__ if isinstance(error, FsgError) else error
+        signs = ("allocate memory", "out of memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+        told = isinstance(cause, RuntimeError) and any(sign in str(cause) for sign in signs)
+        if isinstance(error, OutOfMemoryError) or not (told or isinstance(error, MemoryError)):
+            raise
+        where = "the GPU's memory" if "CUDA" in str(cause) else "memory"
+        raise OutOfMemoryError(f"{where} is not enough for this: {remedy}") from error
 
 
 def make_folder(path: Path) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from fsg import FsgError, __version__, make_folder, shell_command
+from fsg import FsgError, __version__, make_folder, shell_command, within_memory
 from fsg.export.options import export_options
 from fsg.terminal import make_console, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
-from fsg.training.folder import RUNS, checked_run, new_run, newest_export, newest_run, run_label, run_lock
+from fsg.training.folder import REMEDY, RUNS, checked_run, new_run, newest_export, newest_run, run_label, run_lock
 from fsg.training.launch import first_decides, is_first, reports_failure
 from fsg.training.options import (
     PATH,
@@ -42,7 +42,8 @@ EXTRA_OF = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensor
 def main() -> None:
     """Runs the command; every foreseen problem is one line on stderr and exit code 2."""
     try:
-        code = cli.main(prog_name="fsg", standalone_mode=False)
+        with within_memory("take smaller images or a smaller model"):
+            code = cli.main(prog_name="fsg", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         if reports_failure():
             click.echo("interrupted", err=True)
@@ -116,7 +117,8 @@ def run_training(config: Config, folder: Path) -> None:
     from fsg.training.loop import train as train_loop
 
     try:
-        summary = train_loop(config, folder, make_console(stderr=False), check=exportable)
+        with within_memory(REMEDY):
+            summary = train_loop(config, folder, make_console(stderr=False), check=exportable)
     except KeyboardInterrupt:
         if reports_failure():
             click.echo(f"interrupted; continue with: {shell_command('train', '--resume', folder)}")

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import resource
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +85,15 @@ def _cpu_info() -> dict[str, str]:
     except OSError:
         lines = []
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def memory_bytes() -> int:
+    """How much memory this process may have at most: the machine's, or what a container or ulimit leaves of it."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups, in version 2 and 1
+        with suppress(OSError, ValueError):
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text(encoding="utf-8")))
+    return min(limit for limit in limits if limit > 0)  # RLIM_INFINITY is below
 
 
 def stay_on(cpus: list[int]) -> None:

@@ -20,6 +20,7 @@ from fsg.training.config import Config, load_config, save_config
 
 RUNS = Path("runs")
 LOCK = ".lock"
+REMEDY = "lower --batch-size (of FSG, --history and --hidden, too), or take smaller images or a smaller --model"
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "flips.csv", "summary.json")
 
 

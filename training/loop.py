@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ class Training:
         resumed = (folder / CHECKPOINT).exists()
 
         limits = self._limits(check) if check and config.export_check and not resumed else ""
-        self.learner = Learner(config, self.info, device, processes, init="" if resumed else config.init)
+        init = "" if resumed else config.init
+        self.learner = Learner(replace(config, batch_size=self.batch_size), self.info, device, processes, init=init)
         self.seconds, self.epoch_seconds = 0.0, 0.0
         if resumed:
             self._restore()
