@@ -83,7 +83,7 @@ def cli(debug: bool) -> None:
 @option("--resume", type=PATH, help="Continue the run in this folder.")
 @config_options
 @click.pass_context
-def train(context: click.Context, out: Path | None, resume: Path | None, **_settings: Any) -> None:
+def train(context: click.Context, out: Path | None, resume: Path | None, **_settings: Any) -> int:
     """Train a binary network into a run folder.
 
     Every epoch ends with a checkpoint; an interrupted run continues with --resume, which may also change where the
@@ -99,18 +99,17 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **_sett
         path = resume / "config.toml"
         config = resume_config(load_config(path), given, path)
         with run_lock(resume) if is_first() else nullcontext():
-            run_training(config, resume)
-        return
+            return run_training(config, resume)
 
     config = Config(**given)
     check_spec(config.dataset)
     with ExitStack() as stack:
         folder = Path(first_decides(lambda: str(stack.enter_context(new_run(config, out)))))
-        run_training(config, folder)
+        return run_training(config, folder)
 
 
-def run_training(config: Config, folder: Path) -> None:
-    """Trains into an existing run folder and prints where things are."""
+def run_training(config: Config, folder: Path) -> int:
+    """Trains into an existing run folder and prints where things are; returns the exit code."""
     # Threads that spin while they wait make a step ten times slower as soon as anything else uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from fsg.export.check import exportable
@@ -122,14 +121,15 @@ def run_training(config: Config, folder: Path) -> None:
     except KeyboardInterrupt:
         if reports_failure():
             click.echo(f"interrupted; continue with: {shell_command('train', '--resume', folder)}")
-        sys.exit(130)
+        return 130
     if not is_first():
-        return
+        return 0
     if summary["stopped"]:
         reason = STOPPED[summary["stopped"]].format(resume=shell_command("train", "--resume", folder), **asdict(config))
         click.echo(f"stopped after epoch {summary['epochs']} of {config.epochs}: {reason}")
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
     click.echo(f"next: {shell_command('export', folder, '--format', 'tflite', '--format', 'onnx')}")
+    return 0
 
 
 @cli.command(cls=SettingsCommand)

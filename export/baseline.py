@@ -23,7 +23,7 @@ from fsg.export.passes import (
 )
 from fsg.export.pipeline import test_images
 from fsg.export.trace import trace
-from fsg.export.verify import compare, require_agreement
+from fsg.export.verify import compare, require_agreement, signs_near_zero
 from fsg.runtime.measure.records import Model
 from fsg.runtime.model.evaluate import normalize
 from fsg.runtime.model.files import report_beside
@@ -108,7 +108,8 @@ def baseline(
     run = open_run(folder)
     images, labels, expected = test_images(run, data_dir, load)
     calibration = _calibration_images(run, data_dir, load) if numbers == "int8" else images[:0]
-    content = converter().convert("float", without_bits(run, GAINS[numbers]), numbers, calibration)
+    graph = without_bits(run, GAINS[numbers])
+    content = converter().convert("float", graph, numbers, calibration)
     make_folder(path.parent)
     with replacing(path) as temporary:
         candidate = temporary.with_suffix(".tflite")  # sessions go by the suffix
@@ -117,8 +118,11 @@ def baseline(
             logits = open_model(candidate)(images)
         finally:
             candidate.unlink(missing_ok=True)
-        check = require_agreement if numbers == "float32" else _compared
-        verify = check(path.name, logits, expected, labels)
+        if numbers == "float32":
+            near_zero = lambda chosen: signs_near_zero(graph, images[chosen])  # noqa: E731
+            verify = require_agreement(path.name, logits, expected, labels, near_zero)
+        else:
+            verify = compare(logits, expected, labels)
         metadata = {**run.metadata, "numbers": numbers, "checkpoint": source, "verify": verify}
         temporary.write_bytes(add_tflite_metadata(content, metadata))
     return path
@@ -128,10 +132,6 @@ def without_bits(run: Run, gain: float) -> BinaryGraph:
     """The graph of a run's model with float operations only, ready for TensorFlow Lite's converter."""
     graph = float_where_input_is_float(simplify(trace(run.model, run.data.shape)))
     return pad_before_convolution(pad_before_pool(bits_as_floats(graph, gain)))
-
-
-def _compared(_what: str, logits: Floats, expected: Floats, labels: np.ndarray) -> dict[str, Any]:
-    return compare(logits, expected, labels)
 
 
 def _calibration_images(run: Run, data_dir: str | None, load: Callable[..., Dataset]) -> Floats:

@@ -2,10 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from fsg import FsgError
 from fsg.export.formats.tflite.lower import lower
+from fsg.export.graph import BinaryGraph
 from fsg.export.passes import simplify
+from fsg.export.reference import run_graph
 from fsg.export.trace import trace
+from fsg.training.networks.trace import has_hooks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,8 +23,26 @@ def exportable(model: "nn.Module", shape: tuple[int, int, int]) -> str:
     layer, where none can.
     """
     graph = simplify(trace(model, shape))
+    _check_meaning(model, graph, shape)
     try:
         lower(graph)
     except FsgError as error:
         return f"as .onnx only: {error}"
     return ""
+
+
+def _check_meaning(model: "nn.Module", graph: BinaryGraph, shape: tuple[int, int, int]) -> None:
+    """Raises FsgError where the graph computes something else than the model, for example as that has hooks."""
+    training = model.training
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            expected = model.eval()(images)
+            found = torch.from_numpy(run_graph(graph, images.numpy())[graph.nodes[-1].name])
+    finally:
+        model.train(training)
+    distance = (found - expected).abs().median()
+    if expected.shape != found.shape or not distance <= 0.01 * expected.abs().max() + 1e-5:
+        hooked = next((name for name, module in model.named_modules() if has_hooks(module)), "")
+        why = f"{hooked} has hooks, which a file cannot hold" if hooked else "its forward does more than can be traced"
+        raise FsgError(f"cannot export the model: {why}")

@@ -36,6 +36,31 @@ def _sigmoid(x: Any) -> Any:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
+@dataclass(frozen=True)
+class ArithmeticRow:
+    """An operator on two tensors, broadcast to one shape.
+
+    functions: its names in torch, in Python's operator and as a method of tensors. compute: of NumPy arrays. onnx,
+    tensorflow: its name there, in the module tf or tf.math.
+    """
+
+    functions: tuple[str, ...]
+    compute: Callable[[Any, Any], Any]
+    onnx: str
+    tensorflow: str
+
+
+ARITHMETIC = {
+    "add": ArithmeticRow(("add", "add_", "iadd"), np.add, "Add", "add"),
+    "sub": ArithmeticRow(("sub", "sub_", "isub", "subtract"), np.subtract, "Sub", "subtract"),
+    "mul": ArithmeticRow(("mul", "mul_", "imul", "multiply"), np.multiply, "Mul", "multiply"),
+    "div": ArithmeticRow(("truediv", "div", "div_", "itruediv", "divide", "true_divide"), np.divide, "Div", "divide"),
+    "max": ArithmeticRow(("maximum", "max"), np.maximum, "Max", "maximum"),
+    "min": ArithmeticRow(("minimum", "min"), np.minimum, "Min", "minimum"),
+}
+"""The operators of two tensors by the name that nodes have for them."""
+
+
 OPERATORS = {
     operator.layer: operator
     for operator in (

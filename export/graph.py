@@ -1,7 +1,7 @@
 """BinaryGraph: what a network computes, as a short list of typed nodes with NumPy arrays.
 
-Images and weights are in PyTorch's order: values [N, C, H, W] or [N, C], convolution weights [O, I, KH, KW]. Shapes are
-those of a batch of one.
+Images and weights are in PyTorch's order: values [N, C, H, W], or of any other rank with the batch in front,
+convolution weights [O, I, KH, KW]. Shapes are those of a batch of one.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Pair = tuple[int, int]
+Sides = tuple[int, int, int, int]  # above, below, left, right
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,8 +87,18 @@ class BinaryConv(Convolution, BinaryLayer):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class TransposedConv(Convolution):
+    """Transposed convolution: weight [I, O/groups, KH, KW], bias [O]. `padding` is cut off on both sides of the result,
+    `output_padding` less at its end."""
+
+    weight: Floats
+    bias: Floats
+    output_padding: Pair
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Dense(Node):
-    """weight [O, I] @ input + bias [O]."""
+    """weight [O, I] @ input + bias [O], along the input's last axis."""
 
     weight: Floats
     bias: Floats
@@ -95,7 +106,7 @@ class Dense(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BinaryDense(BinaryLayer):
-    """A matrix product, negative [O, I]."""
+    """A matrix product along the input's last axis, negative [O, I]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,30 +126,56 @@ class Elementwise(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Add(Node):
-    """Sum of two inputs of one shape."""
+class PReLU(Node):
+    """The input where it is not negative, else slope * input: slope [C] per channel."""
+
+    slope: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Constant(Node):
+    """A value that no image changes; it has no inputs."""
+
+    value: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arithmetic(Node):
+    """What `elementwise.ARITHMETIC` names, such as "add", of two inputs that are broadcast to one shape."""
+
+    operator: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Concat(Node):
-    """The channels of all inputs, one input after the other."""
+    """All inputs, one behind the other along `axis`."""
+
+    axis: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Take(Node):
+    """The values at the places `index` along `axis`: slices, splits and shuffles."""
+
+    axis: int
+    index: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pad(Node):
-    """`padding` rows and columns of `value` on both sides."""
+    """Rows above and below, columns left and right of `value`."""
 
-    padding: Pair
+    padding: Sides
     value: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pool(Node):
-    """What pooling over windows shares. `padding` is added on both sides of (rows, columns)."""
+    """What pooling over windows shares. `padding` is (rows above, below, columns left, right)."""
 
     kernel: Pair
     stride: Pair
-    padding: Pair
+    padding: Sides
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,13 +189,41 @@ class AveragePool(Pool):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MeanPool(Node):
-    """Mean over all rows and columns: [N, C, H, W] -> [N, C, 1, 1] or [N, C]."""
+class Reduce(Node):
+    """ "mean", "sum" or "max" over `axes`, which stay with length 1 where the shape has as many axes as the input."""
+
+    operator: str
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Softmax(Node):
+    """Softmax along `axis`, or with `log` its logarithm."""
+
+    axis: int
+    log: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resize(Node):
+    """Rows and columns interpolated to those of `shape`: "nearest" takes the pixel at floor(place * size / new size),
+    "bilinear" mixes the four around (place + 0.5) * size / new size - 0.5, or with `align_corners` around
+    place * (size - 1) / (new size - 1)."""
+
+    mode: str
+    align_corners: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Transpose(Node):
+    """The axes in another order: axis i is the input's axis permutation[i]."""
+
+    permutation: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reshape(Node):
-    """The same values, in the order of [N, C, H, W], in the shape [N, C] or [N, C, 1, 1]."""
+    """The same values, in the order of [N, C, H, W], in another shape."""
 
 
 @dataclass(frozen=True)

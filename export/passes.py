@@ -13,6 +13,7 @@ from fsg.export.graph import (
     BinaryDense,
     BinaryGraph,
     BinaryLayer,
+    Concat,
     Conv,
     Convolution,
     Dense,
@@ -23,7 +24,10 @@ from fsg.export.graph import (
     Pad,
     Pool,
     Reshape,
+    Sides,
     Sign,
+    Take,
+    Transpose,
     rewrite,
 )
 
@@ -60,16 +64,17 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
 
 
 def sign_last(graph: BinaryGraph) -> BinaryGraph:
-    """sign, max pool or reshape -> max pool or reshape, sign: the sign then stands at the binary layer, which can then
-    read packed bits."""
-    unsigned: dict[str, tuple[str, ...]] = {}
+    """Moves signs behind max pools, reshapes and concatenations of signs alone: they then stand at the binary layer,
+    which can then read packed bits."""
+    moving = (MaxPool, Reshape, Concat, Take, Transpose)
+    unsigned: dict[str, str] = {}
 
     def rule(node: Node) -> list[Node]:
         if isinstance(node, Sign):
-            unsigned[node.name] = node.inputs
-        elif isinstance(node, (MaxPool, Reshape)) and node.inputs[0] in unsigned:
-            moved = replace(node, name=f"{node.name}.float", inputs=unsigned[node.inputs[0]])
-            unsigned[node.name] = (moved.name,)
+            unsigned[node.name] = node.inputs[0]
+        elif isinstance(node, moving) and all(name in unsigned for name in node.inputs):
+            moved = replace(node, name=f"{node.name}.float", inputs=tuple(unsigned[name] for name in node.inputs))
+            unsigned[node.name] = moved.name
             return [moved, Sign(name=node.name, inputs=(moved.name,), shape=node.shape)]
         return [node]
 
@@ -207,13 +212,13 @@ def pad_before_pool(graph: BinaryGraph) -> BinaryGraph:
     """
 
     def rule(node: Node) -> list[Node]:
-        if not isinstance(node, Pool) or node.padding == (0, 0):
+        if not isinstance(node, Pool) or not any(node.padding):
             return [node]
         source = graph[node.inputs[0]]
         known = OPERATORS[source.operator].lowest if isinstance(source, Elementwise) else None
         lowest = float(np.finfo(np.float32).min) if known is None else known
         pad = _pad(graph, node, node.inputs[0], lowest if isinstance(node, MaxPool) else 0.0)
-        return [pad, replace(node, inputs=(pad.name,), padding=(0, 0))]
+        return [pad, replace(node, inputs=(pad.name,), padding=(0, 0, 0, 0))]
 
     return rewrite(graph, rule)
 
@@ -250,14 +255,22 @@ def remove_unused(graph: BinaryGraph) -> BinaryGraph:
 
 def _pad(graph: BinaryGraph, node: Convolution | Pool, source: str, value: float) -> Pad:
     batch, channels, height, width = graph[node.inputs[0]].shape
-    rows, columns = node.padding
+    top, bottom, left, right = sides(node)
     return Pad(
         name=f"{node.name}.pad",
         inputs=(source,),
-        shape=(batch, channels, height + 2 * rows, width + 2 * columns),
-        padding=node.padding,
+        shape=(batch, channels, height + top + bottom, width + left + right),
+        padding=(top, bottom, left, right),
         value=value,
     )
+
+
+def sides(node: Convolution | Pool) -> Sides:
+    """A node's padding: rows above and below, columns left and right."""
+    if isinstance(node, Pool):
+        return node.padding
+    rows, columns = node.padding
+    return rows, rows, columns, columns
 
 
 def simplify(graph: BinaryGraph) -> BinaryGraph:

@@ -1,6 +1,7 @@
 """From a run to verified artefacts and report.json."""
 
 import json
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,11 +17,29 @@ import fsg
 from fsg import TEMPORARY, FsgError, make_folder, remove_stale, replacing
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.tflite.write import prepare, to_tflite
-from fsg.export.graph import BinaryGraph, BinaryLayer, Conv, Dense, Floats, Node
-from fsg.export.interpret import run_graph
+from fsg.export.graph import (
+    Affine,
+    Arithmetic,
+    AveragePool,
+    BinaryGraph,
+    BinaryLayer,
+    Concat,
+    Conv,
+    Dense,
+    Elementwise,
+    Floats,
+    Input,
+    MaxPool,
+    Node,
+    Pad,
+    Reduce,
+    Reshape,
+    Sign,
+)
 from fsg.export.passes import simplify
+from fsg.export.reference import run_graph
 from fsg.export.trace import trace
-from fsg.export.verify import require_agreement
+from fsg.export.verify import MIN_AGREEMENT, require_agreement, signs_near_zero
 from fsg.runtime.model.evaluate import match_labels, normalize
 from fsg.runtime.model.files import file_digest
 from fsg.runtime.model.metadata import add_tflite_metadata
@@ -64,7 +83,11 @@ def export_run(
 
     on_step("reading the graph")
     graph = simplify(trace(run.model, run.data.shape))
-    require_agreement("the graph read from the model", _reference(graph, images), expected, labels)
+
+    def near_zero(chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return signs_near_zero(graph, images[chosen])
+
+    require_agreement("the graph read from the model", _reference(graph, images), expected, labels, near_zero)
 
     write: dict[str, Callable[[BinaryGraph], bytes]] = {
         "tflite": lambda graph: add_tflite_metadata(to_tflite(graph), run.metadata),
@@ -88,7 +111,7 @@ def export_run(
                     "size_bytes": path.stat().st_size,
                     "sha256": file_digest(path),
                     "ops": op_counts(path) if name == "tflite" else _onnx_ops(path),
-                    "verify": require_agreement(path.name, logits, expected, labels),
+                    "verify": require_agreement(path.name, logits, expected, labels, near_zero),
                 }
             )
         for artefact in artefacts:
@@ -103,6 +126,7 @@ def export_run(
         "dataset": run.config.dataset,
         "activation_bits": run.config.activation_bits,
         "layers": _layers(graph),
+        "not_on_bits": not_on_bits(graph),
         "hypernetwork_parameters_discarded": run.hypernetwork_parameters,
         "float_size_bytes": float_size(run.model),
         "artefacts": artefacts,
@@ -115,7 +139,10 @@ def export_run(
 def test_images(
     run: Run, data_dir: str | None = None, load: Callable[..., Dataset] = load_dataset
 ) -> tuple[Floats, NDArray[np.int64], Floats]:
-    """Up to 1000 normalised images of the test split, their labels, and the logits that PyTorch computes."""
+    """Up to 1000 normalised images of the test split, their labels, and the logits that PyTorch computes.
+
+    Errors: FsgError for data that do not fit the run, and where its accuracy is not the recorded one.
+    """
     data = load(run.config.dataset, data_dir=data_dir or run.config.data_dir or None, test_only=True)
     if data.shape != run.data.shape:
         raise FsgError(
@@ -123,7 +150,25 @@ def test_images(
         )
     chosen = np.linspace(0, len(data.x_test) - 1, min(len(data.x_test), MAX_SAMPLES)).astype(int)
     images = normalize(data.x_test[chosen], run.data.mean, run.data.std)
-    return images, match_labels(run, data.y_test[chosen], data.class_names), run(images)
+    labels = match_labels(run, data.y_test[chosen], data.class_names)
+    expected = run(images)
+    _require_recorded_accuracy(run, float((expected.argmax(1) == labels).mean()), len(images), len(data.x_test))
+    return images, labels, expected
+
+
+def _require_recorded_accuracy(run: Run, found: float, samples: int, total: int) -> None:
+    """Raises FsgError if `found`, on `samples` of `total` test images, cannot be the accuracy that the run recorded.
+
+    Rounding may decide some images otherwise, as in `verify`; the choice of images adds 5 standard errors.
+    """
+    recorded = run.test_accuracy
+    error = math.sqrt(recorded * (1 - recorded) / samples * (1 - samples / total))
+    if abs(found - recorded) > 1 - MIN_AGREEMENT + 1 / samples + 5 * error:
+        raise FsgError(
+            f"{run.path}: its accuracy is {found:.2%} on {samples} of {total} test images of {run.config.dataset}, but"
+            f" {recorded:.2%} was recorded when it was trained: the data are others, or the model's code was changed"
+            " since; give what it was trained with, or train anew"
+        )
 
 
 @contextmanager
@@ -144,9 +189,9 @@ def _room_in(folder: Path) -> Iterator[Path]:
 
 def _reference(graph: BinaryGraph, images: Floats) -> Floats:
     last = graph.nodes[-1].name
-    tensor = torch.from_numpy(images)
-    batches = tensor.split(-(-evaluation_batch(tensor) // 4))  # every value of the graph stays in memory
-    return torch.cat([run_graph(graph, batch)[last] for batch in batches]).numpy()
+    size = -(-evaluation_batch(torch.from_numpy(images)) // 4)  # every value of the graph stays in memory
+    batches = (images[start : start + size] for start in range(0, len(images), size))
+    return np.concatenate([run_graph(graph, batch)[last] for batch in batches])
 
 
 def _onnx_ops(path: Path) -> dict[str, int]:
@@ -157,10 +202,36 @@ def _onnx_ops(path: Path) -> dict[str, int]:
 
 def _layers(graph: BinaryGraph) -> dict[str, int]:
     """How many layers run on bits, and how many stay float."""
-
-    def bitwise(node: Node) -> bool:
-        return isinstance(node, BinaryLayer) and graph.takes_bits(node)
-
     layers = [node for node in graph.nodes if isinstance(node, (BinaryLayer, Conv, Dense))]
-    bits = sum(map(bitwise, layers))
+    bits = graph.count(BinaryLayer) - len(not_on_bits(graph))
     return {"bitwise": bits, "float": len(layers) - bits}
+
+
+def not_on_bits(graph: BinaryGraph) -> dict[str, str]:
+    """The binary layers whose input is no sign, and what it is."""
+    return {
+        node.name: _in_words(graph, graph[node.inputs[0]])
+        for node in graph.nodes
+        if isinstance(node, BinaryLayer) and not graph.takes_bits(node)
+    }
+
+
+def _in_words(graph: BinaryGraph, node: Node) -> str:
+    """What a value is to people, such as "a sum"; max pools and reshapes are what they are of."""
+    while isinstance(node, (MaxPool, Reshape, Pad)):
+        node = graph[node.inputs[0]]
+    words = {
+        Input: "the image",
+        Sign: "signs",
+        AveragePool: "an average",
+        Reduce: "an average",
+        Affine: "a batch norm's output",
+    }
+    if isinstance(node, Arithmetic) and node.operator == "add":
+        return "a sum"
+    if isinstance(node, Concat):
+        kinds = dict.fromkeys(_in_words(graph, graph[name]) for name in node.inputs)
+        return f"a concatenation of {' and '.join(kinds)}" if len(kinds) <= 2 else "a concatenation"
+    if isinstance(node, Elementwise):
+        return f"what {node.operator} gives"
+    return words.get(type(node), "another layer's output")

@@ -12,8 +12,8 @@ import numpy as np
 from fsg import FsgError
 from fsg.export.elementwise import OPERATORS, of_function, settings_of
 from fsg.export.graph import (
-    Add,
     Affine,
+    Arithmetic,
     AveragePool,
     BinaryConv,
     BinaryDense,
@@ -25,9 +25,9 @@ from fsg.export.graph import (
     Floats,
     Input,
     MaxPool,
-    MeanPool,
     Node,
     Pair,
+    Reduce,
     Reshape,
     Sign,
 )
@@ -129,7 +129,7 @@ def _convert(
         if step.target in (operator.add, torch.add) and len(sources) == 2 and "alpha" not in step.kwargs:
             if len({graph[source].shape for source in sources}) > 1:
                 raise FsgError(f"cannot export {_what(step)}: it adds values of different shapes")
-            return Add(**at)
+            return Arithmetic(**at, operator="add")
         if step.target is torch.cat:
             if at["shape"][1] != sum(graph[source].shape[1] for source in sources):
                 raise FsgError(f"cannot export {_what(step)}: it joins something else than channels")
@@ -180,7 +180,7 @@ def _mean(step: "torch.fx.Node", at: dict[str, Any], shape: tuple[int, ...]) -> 
     """A mean over all rows and columns, which without keepdim also flattens."""
     if at["shape"] not in ((1, shape[1]), (1, shape[1], 1, 1)):
         raise FsgError(f"cannot export {_what(step)}: only the mean over all rows and columns is supported")
-    return MeanPool(**at)
+    return Reduce(**at, operator="mean", axes=(2, 3))
 
 
 def _flatten(at: dict[str, Any], shape: tuple[int, ...], what: str) -> Reshape:
@@ -263,7 +263,8 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
         if outputs != at["shape"][2:]:
             raise refuse(f"on an image of {list(shape[2:])} ceil_mode makes a difference, which is not supported")
         kind = MaxPool if isinstance(module, nn.MaxPool2d) else AveragePool
-        return kind(**at, kernel=kernel, stride=stride, padding=padding)
+        rows, columns = padding
+        return kind(**at, kernel=kernel, stride=stride, padding=(rows, rows, columns, columns))
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return _adaptive_pool(at, shape, refuse)
     if isinstance(module, nn.Flatten):
@@ -276,7 +277,7 @@ def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[
 def _adaptive_pool(at: dict[str, Any], shape: tuple[int, ...], refuse: Callable[[str], FsgError]) -> Node | None:
     """The mean over the image, or over windows where PyTorch's adaptive ones are all alike."""
     if at["shape"][2:] == (1, 1):
-        return MeanPool(**at)
+        return Reduce(**at, operator="mean", axes=(2, 3))
     if at["shape"] == shape:
         return None
     windows = []
@@ -289,7 +290,7 @@ def _adaptive_pool(at: dict[str, Any], shape: tuple[int, ...], refuse: Callable[
             raise refuse(f"{size} pixels do not divide into {outputs} windows alike; use another output size")
         windows.append((kernels.pop(), strides.pop()))
     (rows, row_stride), (columns, column_stride) = windows
-    return AveragePool(**at, kernel=(rows, columns), stride=(row_stride, column_stride), padding=(0, 0))
+    return AveragePool(**at, kernel=(rows, columns), stride=(row_stride, column_stride), padding=(0, 0, 0, 0))
 
 
 def _pair(value: Any) -> Pair:

@@ -2,7 +2,8 @@
 
 checkpoint.pt is a torch.save archive of plain containers and tensors: format, epoch, model (state dict; with `ema` the
 averaged one), latent (with `ema`: the state dict that training continues from), data (class names, normalisation,
-image shape), rule (optimizers, hypernetworks, history), rows, flips, steps, seconds and hypernetwork_parameters.
+image shape), probe (logits of fixed images, see probe.py), rule (optimizers, hypernetworks, history), rows, flips,
+steps, seconds and hypernetwork_parameters.
 Reading the model leaves the tensors of `rule` on the disk.
 """
 

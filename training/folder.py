@@ -42,11 +42,11 @@ def new_run(config: Config, out: Path | None = None) -> Iterator[Path]:
             save_config(config, folder / "config.toml")
             try:
                 yield folder
-            except (FsgError, ModuleNotFoundError):
+            except (Exception, SystemExit):
                 if not (folder / "checkpoint.pt").exists():
                     (folder / "config.toml").unlink(missing_ok=True)
                 raise
-    except (FsgError, ModuleNotFoundError):
+    except (Exception, SystemExit):
         if not existed:
             with suppress(OSError):  # someone else's file may be in it by now
                 folder.rmdir()

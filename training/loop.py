@@ -31,6 +31,7 @@ from fsg.training.networks.constant import constant_signs, constant_signs_told
 from fsg.training.networks.layers import count_parameters
 from fsg.training.networks.network import model_for
 from fsg.training.objective import Objective, load_teacher
+from fsg.training.probe import probe, require_same
 from fsg.training.record import Record, count_flips, signs
 from fsg.training.run import predict
 from fsg.training.step import Learner, to_device
@@ -225,8 +226,9 @@ class Training:
 
     def _limits(self, check: Check) -> str:
         """What `check` says of the network, as it is on one device and in one process."""
+        model = model_for(self.config, self.info)
         try:
-            return check(model_for(self.config, self.info), self.data.shape)
+            return check(model, self.data.shape)
         except FsgError as error:
             raise FsgError(f"{error}; --no-export-check trains it all the same") from error
 
@@ -239,6 +241,7 @@ class Training:
             "flips": flips,
             "seconds": self.seconds,
             "hypernetwork_parameters": self.learner.rule.hypernetwork_parameters,
+            "probe": probe(self.learner.tested, self.info.shape),
             **self.learner.state_dict(),
         }
         save_checkpoint(self.folder, content)
@@ -251,6 +254,8 @@ class Training:
                 data, run = self.config.dataset, self.folder
                 raise FsgError(f"{data} does not hold what the run in {run} was trained on: give the same data")
             self.learner.load_state_dict(checkpoint)
+            expected = checkpoint.get("probe")
+            require_same(self.learner.tested, self.info.shape, expected, self.folder, self.config.model)
             self.record.rows, self.record.flips = checkpoint["rows"], checkpoint["flips"]
             self.seconds = checkpoint["seconds"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

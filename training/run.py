@@ -14,6 +14,7 @@ from fsg.training.checkpoint import CHECKPOINT, read_checkpoint
 from fsg.training.config import Config, load_config
 from fsg.training.data.sets import DataInfo
 from fsg.training.networks.network import model_for
+from fsg.training.probe import require_same
 
 EVALUATION_PIXELS = 256 * 64 * 64
 """In one batch: so the values inside a network fit into memory whatever the size of the images."""
@@ -21,7 +22,7 @@ EVALUATION_PIXELS = 256 * 64 * 64
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model as read from its run folder, without the hypernetworks.
+    """A trained model as read from its run folder, without the hypernetworks; `test_accuracy` is the recorded fraction.
 
     Calling it gives logits [N, classes] of normalised images [N, C, H, W], float32 arrays both, as an opened model
     file does.
@@ -33,6 +34,7 @@ class Run:
     data: DataInfo
     epoch: int
     hypernetwork_parameters: int
+    test_accuracy: float
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return predict(self.model, torch.from_numpy(images)).numpy()
@@ -74,7 +76,10 @@ def evaluation_batch(images: Tensor) -> int:
 
 
 def open_run(folder: Path) -> Run:
-    """Reads the model of a run, in evaluation mode. Errors: FsgError, see `load_config` and `read_checkpoint`."""
+    """Reads the model of a run, in evaluation mode.
+
+    Errors: FsgError, see `load_config`, `read_checkpoint` and `require_same`.
+    """
     config = load_config(folder / "config.toml")
     content = read_checkpoint(folder)
     try:
@@ -82,6 +87,8 @@ def open_run(folder: Path) -> Run:
         model = model_for(config, data)
         model.load_state_dict(content["model"])
         epoch, hypernetwork_parameters = content["epoch"], content["hypernetwork_parameters"]
-    except (KeyError, TypeError, RuntimeError) as error:
+        test_accuracy = content["rows"][-1]["test_accuracy"]
+    except (KeyError, IndexError, TypeError, RuntimeError) as error:
         raise FsgError(f"{folder / CHECKPOINT} does not fit {folder / 'config.toml'}: train anew") from error
-    return Run(folder, config, model.eval(), data, epoch, hypernetwork_parameters)
+    require_same(model, data.shape, content.get("probe"), folder, config.model)
+    return Run(folder, config, model.eval(), data, epoch, hypernetwork_parameters, test_accuracy)

@@ -8,10 +8,11 @@ import numpy as np
 
 from fsg import FsgError, __version__
 from fsg.export import graph as g
-from fsg.export.elementwise import OPERATORS
+from fsg.export.elementwise import ARITHMETIC, OPERATORS
+from fsg.export.passes import sides
 
-OLDEST_OPSET = 9
-"""IR version 4, its oldest, is the first in which constants are no inputs."""
+OLDEST_OPSET = 13
+"""Before, Softmax meant something else."""
 
 
 def to_onnx(
@@ -32,7 +33,7 @@ def to_onnx(
     except ImportError as error:
         raise FsgError("ONNX export needs the package onnx: pip install 'fsg[export]'") from error
     graph = _with_named_ends(graph)
-    builder = _Builder(onnx, batch)
+    builder = _Builder(onnx, batch, {node.name: node.shape for node in graph.nodes})
     for node in graph.nodes[1:]:
         builder.add(node)
     first, last = graph.nodes[0], graph.nodes[-1]
@@ -88,7 +89,7 @@ def _since(onnx: Any, node: Any, kinds: dict[str, str], newest: int) -> int:
             return False
         inputs += inputs[-1:] * (len(node.input) - len(inputs))  # the last of a variadic operator's
         return all(attribute.name in schema.attributes for attribute in node.attribute) and all(
-            f"tensor({kinds[name]})" in taken.types for name, taken in zip(node.input, inputs, strict=False)
+            f"tensor({kinds[name]})" in taken.types for name, taken in zip(node.input, inputs, strict=False) if name
         )
 
     return next(version for version in range(OLDEST_OPSET, newest + 1) if holds(version))
@@ -110,8 +111,8 @@ def _with_named_ends(graph: g.BinaryGraph) -> g.BinaryGraph:
 class _Builder:
     """Collects ONNX nodes and initialisers."""
 
-    def __init__(self, onnx: Any, batch: int | None) -> None:
-        self.onnx = onnx
+    def __init__(self, onnx: Any, batch: int | None, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.onnx, self.shapes = onnx, shapes
         self.batch = batch or 0  # to a Reshape 0 says: as many as there are
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
@@ -180,16 +181,18 @@ class _Builder:
         bounds = (self.shared(f"value_{value}", np.float32(value)) for value in attributes.values())
         return self.emit(op, [x, *bounds], output)
 
-    def pad(self, x: str, padding: g.Pair, value: float, output: str) -> str:
-        rows, columns = padding
-        amounts = self.shared(f"pads_{rows}x{columns}", np.array([0, 0, rows, columns, 0, 0, rows, columns], np.int64))
+    def pad(self, x: str, sides: g.Sides, value: float, output: str) -> str:
+        top, bottom, left, right = sides
+        name = f"pads_{'_'.join(map(str, sides))}"
+        amounts = self.shared(name, np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
         return self.emit("Pad", [x, amounts, self.shared(f"value_{value}", np.float32(value))], output)
 
     def pool(self, op: str, node: g.Pool, **attributes: int) -> str:
+        top, bottom, left, right = node.padding
         window: dict[str, Any] = {
             "kernel_shape": node.kernel,
             "strides": node.stride,
-            "pads": [*node.padding, *node.padding],
+            "pads": [top, left, bottom, right],
         }
         return self.emit(op, [node.inputs[0]], node.name, **window, **attributes)
 
@@ -200,6 +203,43 @@ class _Builder:
             output,
             strides=node.stride,
             pads=[*padding, *padding],
+            dilations=node.dilation,
+            group=node.groups,
+        )
+
+    def take(self, x: str, node: g.Take) -> None:
+        """A slice where the places are a range, else a gather."""
+        steps = set(np.diff(node.index).tolist()) or {1}
+        if len(steps) > 1 or (step := steps.pop()) < 1:
+            index = self.constant(f"{node.name}.index", np.array(node.index, np.int64))
+            self.emit("Gather", [x, index], node.name, axis=node.axis)
+            return
+        ends = (node.index[0], node.index[-1] + 1, node.axis, step)
+        self.emit("Slice", [x, *(self.shared(f"int_{end}", np.array([end], np.int64)) for end in ends)], node.name)
+
+    def resize(self, x: str, node: g.Resize) -> None:
+        if node.mode == "nearest":
+            how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor", "mode": "nearest"}
+        else:
+            place = "align_corners" if node.align_corners else "half_pixel"
+            how = {"coordinate_transformation_mode": place, "mode": "linear"}
+        if self.batch:
+            size = self.shape((self.batch, *node.shape[1:]))
+            self.emit("Resize", [x, "", "", size], node.name, **how)
+            return
+        scales = [new / old for old, new in zip(self.shapes[x], node.shape, strict=True)]
+        self.emit(
+            "Resize", [x, "", self.constant(f"{node.name}.scales", np.array(scales, np.float32))], node.name, **how
+        )
+
+    def transposed_conv(self, x: str, node: g.TransposedConv) -> None:
+        self.emit(
+            "ConvTranspose",
+            [x, self.constant(f"{node.name}.weight", node.weight), self.constant(f"{node.name}.bias", node.bias)],
+            node.name,
+            strides=node.stride,
+            pads=[*node.padding, *node.padding],
+            output_padding=node.output_padding,
             dilations=node.dilation,
             group=node.groups,
         )
@@ -217,35 +257,62 @@ class _Builder:
             case g.BinaryConv():
                 padding = node.padding
                 if node.padding_value and any(padding):
-                    x = self.pad(x, padding, node.padding_value, f"{name}.padded")
+                    x = self.pad(x, sides(node), node.padding_value, f"{name}.padded")
                     padding = (0, 0)
                 weight = self.signs(name, node.negative)
                 self.scale_and_shift(self.conv(x, weight, node, padding, f"{name}.sum"), node)
             case g.Dense():
-                weight = self.constant(f"{name}.weight", node.weight)
-                self.emit("Gemm", [x, weight, self.constant(f"{name}.bias", node.bias)], name, transB=1)
+                bias = self.constant(f"{name}.bias", node.bias)
+                if len(node.shape) == 2:
+                    self.emit("Gemm", [x, self.constant(f"{name}.weight", node.weight), bias], name, transB=1)
+                else:
+                    weight = self.constant(f"{name}.weight", np.ascontiguousarray(node.weight.T))
+                    self.emit("Add", [self.emit("MatMul", [x, weight], f"{name}.sum"), bias], name)
             case g.BinaryDense():
-                sums = self.emit("Gemm", [x, self.signs(name, node.negative)], f"{name}.sum", transB=1)
-                self.scale_and_shift(sums, node)
+                signs = self.signs(name, node.negative)
+                if len(node.shape) == 2:
+                    sums = self.emit("Gemm", [x, signs], f"{name}.sum", transB=1)
+                else:
+                    turned = self.emit("Transpose", [signs], f"{name}.turned", perm=(1, 0))
+                    sums = self.emit("MatMul", [x, turned], f"{name}.sum")
+                scale, bias = (self.constant(f"{name}.{part}", getattr(node, part)) for part in ("scale", "bias"))
+                self.emit("Add", [self.emit("Mul", [sums, scale], f"{name}.scaled"), bias], name)
             case g.Affine():
                 self.scale_and_shift(x, node)
             case g.Elementwise():
                 self.elementwise(x, *OPERATORS[node.operator].onnx(node.settings), name)
-            case g.Add():
-                self.emit("Add", list(node.inputs), name)
+            case g.Constant():
+                self.constant(name, node.value)
+            case g.Arithmetic():
+                self.emit(ARITHMETIC[node.operator].onnx, list(node.inputs), name)
+            case g.PReLU():
+                slope = node.slope.reshape(-1, *[1] * (len(node.shape) - 2))
+                self.emit("PRelu", [x, self.constant(f"{name}.slope", slope)], name)
             case g.Pad():
                 self.pad(x, node.padding, node.value, name)
             case g.Concat():
-                self.emit("Concat", list(node.inputs), name, axis=1)
+                self.emit("Concat", list(node.inputs), name, axis=node.axis)
             case g.MaxPool():
                 self.pool("MaxPool", node)
             case g.AveragePool():
                 self.pool("AveragePool", node, count_include_pad=1)
-            case g.MeanPool():
-                pooled = name if len(node.shape) == 4 else f"{name}.image"
-                self.emit("GlobalAveragePool", [x], pooled)
-                if pooled != name:
-                    self.reshape(pooled, node)
+            case g.Reduce():
+                axes = self.shared(f"axes_{'_'.join(map(str, node.axes))}", np.array(node.axes, np.int64))
+                keep = int(len(node.shape) == len(self.shapes[x]))
+                if node.operator == "mean" and node.axes == (2, 3) and keep:
+                    self.emit("GlobalAveragePool", [x], name)
+                else:
+                    self.emit(f"Reduce{node.operator.title()}", [x, axes], name, keepdims=keep)
+            case g.Softmax():
+                self.emit("LogSoftmax" if node.log else "Softmax", [x], name, axis=node.axis)
+            case g.Take():
+                self.take(x, node)
+            case g.Transpose():
+                self.emit("Transpose", [x], name, perm=node.permutation)
+            case g.Resize():
+                self.resize(x, node)
+            case g.TransposedConv():
+                self.transposed_conv(x, node)
             case g.Reshape():
                 self.reshape(x, node)
             case _:

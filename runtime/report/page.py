@@ -11,6 +11,7 @@ from typing import Any
 
 from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
+from fsg.runtime.model.exported import beside_float, decisions, float_layers
 from fsg.runtime.model.files import export_doubts, read_object, read_rows
 from fsg.runtime.model.operators import Operator, read_operators
 from fsg.runtime.report.charts import can_draw, curve
@@ -153,10 +154,8 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     if "test_accuracy" in facts.summary:
         tiles.append((f"{facts.summary['test_accuracy']:.2%}", "test accuracy in PyTorch"))
     for artefact in facts.export.get("artefacts", [])[:1]:
-        smaller = facts.export["float_size_bytes"] / artefact["size_bytes"]
-        tiles.append(
-            (size(artefact["size_bytes"]), f"{Path(artefact['path']).name}, {smaller:.1f}x smaller than float32")
-        )
+        beside = beside_float(artefact, facts.export)
+        tiles.append((size(artefact["size_bytes"]), f"{Path(artefact['path']).name}, {beside}"))
         tiles.append((f"{artefact['verify']['top1_agreement']:.1%}", "of its decisions are PyTorch's"))
     ours = [record for record in facts.records if record.get("variant", "binary") == "binary"]
     measured = [record for record in ours if record["kind"] == "measured" and record["format"] == "tflite"]
@@ -256,16 +255,16 @@ def _curves(epochs: Sequence[dict[str, float]]) -> list[tuple[str, str]]:
 def _sizes(facts: Facts) -> list[Bar]:
     if "float_size_bytes" not in facts.export:
         return []
-    files = {"parameters as float32": (facts.export["float_size_bytes"], "float32")}
+    files = {"parameters as float32": (facts.export["float_size_bytes"], "float32", "")}
     for artefact in facts.export["artefacts"]:
-        files[Path(artefact["path"]).name] = (artefact["size_bytes"], "binary")
+        files[Path(artefact["path"]).name] = (artefact["size_bytes"], "binary", beside_float(artefact, facts.export))
     for record in facts.records:
         if record.get("variant", "binary") != "binary":
-            files.setdefault(Path(record["artefact"]).name, (record["size_bytes"], record["variant"]))
-    longest = max(count for count, _ in files.values())
+            files.setdefault(Path(record["artefact"]).name, (record["size_bytes"], record["variant"], ""))
+    longest = max(count for count, *_ in files.values())
     return [
-        _bar(name, [("", 0.0, count)], longest, f"{size(count)} ({count} B)", variant)
-        for name, (count, variant) in files.items()
+        _bar(name, [("", 0.0, count)], longest, f"{size(count)} ({count} B){f', {beside}' if beside else ''}", variant)
+        for name, (count, variant, beside) in files.items()
     ]
 
 
@@ -273,14 +272,18 @@ def _verification(export: dict[str, Any]) -> dict[str, Any] | None:
     if not export.get("artefacts"):
         return None
     headings = ["file", "images", "accuracy", "PyTorch", "same top-1", "median difference", "largest difference"]
-    cells = []
-    for artefact in export["artefacts"]:
-        verify = artefact["verify"]
-        shares = [f"{verify[name]:.2%}" for name in ("accuracy", "torch_accuracy", "top1_agreement")]
-        differences = [f"{verify[name]:.1e}" for name in ("median_abs_diff", "max_abs_diff")]
-        cells.append([Path(artefact["path"]).name, str(verify["samples"]), *shares, *differences])
+    headings += ["worst class's median", "its limit"]
     discarded = export.get("hypernetwork_parameters_discarded", 0)
-    return {"table": Table(headings, cells), "note": f"{discarded} hypernetwork parameters stayed behind"}
+    cells, told = [], [f"{discarded} hypernetwork parameters stayed behind", *float_layers(export)]
+    for artefact in export["artefacts"]:
+        verify, name = artefact["verify"], Path(artefact["path"]).name
+        if text := decisions(verify):
+            told.append(f"{name}: {text}")
+        shares = [f"{verify[share]:.2%}" for share in ("accuracy", "torch_accuracy", "top1_agreement")]
+        columns = ("median_abs_diff", "max_abs_diff", "class_median_abs_diff", "limit")
+        differences = [f"{verify[column]:.1e}" if column in verify else "" for column in columns]
+        cells.append([name, str(verify["samples"]), *shares, *differences])
+    return {"table": Table(headings, cells), "notes": told}
 
 
 def _layers(layers: Sequence[Operator]) -> Table | None:

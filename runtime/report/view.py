@@ -139,7 +139,8 @@ def notes(records: Sequence[Record]) -> list[str]:
         sets = ", ".join(dict.fromkeys(record["dataset"] for record in known))
         texts.append(f"accuracy: on the test images of {sets}, computed on the host")
     if "smaller" in rows(records)[0]:
-        texts.append("smaller: than the float32 weights")
+        larger = any(record["size_bytes"] > record["float_size_bytes"] for record in records if _smaller(record))
+        texts.append(f"smaller: than the float32 weights{'; below 1x it is larger' if larger else ''}")
     if any(record["format"] == "onnx" for record in records):
         texts.append(".onnx: ONNX Runtime has no bitwise kernels and computes in float32")
     return texts

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsg.export.graph import BinaryGraph
-from fsg.export.interpret import run_graph
+from fsg.export.reference import run_graph
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLayer, BinaryLinear
 
 
@@ -57,7 +57,7 @@ def outputs(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def result(graph: BinaryGraph, x: Tensor) -> Tensor:
-    return run_graph(graph, x)[graph.nodes[-1].name]
+    return torch.from_numpy(run_graph(graph, x.numpy())[graph.nodes[-1].name])
 
 
 def assert_same(got: Any, expected: Any, what: str = "") -> None:
@@ -79,6 +79,22 @@ class Functions(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         joined = torch.cat([x, self.a(x)], 1)
         return torch.cat([self.b(self.sign(joined)), joined], 1).mean((2, 3))
+
+
+class Joined(nn.Module):
+    """Binary layers on joined signs, some behind a max pool and one behind a flattening; one sign is read alone too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Sequential(BinaryActivation(), BinaryConv2d(3, n, 3, padding=1)) for n in (5, 8))
+        self.sign, self.pool, self.mean = BinaryActivation(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)
+        self.conv, self.dense, self.flatten = BinaryConv2d(18, 6, 3, padding=1), BinaryLinear(12, 7), nn.Flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.sign(self.a(x)), self.sign(self.b(x))
+        joined = torch.cat([self.pool(torch.cat([a, b], 1)), self.pool(a)], 1)
+        y = self.mean(self.conv(joined))
+        return self.dense(torch.cat([self.flatten(self.sign(y)), self.sign(self.flatten(y))], 1))
 
 
 def random_network(seed: int, *, one_bit: bool = True) -> tuple[nn.Module, tuple[int, int, int]]:

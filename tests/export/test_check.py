@@ -30,6 +30,22 @@ def test_what_will_be_possible_is_known():
         exportable(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), (3, 8, 8))
 
 
+def test_what_is_not_in_the_forward_is_noticed():
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)]
+    model = nn.Sequential(*layers)
+    assert exportable(model, (3, 8, 8)) == "" and model.training
+    layers[1].register_forward_hook(lambda module, inputs, output: output * 2 + 1)
+    with pytest.raises(FsgError, match="cannot export the model: 1 has hooks, which a file cannot hold"):
+        exportable(model, (3, 8, 8))
+
+    class Noisy(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x).square()
+
+    with pytest.raises(FsgError, match="cannot export"):
+        exportable(nn.Sequential(Noisy(3, 4, 3), *layers[2:]), (3, 8, 8))
+
+
 def test_a_run_that_could_not_be_exported_is_not_begun(fsg, refused, digits_npz, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -121,8 +121,8 @@ def test_a_network_takes_little_more_than_its_bits():
 @pytest.mark.parametrize(
     ("layers", "opset", "ir_version"),
     [
-        ([nn.Conv2d(3, 8, 3), nn.ReLU()], 9, 4),
-        ([nn.AvgPool2d(2), nn.Conv2d(3, 8, 3), nn.ReLU6()], 11, 6),
+        ([nn.Conv2d(3, 8, 3), nn.ReLU()], 13, 7),
+        ([nn.AvgPool2d(2), nn.Conv2d(3, 8, 3), nn.ReLU6()], 13, 7),
         ([nn.Conv2d(3, 8, 3), nn.Hardswish()], 14, 7),
         ([BinaryActivation(), BinaryConv2d(3, 8, 3, padding=1)], 18, 8),
     ],

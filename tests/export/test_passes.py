@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_same, exact, head, images, outputs, random_network, result
+from networks import Functions, Joined, assert_same, exact, head, images, outputs, random_network, result
 from torch import nn
 
 from fsg import FsgError
 from fsg.export import graph as g
 from fsg.export import passes
 from fsg.export.formats.tflite.lower import lower
-from fsg.export.interpret import run_graph
+from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 
@@ -32,7 +32,7 @@ def sequence(*layers, shape=(3, 9, 8), seed=0):
 def assert_kept(before, after, x, what=""):
     """The same output; every value of the shape that its node says; every name once, before it is read."""
     np.testing.assert_array_equal(result(after, x), result(before, x), err_msg=what)
-    for name, value in run_graph(after, x).items():
+    for name, value in run_graph(after, x.numpy()).items():
         assert tuple(value.shape[1:]) == after[name].shape[1:], f"{what} {name}"
     seen = set()
     for node in after.nodes:
@@ -123,7 +123,7 @@ def test_a_layer_that_something_else_reads_stays():
             return self.bn(y) + y
 
     graph = trace(exact(Shared()), (3, 6, 6))
-    assert kinds(passes.fold_affine(graph)) == [g.BinaryConv, g.Affine, g.Add]
+    assert kinds(passes.fold_affine(graph)) == [g.BinaryConv, g.Affine, g.Arithmetic]
 
 
 # --- order ------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_signs_move_behind_pools_and_reshapes():
     moved = passes.sign_last(graph)
     assert kinds(moved) == [
         *(g.MaxPool, g.MaxPool, g.Sign, g.BinaryConv),
-        *(g.MeanPool, g.Reshape, g.Sign, g.BinaryDense),
+        *(g.Reduce, g.Reshape, g.Sign, g.BinaryDense),
     ]
     assert_kept(graph, moved, images(4, 3, 9, 8))
 
@@ -162,6 +162,36 @@ def test_a_sign_that_something_else_reads_stays():
     moved = passes.sign_last(graph)
     assert moved.count(g.Sign) == 2 and moved["pool"].inputs == ("pool.float",)
     assert_kept(graph, moved, images(4, 3, 6, 6))
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_signs_move_behind_concatenations(size):
+    graph = trace(exact(Joined()), (3, size, 8))
+    moved = passes.sign_last(graph)
+    layers = [node for node in graph.nodes if isinstance(node, g.BinaryLayer)]
+    assert [graph.takes_bits(node) for node in layers] == [True, True, False, False]
+    assert all(moved.takes_bits(moved[node.name]) for node in layers) and len(layers) == 4
+    for seed in range(3):
+        x = images(4, 3, size, 8, seed=seed)
+        assert_kept(graph, moved, x)
+        assert_kept(graph, passes.dense_as_convolution(moved), x)
+        assert_same(result(lower(passes.simplify(graph)), x), result(graph, x))
+
+
+def test_signs_that_are_joined_with_other_values_stay():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sign, self.conv = BinaryActivation(), BinaryConv2d(6, 4, 3)
+
+        def forward(self, x):
+            return self.conv(torch.cat([self.sign(x), x], 1))
+
+    for model in (Mixed(), Functions()):
+        graph = trace(exact(model), (3, 6, 6))
+        moved = passes.sign_last(graph)
+        assert kinds(moved) == kinds(graph)
+        assert_kept(graph, moved, images(4, 3, 6, 6))
 
 
 @pytest.mark.parametrize("size", [6, 7, 8, 9])
@@ -210,7 +240,7 @@ def test_binary_layers_without_signs_become_float(value):
     layers = [BinaryConv2d(3, 5, 3, 2, (1, 2), padding_value=value, quantizer="scaled-sign"), *head(5)[:2]]
     graph = sequence(*layers, BinaryLinear(5, 7))
     after = passes.float_where_input_is_float(graph)
-    assert kinds(after) == [*([g.Pad] if value else []), g.Conv, g.MeanPool, g.Reshape, g.Dense]
+    assert kinds(after) == [*([g.Pad] if value else []), g.Conv, g.Reduce, g.Reshape, g.Dense]
     assert_same(result(after, images(4, 3, 9, 8)), result(graph, images(4, 3, 9, 8)))
 
 

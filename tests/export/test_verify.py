@@ -1,5 +1,7 @@
 """Agreement with PyTorch: what must pass, and what must not."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -8,11 +10,15 @@ from networks import images, outputs
 from torch import nn
 
 from fsg import FsgError
+from fsg.export import graph as g
+from fsg.export.baseline import GAINS
 from fsg.export.formats.onnx import to_onnx
-from fsg.export.passes import simplify
+from fsg.export.passes import bits_as_floats, simplify
 from fsg.export.trace import trace
-from fsg.export.verify import compare, require_agreement
+from fsg.export.verify import compare, require_agreement, signs_near_zero
+from fsg.runtime.model.exported import decisions
 from fsg.runtime.model.session import open_model
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d
 from fsg.training.networks.resnet import build_model
 
 RNG = np.random.default_rng(0)
@@ -20,9 +26,19 @@ EXPECTED = RNG.standard_normal((400, 10)).astype(np.float32)
 LABELS = RNG.integers(0, 10, 400)
 
 
-def refusal(logits, expected=EXPECTED):
+def near(chosen):
+    """Every image has a sign's input within rounding of zero."""
+    return np.ones(len(chosen), bool)
+
+
+def far(chosen):
+    """None has."""
+    return np.zeros(len(chosen), bool)
+
+
+def refusal(logits, expected=EXPECTED, near_zero=near):
     with pytest.raises(FsgError) as caught:
-        require_agreement("model.onnx", logits, expected, LABELS)
+        require_agreement("model.onnx", logits, expected, LABELS, near_zero)
     assert "\n" not in str(caught.value) and str(caught.value).startswith("model.onnx")
     return str(caught.value)
 
@@ -34,7 +50,9 @@ def test_compare():
     assert compare(logits, expected, np.array([0, 1, 0, 3])) == {
         "samples": 4,
         "top1_agreement": 0.75,
+        "differing": 1,
         "median_abs_diff": 0.0,
+        "class_median_abs_diff": 0.0,
         "max_abs_diff": 2.0,
         "accuracy": 0.5,
         "torch_accuracy": 0.75,
@@ -43,15 +61,92 @@ def test_compare():
 
 def test_rounding_passes():
     noisy = EXPECTED + RNG.normal(0, 1e-6, EXPECTED.shape).astype(np.float32)
-    result = require_agreement("model.onnx", noisy, EXPECTED, LABELS)
-    assert result == compare(noisy, EXPECTED, LABELS) and 0 < result["median_abs_diff"] < 1e-5
-    assert require_agreement("model.onnx", noisy * 1e4, EXPECTED * 1e4, LABELS)["samples"] == 400
+    result = require_agreement("model.onnx", noisy, EXPECTED, LABELS, far)
+    assert result.items() >= compare(noisy, EXPECTED, LABELS).items() and 0 < result["median_abs_diff"] < 1e-5
+    assert result["median_abs_diff"] < result["class_median_abs_diff"] <= result["limit"] == 1e-4
+    assert (result["differing"], result["differing_near_zero"], result["differing_ties"]) == (0, 0, 0)
+
+
+def test_the_limit_that_is_reported_is_the_one_in_use():
+    expected = EXPECTED * np.float32(1e4)
+    limit = require_agreement("model.onnx", expected, expected, LABELS, far)["limit"]
+    assert limit == pytest.approx(1e-4 * np.abs(expected).mean()) and limit > 0.5
+    result = require_agreement("model.onnx", expected + np.float32(0.9 * limit), expected, LABELS, far)
+    assert result["limit"] == limit and result["class_median_abs_diff"] == pytest.approx(0.9 * limit, rel=0.01)
+    refusal(expected + np.float32(1.1 * limit), expected)
 
 
 def test_a_few_flipped_signs_pass():
     flipped = EXPECTED.copy()
     flipped[::50] += RNG.standard_normal((8, 10)).astype(np.float32)
-    assert require_agreement("model.onnx", flipped, EXPECTED, LABELS)["max_abs_diff"] > 1
+    result = require_agreement("model.onnx", flipped, EXPECTED, LABELS, near)
+    assert result["max_abs_diff"] > 1 and result["differing"] == result["differing_near_zero"] > 0
+    assert result["differing_ties"] == 0
+
+
+def test_decisions_that_nothing_explains_are_refused():
+    """Of three differing ones, two have a sign near zero or a tie."""
+    expected = EXPECTED.copy()
+    expected[20] = np.arange(10)
+    expected[20, 8] = 9 - 1e-4
+    other = expected.copy()
+    other[[10, 20, 30]] = np.roll(other[[10, 20, 30]], 1, axis=1)
+    asked = []
+
+    def near_zero(images):
+        def judge(chosen):
+            asked.append(list(chosen))
+            return np.isin(chosen, images)
+
+        return judge
+
+    result = require_agreement("model.onnx", other, expected, LABELS, near_zero([10, 30]))
+    assert asked == [[10, 20, 30]]
+    assert (result["differing"], result["differing_near_zero"], result["differing_ties"]) == (3, 2, 1)
+    message = refusal(other, expected, near_zero([10]))
+    assert f"on test image 30: class {other[30].argmax()} instead of {expected[30].argmax()}" in message
+    expected[20, 8] = 9 - 1e-3
+    assert "on test image 20" in refusal(other, expected, near_zero([10, 30]))
+
+
+def test_signs_near_zero():
+    """Of the input of every sign, in parts of its mean magnitude, in each image by itself."""
+    torch.manual_seed(0)
+    layers = [BinaryActivation(), BinaryConv2d(1, 2, 3), nn.BatchNorm2d(2), BinaryActivation(), BinaryConv2d(2, 1, 1)]
+    graph = simplify(trace(nn.Sequential(*layers, nn.Flatten()).eval(), (1, 5, 5)))
+    x = np.ones((6, 1, 5, 5), np.float32)  # nine signs make no sum of zero
+    x[1, 0, 2, 2] = 0
+    x[2, 0, 2, 2] = -5e-6
+    x[3, 0, 2, 2] = 5e-5
+    x[4] *= 1e6
+    x[4, 0, 2, 2] = 5
+    x[5] *= 1e-9
+    for values in (graph, bits_as_floats(graph, GAINS["float32"])):
+        assert list(signs_near_zero(values, x)) == [False, True, True, False, True, False]
+    scale = graph["1"].scale[0]
+    inner = g.BinaryGraph(tuple(replace(n, bias=n.bias + scale * 9) if n.name == "1" else n for n in graph.nodes))
+    signs = np.where(inner["1"].negative, -1.0, 1.0).sum((1, 2, 3))
+    assert signs_near_zero(inner, x[:1])[0] == bool((signs == -9).any())
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ((0, 0, 0), ""),
+        ((1, 1, 0), "1 of 60 decisions differs, from signs within rounding of zero"),
+        ((2, 2, 0), "2 of 60 decisions differ, both from signs within rounding of zero"),
+        ((3, 0, 3), "3 of 60 decisions differ, all from logits as high as each other"),
+        (
+            (3, 2, 1),
+            "3 of 60 decisions differ: 2 from signs within rounding of zero, 1 from logits as high as each other",
+        ),
+        ((4, 0, 0), "4 of 60 decisions differ"),
+    ],
+)
+def test_decisions_in_words(counts, text):
+    names = ("differing", "differing_near_zero", "differing_ties")
+    assert decisions({"samples": 60, **dict(zip(names, counts, strict=True))}) == text
+    assert decisions({"samples": 60}) == ""
 
 
 def test_one_wrong_class_does_not_hide_behind_the_others():
@@ -120,7 +215,7 @@ def test_one_changed_value_is_noticed(exported, name, change, tmp_path):
 
     def check(model):
         path.write_bytes(model.SerializeToString())
-        return require_agreement("model.onnx", open_model(path)(x), expected, labels)
+        return require_agreement("model.onnx", open_model(path)(x), expected, labels, far)
 
     model = onnx.load_from_string(content)
     check(model)

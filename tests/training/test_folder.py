@@ -91,16 +91,28 @@ def test_of_many_only_one_holds_a_lock_at_any_moment(tmp_path):
     assert (most, inside) == (1, 0) and passed > 10 and not list(tmp_path.iterdir())
 
 
+def test_a_training_interrupted_in_its_first_epoch_can_be_resumed(fsg, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fsg.training.loop.train", interrupt)
+    for command in (("--out", tmp_path / "run"), ("--resume", tmp_path / "run")):
+        code, out, _ = fsg("train", *command)
+        assert code == 130 and f"continue with: fsg train --resume {tmp_path / 'run'}" in out
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize("error", [FsgError("no such data"), ValueError("no such data"), SystemExit("no such data")])
 @pytest.mark.parametrize("existed", [False, True])
 @pytest.mark.parametrize("trained", [False, True])
-def test_a_run_that_fails_before_anything_was_trained_goes_again(tmp_path, existed, trained):
+def test_a_run_that_fails_before_anything_was_trained_goes_again(tmp_path, existed, trained, error):
     out = tmp_path / "run"
     if existed:
         out.mkdir()
-    with pytest.raises(FsgError, match="no such data"), new_run(Config(), out) as folder:
+    with pytest.raises(type(error), match="no such data"), new_run(Config(), out) as folder:
         if trained:
             (folder / "checkpoint.pt").touch()
-        raise FsgError("no such data")
+        raise error
     names = {path.name for path in out.iterdir()} if out.exists() else None
     assert names == ({"config.toml", "checkpoint.pt"} if trained else set() if existed else None)
 

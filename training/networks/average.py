@@ -1,9 +1,9 @@
 """Averages of the weights over the steps of a training."""
 
-import copy
-
 import torch
 from torch import nn
+
+from fsg.training.networks.trace import copied
 
 
 class AveragedModel:
@@ -16,7 +16,7 @@ class AveragedModel:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.model = copied(model).requires_grad_(False).eval()
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:

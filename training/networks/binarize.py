@@ -17,7 +17,6 @@ field agrees on:
 - Borders are padded with +1, which one bit can hold; 0 it cannot.
 """
 
-import copy
 import operator
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -28,7 +27,7 @@ from torch.fx.passes.tools_common import legalize_graph
 
 from fsg import FsgError
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLayer, BinaryLinear, binary_layers
-from fsg.training.networks.trace import Dropouts, Flow, Layers, Norms, traced
+from fsg.training.networks.trace import Dropouts, Flow, Layers, Norms, copied, has_hooks, traced
 from fsg.training.registry import FIRST_LAST, check_name
 
 ADDED_NORM = "_added_norm"
@@ -60,7 +59,7 @@ def binarize(
     """
     check_name(str(activation_bits), ("1", "32"), "number of activation bits")
     check_name(first_last, FIRST_LAST, "first-last setting")
-    flow = Flow(traced(copy.deepcopy(model)))
+    flow = Flow(traced(copied(model)))
     one_bit = activation_bits == 1
     calls = _choose(flow, first_last, keep_float, one_bit)
     for call in calls:
@@ -139,6 +138,10 @@ def _ends(flow: Flow, layers: list[fx.Node]) -> tuple[set[fx.Node], set[fx.Node]
 
 def _obstacle(layer: nn.Module) -> str | None:
     """Why no binary layer can replace this one."""
+    if hasattr(layer, "parametrizations") or "weight" not in layer._parameters:
+        return "its weight is computed, as weight_norm and spectral_norm do"
+    if has_hooks(layer):
+        return "its hooks"
     if type(layer) not in (nn.Conv2d, nn.Linear):
         return f"no binary {type(layer).__name__}"
     if isinstance(layer, nn.Conv2d):

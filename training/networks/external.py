@@ -1,22 +1,24 @@
 """Networks that are not fsg's own: torchvision's, and those that a user's function makes."""
 
-import copy
 import difflib
 import importlib
 import inspect
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from fsg import FsgError
 from fsg.training.data.vision import import_torchvision
 from fsg.training.networks.binarize import binarize
 from fsg.training.networks.layers import binary_layers
+from fsg.training.networks.trace import copied
 
 Shape = tuple[int, int, int]
 
@@ -60,7 +62,7 @@ def _check(name: str, model: nn.Module, classes: int, shape: Shape) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -123,18 +125,29 @@ def _factory_model(module_name: str, factory_name: str, classes: int, shape: Sha
     if not callable(factory):
         raise FsgError(f"model {name}: it is a {type(factory).__name__}; name a function or class that makes the model")
     if isinstance(factory, nn.Module):
-        return copy.deepcopy(factory)
+        return _plain(copied(factory), shape)
     offered = {"num_classes": classes, "in_channels": shape[0]}
     try:
         parameters = inspect.signature(factory).parameters
         model = factory(**{key: value for key, value in offered.items() if key in parameters})
     except FsgError:
         raise
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise FsgError(f"model {name} failed: {type(error).__name__}: {_first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise FsgError(f"model {name} made a {type(model).__name__}; it must return a torch.nn.Module")
-    return model
+    return _plain(model, shape)
+
+
+def _plain(model: nn.Module, shape: Shape) -> nn.Module:
+    """The model in single precision, out of what wraps it for speed, its lazy layers as large as they need be."""
+    while inner := getattr(model, "_orig_mod", model.module if isinstance(model, nn.DataParallel) else None):
+        model = inner
+    if any(isinstance(module, LazyModuleMixin) for module in model.modules()):
+        with torch.no_grad(), suppress(Exception):  # `_check` says what is wrong with it
+            model.eval()(torch.zeros(1, *shape))
+            model.train()
+    return model.float()
 
 
 def _import(name: str, module_name: str, factory: str) -> ModuleType:
@@ -148,7 +161,7 @@ def _import(name: str, module_name: str, factory: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(module_name)
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         missing = isinstance(error, ModuleNotFoundError) and error.name in (module_name, module_name.partition(".")[0])
         if missing:
             raise FsgError(

@@ -1,5 +1,6 @@
 """A model's forward pass as a graph of steps (torch.fx), and questions about it."""
 
+import copy
 import operator
 
 import torch
@@ -21,6 +22,27 @@ PASSING = (
     *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.flatten),
     *("flatten", "view", "reshape", "mean"),
 )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a model. Errors: FsgError that names what cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever people keep in their modules
+        for name, module in model.named_modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, torch.Tensor) and not weight.is_leaf:
+                raise FsgError(
+                    f"cannot copy the model: the weight of {name} is computed, as weight_norm and pruning do; make it"
+                    " plain first (torch.nn.utils.remove_weight_norm, torch.nn.utils.prune.remove)"
+                ) from error
+        line = (str(error).strip() or type(error).__name__).splitlines()[0].split(".  ")[0]
+        raise FsgError(f"cannot copy the model ({line}): keep what cannot be copied out of its modules") from error
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something happens around a module's forward that is not in it."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class LayerTracer(fx.Tracer):

@@ -45,19 +45,18 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
                 return x * node.scale + node.bias
             case g.Elementwise():
                 return OPERATORS[node.operator].tensorflow(tf, x, node.settings)
-            case g.Add():
+            case g.Arithmetic(operator="add") if x.shape == inputs[1].shape:
                 return x + inputs[1]
-            case g.Concat():
+            case g.Concat(axis=1):
                 return tf.concat(inputs, -1)
             case g.Pad():
-                rows, columns = node.padding
-                paddings = [[0, 0], [rows, rows], [columns, columns], [0, 0]]
-                return tf.pad(x, paddings, constant_values=node.value)
+                top, bottom, left, right = node.padding
+                return tf.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]], constant_values=node.value)
             case g.MaxPool():
                 return tf.nn.max_pool2d(x, node.kernel, node.stride, "VALID")
             case g.AveragePool():
                 return tf.nn.avg_pool2d(x, node.kernel, node.stride, "VALID")
-            case g.MeanPool():
+            case g.Reduce(operator="mean", axes=(2, 3)):
                 return tf.reduce_mean(x, axis=[1, 2], keepdims=len(node.shape) == 4)
             case g.Reshape():
                 if len(x.shape) == 4 and x.shape[1] * x.shape[2] > 1:

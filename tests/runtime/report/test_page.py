@@ -72,11 +72,12 @@ def run(tmp_path):
     summary = {"model": "resnet20", "dataset": "digits", "method": "fsg", "seed": 5, "activation_bits": 1}
     summary |= {"test_accuracy": 0.98125, "train_loss": 0.0123, "seconds": 77.25, "stopped": ""}
     verify = {"samples": 360, "top1_agreement": 0.9975, "median_abs_diff": 2.5e-07, "max_abs_diff": 0.625}
-    verify |= {"accuracy": 0.9825, "torch_accuracy": 0.985}
+    verify |= {"accuracy": 0.9825, "torch_accuracy": 0.985, "class_median_abs_diff": 3.5e-07, "limit": 2.25e-4}
+    verify |= {"differing": 1, "differing_near_zero": 1, "differing_ties": 0}
     artefact = {"format": "tflite", "path": "export/model.tflite", "size_bytes": 12345, "ops": {"ADD": 17}}
     report = {"model": "resnet20", "dataset": "digits", "layers": {"bitwise": 18, "float": 4}}
     report |= {"hypernetwork_parameters_discarded": 290, "float_size_bytes": 1096168}
-    report |= {"artefacts": [{**artefact, "verify": verify}]}
+    report |= {"artefacts": [{**artefact, "verify": verify}], "not_on_bits": {"block.conv": "a sum"}}
     for name, content in (("summary.json", summary), ("export/report.json", report), ("export/bench.json", found)):
         (run / name).write_text(json.dumps(content))
     rows = ["epoch,train_loss,train_accuracy,test_loss,test_accuracy"]
@@ -90,6 +91,40 @@ def test_every_number_of_the_json_is_on_the_page(run):
     for name in ("summary.json", "export/report.json", "export/bench.json"):
         wanted = numbers(json.loads((run / name).read_text()))
         assert len(wanted) > 3 and not [number for number in wanted if number not in shown], name
+
+
+def test_what_the_export_says_is_on_the_page_in_words(run):
+    texts = Page(page(read_facts(run))).texts
+    assert "model.tflite: 1 of 360 decisions differs, from signs within rounding of zero" in texts
+    assert "not on bits, for the input is a sum and no sign: block.conv" in texts
+    assert {"3.5e-07", "2.2e-04"} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("bits", "float_size", "text"),
+    [
+        (
+            32,
+            228_000,
+            "larger than the 228.0 kB of float32: for 32-bit activations a .tflite stores one-bit weights as float32",
+        ),
+        (
+            32,
+            290_000,
+            "hardly smaller than the 290.0 kB of float32: for 32-bit activations a .tflite stores one-bit weights",
+        ),
+        (1, 228_000, "larger than the 228.0 kB of float32"),
+        (1, 2_880_000, "10.0x smaller than float32"),
+    ],
+)
+def test_a_file_that_saves_nothing_says_so_where_its_size_stands(run, bits, float_size, text):
+    path = run / "export/report.json"
+    report = json.loads(path.read_text()) | {"activation_bits": bits, "float_size_bytes": float_size}
+    report["artefacts"][0]["size_bytes"] = 288_000
+    path.write_text(json.dumps(report))
+    texts = Page(page(read_facts(run))).texts
+    assert any(shown.startswith(f"model.tflite, {text}") for shown in texts)
+    assert any(shown.startswith(f"288.0 kB (288000 B), {text}") for shown in texts)
 
 
 def test_the_page_needs_nothing_but_itself(run):

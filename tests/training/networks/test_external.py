@@ -99,3 +99,83 @@ def test_a_factory_s_model(tmp_path, monkeypatch):
 
 def test_models_of_fsg_know_no_roles():
     assert float_layers(build_model("resnet20", classes=3)) == {}
+
+
+ODD = """
+import sys, threading
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+class Base(nn.Module):
+    def __init__(self, num_classes, change=lambda layer: layer):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(3 if i == 0 else 8, 8, 3, padding=1) for i in range(3))
+        self.b, self.norm, self.fc = change(self.b), nn.BatchNorm2d(8), nn.Linear(8, num_classes)
+    def forward(self, x):
+        return self.fc(self.norm(self.c(self.norm(self.b(self.norm(self.a(x)))))).mean((2, 3)))
+
+def old_norm(num_classes): return Base(num_classes, weight_norm)
+def new_norm(num_classes): return Base(num_classes, parametrizations.weight_norm)
+def spectral(num_classes): return Base(num_classes, spectral_norm)
+def new_spectral(num_classes): return Base(num_classes, parametrizations.spectral_norm)
+def pruned(num_classes): return Base(num_classes, lambda layer: prune.l1_unstructured(layer, "weight", 0.5))
+def with_(num_classes, value):
+    model = Base(num_classes)
+    model.extra = value
+    return model
+def locked(num_classes): return with_(num_classes, threading.Lock())
+def generator(num_classes): return with_(num_classes, (i for i in range(3)))
+def opened(num_classes): return with_(num_classes, open("/dev/null"))
+def computed(num_classes): return with_(num_classes, torch.ones(2, requires_grad=True) * 2)
+def exits(num_classes): sys.exit(3)
+def half(num_classes): return Base(num_classes).half()
+def double(num_classes): return Base(num_classes).double()
+def parallel(num_classes): return nn.DataParallel(Base(num_classes))
+def compiled(num_classes): return torch.compile(Base(num_classes))
+def lazy(num_classes): return Base(num_classes, lambda layer: nn.LazyConv2d(8, 3, padding=1))
+def hooked(num_classes):
+    model = Base(num_classes)
+    model.b.register_forward_hook(lambda layer, inputs, output: output * 2)
+    return model
+"""
+
+
+@pytest.fixture
+def odd(tmp_path, monkeypatch):
+    (tmp_path / "odd_nets.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda name: build_external(f"odd_nets:{name}", classes=3, shape=(3, 16, 16))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("old_norm", "the weight of b is computed, as weight_norm and pruning do; make it plain first"),
+        ("pruned", "the weight of b is computed, as weight_norm and pruning do; make it plain first"),
+        ("locked", "cannot copy the model .cannot pickle '_thread.lock' object"),
+        ("generator", "cannot copy the model .cannot pickle 'generator' object"),
+        ("opened", "cannot copy the model .cannot pickle '_io.TextIOWrapper' object"),
+        ("computed", "cannot copy the model .Only Tensors created explicitly"),
+        ("exits", "odd_nets:exits failed: SystemExit: 3"),
+    ],
+)
+def test_models_that_cannot_be_copied_say_why(odd, name, message):
+    with pytest.raises(FsgError, match=message) as caught:
+        odd(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["new_norm", "spectral", "new_spectral", "hooked"])
+def test_layers_with_more_than_a_weight_stay_float_and_say_so(odd, name):
+    model = odd(name)
+    assert set(binary_layers(model)) == {"c"}
+    assert float_layers(model)["b"] in ("its weight is computed, as weight_norm and spectral_norm do", "its hooks")
+
+
+@pytest.mark.parametrize("name", ["half", "double", "parallel", "compiled", "lazy"])
+def test_models_in_wrappers_are_taken_out(odd, name):
+    model = odd(name)
+    assert set(binary_layers(model)) == {"b", "c"}
+    assert {value.dtype for value in model.parameters()} == {torch.float32}

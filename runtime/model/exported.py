@@ -1,0 +1,51 @@
+"""What an export's report.json says, in words for people."""
+
+from typing import Any
+
+SHOWN = 4  # names of layers in a line
+WORTH_TELLING = 1.05  # how many times smaller a file is
+
+
+def decisions(verify: dict[str, Any]) -> str:
+    """How many decisions are not PyTorch's, and why; empty where none is, or the report is of an earlier version."""
+    count = verify.get("differing", 0)
+    if not count:
+        return ""
+    causes = {
+        "signs within rounding of zero": verify.get("differing_near_zero", 0),
+        "logits as high as each other": verify.get("differing_ties", 0),
+    }
+    text = f"{count} of {verify['samples']} decisions {'differs' if count == 1 else 'differ'}"
+    found = [(number, cause) for cause, number in causes.items() if number]
+    if not found:
+        return text
+    if len(found) == 1:
+        share = {1: "", 2: "both "}.get(count, "all ")
+        return f"{text}, {share}from {found[0][1]}"
+    return f"{text}: {', '.join(f'{number} from {cause}' for number, cause in found)}"
+
+
+def float_layers(report: dict[str, Any]) -> list[str]:
+    """Binary layers that do not run on bits, a line for each reason; none for 32-bit activations, which rule it out."""
+    if report.get("activation_bits") == 32:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for layer, reason in report.get("not_on_bits", {}).items():
+        reasons.setdefault(reason, []).append(layer)
+    return [
+        f"not on bits, for the input is {reason} and no sign: {', '.join(layers[:SHOWN])}"
+        + (f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else "")
+        for reason, layers in reasons.items()
+    ]
+
+
+def beside_float(artefact: dict[str, Any], report: dict[str, Any]) -> str:
+    """How a file's size compares with that of the float32 weights, and why, where it is not smaller."""
+    ratio = report["float_size_bytes"] / artefact["size_bytes"]
+    if ratio >= WORTH_TELLING:
+        return f"{ratio:.1f}x smaller than float32"
+    text = (
+        f"{'larger' if ratio < 1 else 'hardly smaller'} than the {report['float_size_bytes'] / 1e3:.1f} kB of float32"
+    )
+    floats = report.get("activation_bits") == 32 and artefact.get("format") == "tflite"
+    return f"{text}: for 32-bit activations a .tflite stores one-bit weights as float32" if floats else text
