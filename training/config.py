@@ -40,7 +40,7 @@ class Config:
     method: str = _setting("fsg", "Gradient rule of the binary weights.", choices=tuple(METHODS))
     model: str = _setting("resnet20", f"{', '.join(MODELS)}, torchvision:NAME or MODULE:FACTORY.")
     dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
-    data_dir: str = _setting("", "Folder with a copy of cifar10, cifar100 or fashion-mnist; else a cache.")
+    data_dir: str = _setting("", "Folder where the data set is; without it, named ones are in a cache.")
     init: str = _setting("", "Start from the full-precision weights in this .pth file.")
     augment: bool = _setting(True, "Random changes of the training images: --crop and --flip.")
     crop: int = _setting(

@@ -66,7 +66,7 @@ def test_moved_data_are_found_by_every_command(fsg, here, place):
 
 
 def test_missing_data_name_the_option(refused, here):
-    where = f"{here}/gone/data/tiny.npz: cannot be read (no such file)"
+    where = f"{here}/gone/data/tiny.npz: cannot be read (No such file or directory)"
     remedy = "check the path, or say with --data-dir in which folder tiny.npz is now"
     for command in ("eval", "export"):
         line = refused(command, "moved/net")
