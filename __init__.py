@@ -80,6 +80,24 @@ def make_folder(path: Path) -> None:
         raise FsgError(f"cannot write into the folder {path}: permission denied; choose another")
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with ~ as the home folder that it means; FsgError where there is no such folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FsgError(f"{path}: there is no home folder for ~ here; write the path without it, or set HOME") from error
+
+
+def require_utf8(*names: str) -> None:
+    """Raises FsgError for a path whose bytes are no UTF-8, which the libraries that open files cannot be given."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            shown = name.encode(errors="backslashreplace").decode()
+            raise FsgError(f"{shown}: the name is no UTF-8, which files here need; rename it") from error
+
+
 def python(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of fsg in a process of its own.
 

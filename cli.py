@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from fsg import FsgError, __version__, make_folder, shell_command, within_memory
+from fsg import FsgError, __version__, make_folder, require_utf8, shell_command, within_memory
 from fsg.export.options import export_options
-from fsg.terminal import make_console, print_table, write_text
+from fsg.terminal import make_console, print_anything, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
 from fsg.training.folder import REMEDY, RUNS, checked_run, new_run, newest_export, newest_run, run_label, run_lock
 from fsg.training.launch import first_decides, is_first, reports_failure
@@ -41,6 +41,7 @@ EXTRA_OF = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensor
 
 def main() -> None:
     """Runs the command; every foreseen problem is one line on stderr and exit code 2."""
+    print_anything()
     try:
         with within_memory("take smaller images or a smaller model"):
             code = cli.main(prog_name="fsg", standalone_mode=False)
@@ -76,6 +77,10 @@ def cli(debug: bool) -> None:
     fsg report                        all about it on one HTML page
     fsg compare --methods ste,fsg     train with several methods and seeds, and compare
     """
+    try:
+        require_utf8(*sys.argv[1:], os.getcwd())
+    except FileNotFoundError as error:
+        raise FsgError("the current folder was removed: go to another") from error
 
 
 @cli.command(cls=SettingsCommand)
@@ -427,5 +432,6 @@ def env() -> None:
 def newest(find: Callable[[], Path]) -> Path:
     """What `find` takes for want of an argument, after saying what it is."""
     found = find()
+    require_utf8(str(found))
     click.echo(f"taking the newest {'export' if find is newest_export else 'run'}, {found}", err=True)
     return found

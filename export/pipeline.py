@@ -133,7 +133,7 @@ def export_run(
         "artefacts": artefacts,
     }
     with replacing(folder / "report.json") as target:
-        target.write_text(json.dumps(report, indent=2) + "\n")
+        target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 

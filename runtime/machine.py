@@ -81,7 +81,7 @@ def cpu_name() -> str:
 def _cpu_info() -> dict[str, str]:
     """The fields of /proc/cpuinfo, of its last processor."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -107,7 +107,7 @@ def stay_on(cpus: list[int]) -> None:
 
 def peak_rss() -> int:
     """Peak resident memory of this process in bytes, since it was started."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise FsgError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fsg import FsgError, replacing
+from fsg import FsgError, expanded, replacing, require_utf8
 from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name
 
 FORMAT = 3
@@ -236,7 +236,9 @@ def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The same settings, but with absolute paths, so that a run can be used from anywhere."""
 
     def absolute(path: str) -> str:
-        return str(Path(path).expanduser().resolve())
+        found = str(expanded(path).resolve())
+        require_utf8(found)  # as a link's target may be
+        return found
 
     changed = {name: absolute(settings[name]) for name in ("init", "teacher", "data_dir") if settings.get(name)}
     kind, _, path = settings.get("dataset", "").partition(":")

@@ -13,7 +13,7 @@ import difflib
 import os
 from pathlib import Path
 
-from fsg import FsgError
+from fsg import FsgError, expanded
 from fsg.training.data.files import read_folder, read_npz
 from fsg.training.data.named import STATISTICS, named_cifar, read_digits, read_fashion_mnist
 from fsg.training.data.sets import Dataset, Parts, Progress, channel_statistics
@@ -35,7 +35,7 @@ def _split_spec(spec: str) -> tuple[str, Path | None]:
     if name in ("folder", "npz"):
         if not rest:
             raise FsgError(f"data set {spec!r} lacks its path: write {name}:PATH")
-        return name, Path(rest).expanduser()
+        return name, expanded(rest)
     if not colon and name in SPECS:
         return name, None
     if name in SPECS:
@@ -75,24 +75,32 @@ def load_dataset(
     Errors: FsgError, naming the data set, file or folder and the remedy.
     """
     name, path = _split_spec(spec)
-    folder = Path(data_dir).expanduser() if data_dir else None
+    folder = expanded(data_dir) if data_dir else None
     if folder and not folder.is_dir() and not (name == "npz" and folder.is_file()):
         raise FsgError(f"data folder {data_dir}: no such folder; make it, or leave it away to download into a cache")
     if path:
         path = _found(path, name, folder)
-    root = Path(data_dir or os.environ.get("FSG_DATA") or "~/.cache/fsg/data").expanduser()
     if name == "npz" and path:
         return _with_statistics(spec, read_npz(path, test_only=test_only), flip=False)
     if name == "folder" and path:
         return _with_statistics(spec, read_folder(path, test_only=test_only, progress=progress), flip=False)
     if name == "digits":
         return _with_statistics(spec, read_digits(test_only), flip=False)
+    root = folder or _cache()
     if name == "fashion-mnist":
         parts = read_fashion_mnist(root, download, test_only)
     else:
         parts = named_cifar(name, root, download, test_only)
     mean, std = STATISTICS[name]
     return Dataset(name, *parts[:5], mean=mean, std=std, flip=True, pad=4)
+
+
+def _cache() -> Path:
+    """Where data sets go that are fetched: $FSG_DATA, else ~/.cache/fsg/data."""
+    try:
+        return Path(os.environ.get("FSG_DATA") or "~/.cache/fsg/data").expanduser()
+    except RuntimeError as error:
+        raise FsgError("there is no home folder to keep data sets in: give one with --data-dir or FSG_DATA") from error
 
 
 def _found(path: Path, kind: str, moved_to: Path | None) -> Path:

@@ -191,7 +191,7 @@ def _train(run: PlannedRun, lock: IO[bytes], show: Callable[[], None]) -> None:
             process.wait()
             raise
     if process.returncode:
-        lines = (run.folder / LOG).read_text(errors="replace").strip().splitlines() or ["no output"]
+        lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
         raise FsgError(f"{run.name}: {lines[-1].removeprefix('fsg: error: ')} (see {run.folder / LOG})")
     if not run.finished:
         raise FsgError(f"{run.name}: stopped before its last epoch; the same command continues it")
