@@ -163,10 +163,11 @@ class Take(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pad(Node):
-    """Rows above and below, columns left and right of `value`."""
+    """Rows above and below, columns left and right of `value`; and so many channels in front and behind."""
 
     padding: Sides
     value: float
+    channels: Pair = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

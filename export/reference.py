@@ -84,10 +84,10 @@ def _windows(node: g.Pool, x: g.Floats, outside: float, gather: Callable[[Any, A
     return found
 
 
-def padded(x: g.Floats, sides: g.Sides, value: float) -> g.Floats:
-    """x [N, C, H, W] with so many rows above and below, columns left and right, of a value."""
+def padded(x: g.Floats, sides: g.Sides, value: float, channels: g.Pair = (0, 0)) -> g.Floats:
+    """x [N, C, H, W] with so many rows above and below, columns left and right, and channels, of a value."""
     top, bottom, left, right = sides
-    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=np.float32(value))
+    return np.pad(x, ((0, 0), channels, (top, bottom), (left, right)), constant_values=np.float32(value))
 
 
 def _both(padding: g.Pair) -> g.Sides:
@@ -142,7 +142,7 @@ MEANINGS: dict[type[g.Node], Callable[..., Any]] = {
     g.Arithmetic: lambda node, x, y: ARITHMETIC[node.operator].compute(x, y),
     g.Concat: lambda node, *inputs: np.concatenate(inputs, node.axis),
     g.Take: lambda node, x: x.take(node.index, node.axis),
-    g.Pad: lambda node, x: padded(x, node.padding, node.value),
+    g.Pad: lambda node, x: padded(x, node.padding, node.value, node.channels),
     g.MaxPool: lambda node, x: _windows(node, x, -np.inf, np.maximum),
     g.AveragePool: lambda node, x: _windows(node, x, 0.0, np.add) / np.float32(node.kernel[0] * node.kernel[1]),
     g.Reduce: _reduce,

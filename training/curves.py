@@ -3,34 +3,36 @@
 from pathlib import Path
 
 from fsg import replacing
+from fsg.runtime.axes import marks, set_accuracy, set_epochs, set_loss, wrapped
 
 
 def plot_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:
     """Draws loss and accuracy against the epoch from the rows of metrics.csv."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
-        for part, colour in (("train", "tab:gray"), ("test", "tab:blue")):
-            values = [row[f"{part}_{quantity}"] for row in rows]
-            axes.plot(epochs, values, color=colour, label=part, marker="o", markersize=3)
-        axes.set(xlabel="epoch", ylabel="cross-entropy (nats)" if quantity == "loss" else "accuracy")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        names = [f"train_{quantity}", f"test_{quantity}"]
+        for name, colour in zip(names, ("tab:gray", "tab:blue"), strict=True):
+            label = "training" if name.startswith("train") else "test"
+            axes.plot(epochs, [row[name] for row in rows], color=colour, label=label, markersize=4, **marks(epochs))
+        axes.set(xlabel="epoch", ylabel="loss (nats)" if quantity == "loss" else "accuracy")
+        set_epochs(axes, epochs)
+        set_values = set_loss if quantity == "loss" else set_accuracy
+        set_values(axes, [row[name] for row in rows for name in names])
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    panels[0].set_ylim(bottom=0)
-    panels[1].yaxis.set_major_formatter(PercentFormatter(1))
+    last = rows[-1]["test_accuracy"]
     panels[1].annotate(
-        f"{rows[-1]['test_accuracy']:.1%}",
-        (epochs[-1], rows[-1]["test_accuracy"]),
-        textcoords="offset points",
-        xytext=(0, -14),
-        ha="right",
+        f"{last:.1%}",
+        (1.02, last),
+        xycoords=("axes fraction", "data"),
         color="tab:blue",
+        va="center",
+        annotation_clip=False,
     )
-    figure.suptitle(title)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(wrapped(title, 75))
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -53,7 +53,7 @@ class Record:
         """Writes the tables and curves.png of the epochs so far, if there are any."""
         if self.rows and self.writes:
             self.write_tables()
-            title = f"{self.config.model}, {self.config.method}, {self.config.dataset}"
+            title = f"{self.config.model}, {self.config.method}, {Path(self.config.dataset).name}"
             plot_curves(self.rows, self.folder / "curves.png", title)
 
     def summary(self, more: dict[str, Any]) -> dict[str, Any]:

@@ -181,10 +181,9 @@ class _Builder:
         bounds = (self.shared(f"value_{value}", np.float32(value)) for value in attributes.values())
         return self.emit(op, [x, *bounds], output)
 
-    def pad(self, x: str, sides: g.Sides, value: float, output: str) -> str:
+    def pad(self, x: str, sides: g.Sides, value: float, output: str, channels: g.Pair = (0, 0)) -> str:
         top, bottom, left, right = sides
-        name = f"pads_{'_'.join(map(str, sides))}"
-        amounts = self.shared(name, np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+        amounts = self.shape((0, channels[0], top, left, 0, channels[1], bottom, right))
         return self.emit("Pad", [x, amounts, self.shared(f"value_{value}", np.float32(value))], output)
 
     def pool(self, op: str, node: g.Pool, **attributes: int) -> str:
@@ -289,7 +288,7 @@ class _Builder:
                 slope = node.slope.reshape(-1, *[1] * (len(node.shape) - 2))
                 self.emit("PRelu", [x, self.constant(f"{name}.slope", slope)], name)
             case g.Pad():
-                self.pad(x, node.padding, node.value, name)
+                self.pad(x, node.padding, node.value, name, node.channels)
             case g.Concat():
                 self.emit("Concat", list(node.inputs), name, axis=node.axis)
             case g.MaxPool():

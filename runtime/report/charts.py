@@ -5,7 +5,10 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-SIZE = (4.4, 2.6)  # inches of 72 pixels; about as large as the page shows it, so that its text is that of the page
+from fsg.runtime.axes import marks, set_accuracy, set_epochs, set_loss
+
+SIZE = (5.6, 3.0)  # inches of 72 pixels; about as large as the page shows it, so that its text is that of the page
+TEXT = 12  # pixels
 # matplotlib takes no CSS variables: these stand for them until the drawing is done.
 COLOURS = {"soft": "#010203", "line": "#010204", "train": "#010205", "test": "#010206"}
 
@@ -22,26 +25,22 @@ def curve(epochs: Sequence[dict[str, float]], quantity: str, label: str) -> str:
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     names = [name for name in (f"train_{quantity}", f"test_{quantity}") if all(name in row for row in epochs)]
     if not epochs or not names:
         return ""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
+    numbers = [row["epoch"] for row in epochs]
     for name in names:
         colour = COLOURS[name.partition("_")[0]]
-        values = [row[name] for row in epochs]
-        axes.plot([row["epoch"] for row in epochs], values, color=colour, marker="o", markersize=4, markevery=[-1])
-    axes.set_xlabel("epoch", color=COLOURS["soft"])
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    if len(epochs) == 1:
-        axes.set_xlim(0, 2)
-    if quantity == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.plot(numbers, [row[name] for row in epochs], color=colour, markersize=4, **marks(numbers))
+    axes.set_xlabel("epoch", color=COLOURS["soft"], size=TEXT)
+    set_epochs(axes, numbers)
+    set_values = set_accuracy if quantity == "accuracy" else set_loss
+    set_values(axes, [row[name] for row in epochs for name in names])
     axes.grid(axis="y", color=COLOURS["line"])
-    axes.tick_params(length=0, labelcolor=COLOURS["soft"])
+    axes.tick_params(length=0, labelcolor=COLOURS["soft"], labelsize=TEXT)
     axes.spines[:].set_visible(False)
     for artist in figure.findobj():
         artist.set_clip_on(False)  # a clip path would be a link

@@ -118,7 +118,7 @@ def page(facts: Facts) -> str:
     )
     curves = [(name, Markup(drawing)) for name, drawing in _curves(facts.epochs)]
     return environment.get_template("page.html.j2").render(
-        title=" on ".join(filter(None, (_about(facts, "model"), _about(facts, "dataset")))) or facts.name,
+        title=" on ".join(filter(None, (_about(facts, "model"), Path(_about(facts, "dataset")).name))) or facts.name,
         style=Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
         left={*LEFT, "name"},
         subtitle=_subtitle(facts),
@@ -211,7 +211,8 @@ def _latency_bar(record: Record, longest: float) -> Bar:
         if "times_as_long" in record:
             value += f", {record['times_as_long']:.2f}x"
     name, variant = Path(record["artefact"]).name, record.get("variant", "binary")
-    return _bar(name, spans, longest, value, variant, small=threads_text(record))
+    small = threads_text(record) + (f", batch {record['batch']}" if record.get("batch", 1) > 1 else "")
+    return _bar(name, spans, longest, value, variant, small=small)
 
 
 def _bar(

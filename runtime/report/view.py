@@ -179,7 +179,7 @@ def _smaller(record: Record) -> str:
     return f"{record['float_size_bytes'] / record['size_bytes']:.1f}x"
 
 
-def short_name(name: str, limit: int = 48) -> str:
+def short_name(name: str, limit: int = 60) -> str:
     """The first part of a name, and the end of that, for a converter joins the names of all that it fused."""
     first = name.split(";")[0]
     return first if len(first) <= limit else "..." + first[3 - limit :]

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsg import replacing
+from fsg.runtime.axes import MARGIN, marks, set_accuracy, set_epochs, set_loss, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+LABEL = 130  # characters of the legend that fit beside each other
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,12 @@ def plot_comparison(curves: Sequence[Curve], path: Path, title: str) -> None:
     """Draws training loss and test accuracy against epochs and against seconds: a line and a band for each curve."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from numpy import arange, linspace
 
-    colormap = colormaps["tab10" if len(curves) <= 10 else "turbo"]
-    colours = [colormap(i if len(curves) <= 10 else i / (len(curves) - 1)) for i in range(len(curves))]
+    if len(curves) <= 10:
+        colours = list(colormaps["tab10"](arange(len(curves))))
+    else:  # darker than it is made, for its yellow is not seen on white
+        colours = list(colormaps["turbo"](linspace(0, 1, len(curves))) * (0.8, 0.8, 0.8, 1))
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     panels = figure.subplots(2, 2, sharey="row", sharex="col")
     for row, quantity in zip(panels, ("loss", "accuracy"), strict=True):
@@ -46,38 +51,36 @@ def plot_comparison(curves: Sequence[Curve], path: Path, title: str) -> None:
     panels[1, 0].set_ylabel("test accuracy")
     panels[1, 0].set_xlabel("epoch")
     panels[1, 1].set_xlabel("seconds of training, evaluation left out")
-    panels[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[1, 1].set_xlim(left=0)
-    _choose_loss_scale(panels[0, 0], [mean for curve in curves for mean, _ in curve.loss])
-    panels[1, 0].yaxis.set_major_formatter(PercentFormatter(1))
+    set_epochs(panels[1, 0], [epoch for curve in curves for epoch in curve.epochs])
+    panels[1, 1].set_xlim(0, max(second for curve in curves for second in curve.seconds) * (1 + MARGIN) or 1)
+    set_loss(panels[0, 0], [end for curve in curves for point in curve.loss for end in _band(*point)])
+    set_accuracy(panels[1, 0], [end for curve in curves for point in curve.accuracy for end in _band(*point)])
     _annotate_last(panels[0, 0], [curve.loss[-1] for curve in curves], colours, lambda value: f"{value:.3f}")
     _annotate_last(panels[1, 0], [curve.accuracy[-1] for curve in curves], colours, lambda value: f"{100 * value:.2f}")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    longest = max(map(len, labels))
+    labels = [wrapped(label, LABEL) for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(4, LABEL // longest)), frameon=False)
     figure.suptitle(
-        f"{title}\nline: mean over the seeds (how many: in brackets); band: ± one standard error", fontsize=11
+        f"{wrapped(title, 140)}\nline: mean over the seeds (how many: in brackets); band: ± one standard error",
+        fontsize=11,
     )
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
 
 def _draw_mean(axes: "Axes", x: list[float], values: list[tuple[float, float | None]], colour: Any, label: str) -> None:
-    """A line through the means and a band of one standard error about it."""
-    means = [mean for mean, _ in values]
-    axes.plot(x, means, color=colour, label=label, marker="o" if len(x) < 30 else None, markersize=3)
-    low = [mean - (error or 0) for mean, error in values]
-    high = [mean + (error or 0) for mean, error in values]
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    """A line through the means and a band of one standard error about it; a bar where there is one epoch."""
+    axes.plot(x, [mean for mean, _ in values], color=colour, label=label, markersize=4, **marks(x))
+    low, high = zip(*(_band(*value) for value in values), strict=True)
+    if len(x) == 1:
+        axes.vlines(x, low, high, color=colour, alpha=0.4, linewidth=4)
+    else:
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _choose_loss_scale(axes: "Axes", losses: list[float]) -> None:
-    """A logarithmic axis where a linear one would hide the end of the training."""
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-
-    if min(losses) > 0 and max(losses) > 10 * min(losses):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+def _band(mean: float, error: float | None) -> tuple[float, float]:
+    return mean - (error or 0), mean + (error or 0)
 
 
 def _annotate_last(

@@ -51,7 +51,8 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
                 return tf.concat(inputs, -1)
             case g.Pad():
                 top, bottom, left, right = node.padding
-                return tf.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]], constant_values=node.value)
+                sides = [[0, 0], [top, bottom], [left, right], list(node.channels)]
+                return tf.pad(x, sides, constant_values=node.value)
             case g.MaxPool():
                 return tf.nn.max_pool2d(x, node.kernel, node.stride, "VALID")
             case g.AveragePool():

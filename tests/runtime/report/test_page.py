@@ -1,6 +1,7 @@
 """The page of `fsg report`: complete, self-contained, and well-formed."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -143,6 +144,52 @@ def test_the_kinds_are_told_apart(run):
     (emulation,) = [text for text in texts if "emulated cortex-a72:" in text]
     assert "bit-exact: the fast kernels give the bits of the plain loops" in emulation and "no time" in emulation
     assert "3.919 ms, 2.61x" in texts and "pi@desk (Cortex-A72)" in texts
+
+
+def test_all_bars_of_latency_have_one_scale_and_one_place(run):
+    path = run / "export/bench.json"
+    found = json.loads(path.read_text())
+    found[0]["batch"] = 8
+    path.write_text(json.dumps(found))
+    content = page(read_facts(run))
+    drawn = re.findall(r'style="left:([\d.]+)%;width:([\d.]+)%"', content.partition("Side by side")[0])
+    ends = [float(left) + float(width) for left, width in drawn]
+    timed = [record["latency_ms"] for record in found if "latency_ms" in record]
+    wanted = [[t["low"] if "low" in t else t["p50"], t["high"] if "high" in t else t["p90"]] for t in timed]
+    longest = max(end for _, end in wanted)
+    assert len(timed) == 4 and max(ends) == pytest.approx(100, abs=0.02)
+    for start, end in wanted:
+        assert any(abs(100 * end / longest - shown) < 0.02 for shown in ends)
+        assert any(abs(100 * start / longest - float(left)) < 0.01 for left, _ in drawn)
+    columns = re.search(r"\.bars \{[^}]*grid-template-columns: ([^;]*);", content)[1]
+    assert re.fullmatch(r"\d+% 1fr \d+%", columns)  # no text's width decides where a bar begins or ends
+    assert "1 thread, batch 8" in Page(content).texts
+
+
+def test_a_table_that_goes_on_at_an_edge_is_shaded_there(run):
+    content = page(read_facts(run))
+    body = content.partition("<body>")[2].partition("<h2>Every figure")[0]
+    assert body.count("<table>") == body.count('<div class="scroll"><table>') > 2
+    (rule,) = re.findall(r"\n\.scroll \{[^}]*\}", content)
+    assert "overflow-x: auto" in rule and rule.count("local") == rule.count("scroll,") + rule.count("scroll;") == 2
+    assert content.count("--shade:") == 2  # in the light and in the dark
+
+
+def test_long_names_stay_on_the_page(run):
+    path = run / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": "npz:/home/me/sets/images.npz"}))
+    content = page(read_facts(run))
+    assert "<h1>resnet20 on images.npz</h1>" in content and "npz:/home/me/sets/images.npz" in Page(content).texts
+    assert re.search(r"\nbody \{[^}]*overflow-wrap: anywhere", content)
+
+
+def test_a_single_epoch_is_a_point_at_its_number(run):
+    rows = (run / "metrics.csv").read_text().splitlines()
+    (run / "metrics.csv").write_text("\n".join(rows[:2]) + "\n")
+    for quantity in ("accuracy", "loss"):
+        drawing = charts.curve(read_facts(run).epochs, quantity, quantity)
+        assert Page(drawing).texts.count("1") == 1 and not {"0", "2"} & set(Page(drawing).texts)
+        assert drawing.count("<use ") >= 2 and "12px" in drawing
 
 
 def test_curves_leave_out_what_is_no_number(run):
