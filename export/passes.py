@@ -34,14 +34,15 @@ from fsg.export.graph import (
 
 def fold_affine(graph: BinaryGraph) -> BinaryGraph:
     """Moves batch normalisation into the layer before it, where nothing else reads that layer's output."""
-    layers = (Conv, Dense, BinaryLayer, Affine)
+    layers, dense = (Conv, Dense, BinaryLayer, Affine), (Dense, BinaryDense)
     folded: dict[str, Affine] = {}
     removed: set[str] = set()
     for node in graph.nodes:
         if isinstance(node, Affine):
             source = graph[node.inputs[0]]
+            known = isinstance(source, layers) and not (isinstance(source, dense) and len(source.shape) > 2)
             # Behind one that is removed it has to wait for the next round.
-            if isinstance(source, layers) and source.name not in removed and len(graph.users(source.name)) == 1:
+            if known and source.name not in removed and len(graph.users(source.name)) == 1:
                 folded[source.name] = node
                 removed.add(node.name)
     if not folded:
@@ -64,14 +65,16 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
 
 
 def sign_last(graph: BinaryGraph) -> BinaryGraph:
-    """Moves signs behind max pools, reshapes and concatenations of signs alone: they then stand at the binary layer,
-    which can then read packed bits."""
-    moving = (MaxPool, Reshape, Concat, Take, Transpose)
+    """Moves signs behind max pools, reshapes, padding with +1 or -1, and concatenations of signs alone: they then stand
+    at the binary layer, which can then read packed bits."""
+    moving = (MaxPool, Reshape, Concat, Take, Transpose, Pad)
     unsigned: dict[str, str] = {}
 
     def rule(node: Node) -> list[Node]:
         if isinstance(node, Sign):
             unsigned[node.name] = node.inputs[0]
+        elif isinstance(node, Pad) and abs(node.value) != 1:
+            return [node]
         elif isinstance(node, moving) and all(name in unsigned for name in node.inputs):
             moved = replace(node, name=f"{node.name}.float", inputs=tuple(unsigned[name] for name in node.inputs))
             unsigned[node.name] = moved.name
@@ -271,8 +274,3 @@ def sides(node: Convolution | Pool) -> Sides:
         return node.padding
     rows, columns = node.padding
     return rows, rows, columns, columns
-
-
-def simplify(graph: BinaryGraph) -> BinaryGraph:
-    """The rewrites that every format wants."""
-    return sign_last(fold_affine(graph))

@@ -36,7 +36,7 @@ from fsg.export.graph import (
     Reshape,
     Sign,
 )
-from fsg.export.passes import simplify
+from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.export.verify import MIN_AGREEMENT, require_agreement, signs_near_zero

@@ -18,7 +18,7 @@ def graphs():
     """The binary graph and the float one, with statistics that give activations a spread."""
     import torch
 
-    from fsg.export.passes import simplify
+    from fsg.export.recognise import simplify
     from fsg.export.trace import trace
     from fsg.training.networks.resnet import build_float_model, build_model
 

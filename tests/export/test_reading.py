@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fsg.export.formats.onnx import to_onnx
-from fsg.export.passes import simplify
+from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 

@@ -19,7 +19,7 @@ from fsg.export.formats.tflite.lower import lower
 from fsg.export.formats.tflite.process import converter
 from fsg.export.formats.tflite.write import check_operators, to_tflite
 from fsg.export.graph import BinaryConv
-from fsg.export.passes import simplify
+from fsg.export.recognise import simplify
 from fsg.export.trace import trace
 from fsg.export.verify import require_agreement
 from fsg.runtime.model.session import open_model
