@@ -64,15 +64,18 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
 
 
 def sign_last(graph: BinaryGraph) -> BinaryGraph:
-    """Moves signs behind max pools, reshapes and concatenations of signs alone: they then stand at the binary layer,
-    which can then read packed bits."""
-    moving = (MaxPool, Reshape, Concat, Take, Transpose)
+    """Moves signs behind max pools, pads, reshapes and concatenations of signs alone: they then stand at the binary
+    layer, which can then read packed bits."""
     unsigned: dict[str, str] = {}
+
+    def moves(node: Node) -> bool:
+        is_sign = isinstance(node, Pad) and abs(node.value) == 1
+        return is_sign or isinstance(node, (MaxPool, Reshape, Concat, Take, Transpose))
 
     def rule(node: Node) -> list[Node]:
         if isinstance(node, Sign):
             unsigned[node.name] = node.inputs[0]
-        elif isinstance(node, moving) and all(name in unsigned for name in node.inputs):
+        elif moves(node) and all(name in unsigned for name in node.inputs):
             moved = replace(node, name=f"{node.name}.float", inputs=tuple(unsigned[name] for name in node.inputs))
             unsigned[node.name] = moved.name
             return [moved, Sign(name=node.name, inputs=(moved.name,), shape=node.shape)]

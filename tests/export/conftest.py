@@ -17,3 +17,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of a model to be written."""
+    return tmp_path / "model.tflite"
