@@ -56,15 +56,20 @@ def scores(path, content, x, **options):
     return open_model(path, **options)(x)
 
 
+def expected_of(graph, x):
+    """What a graph means for images one by one, as rows of values in the order of its file's output."""
+    expected = np.concatenate([run_graph(graph, image[None])[graph.nodes[-1].name] for image in x])
+    if expected.ndim == 4:
+        expected = expected.transpose(0, 2, 3, 1)
+    return expected.reshape(len(x), -1)
+
+
 def check(graph, path, x=None, *, batch=1, exactly=False, count=5):
     """Compares what a graph's file computes with what the graph means, fused and not; returns the operators."""
     shape = graph.nodes[0].shape[1:]
     if x is None:
         x = images(count, *shape).numpy()
-    expected = np.concatenate([run_graph(graph, image[None])[graph.nodes[-1].name] for image in x])
-    if expected.ndim == 4:
-        expected = expected.transpose(0, 2, 3, 1)
-    expected = expected.reshape(len(x), -1)
+    expected = expected_of(graph, x)
     for fused in (False, True):
         content = to_flatbuffer(lower(graph, batch, fused=fused))
         found = scores(path, content, x)

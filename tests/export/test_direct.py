@@ -1,13 +1,15 @@
 """TensorFlow Lite without a converter: every node computes what it means, on the operators that it should."""
 
+import contextlib
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import oracle
 import pytest
 from networks import assert_same, images, outputs, random_network
-from nodes import FLAT, check, convolution, floats, node, of_nodes, rng, scores
+from nodes import FLAT, check, convolution, expected_of, floats, node, of_nodes, rng, scores
 
 from fsg import FsgError
 from fsg.export import graph as g
@@ -122,88 +124,89 @@ def test_transposed_convolutions(window, channels, path):
 TOKENS = node(g.Reshape, 1, 6, 72), node(g.Transpose, permutation=(0, 2, 1))
 
 
-@pytest.mark.parametrize(
-    ("nodes", "codes"),
-    [
-        ([FLAT, node(g.Dense, weight=floats(5, 6), bias=floats(5))], {"MEAN", "FULLY_CONNECTED"}),
-        (
-            [node(g.Reshape, 1, 432), node(g.Dense, weight=floats(5, 432), bias=floats(5))],
-            {"RESHAPE", "FULLY_CONNECTED"},
-        ),
-        ([node(g.Dense, weight=floats(5, 8), bias=floats(5))], {"TRANSPOSE", "FULLY_CONNECTED"}),
-        ([*TOKENS, node(g.Dense, weight=floats(5, 6), bias=floats(5))], {"RESHAPE", "FULLY_CONNECTED"}),
-        (
-            [
-                node(g.Transpose, permutation=(0, 2, 3, 1)),
-                node(g.Dense, weight=floats(5, 6), bias=floats(5)),
-                node(g.Transpose, permutation=(0, 3, 1, 2)),
-            ],
-            {"FULLY_CONNECTED"},
-        ),
-        ([node(g.Affine, scale=floats(6), bias=floats(6))], {"MUL", "ADD"}),
-        ([node(g.Affine, scale=np.ones(6, np.float32), bias=floats(6))], {"ADD"}),
-        ([node(g.Affine, scale=floats(6), bias=np.zeros(6, np.float32))], {"MUL"}),
-        ([FLAT, node(g.Affine, scale=floats(6), bias=floats(6))], {"MEAN", "MUL", "ADD"}),
-        ([*TOKENS, node(g.Affine, scale=floats(72), bias=floats(72))], {"RESHAPE", "MUL", "ADD"}),
-        ([TOKENS[0], node(g.Affine, scale=floats(6), bias=floats(6))], {"RESHAPE", "MUL", "ADD", "TRANSPOSE"}),
-        ([node(g.Negative, gain=8.0)], {"MUL"}),
-        ([node(g.PReLU, slope=floats(6))], {"PRELU"}),
-        ([node(g.PReLU, slope=floats(1))], {"PRELU"}),
-        ([FLAT, node(g.PReLU, slope=floats(6))], {"MEAN", "PRELU"}),
-        ([*TOKENS, node(g.PReLU, slope=floats(72))], {"RESHAPE", "PRELU"}),
-        ([node(g.Sign)], {"LceQuantize", "LceDequantize"}),
-        ([FLAT, node(g.Sign)], {"MEAN", "LceQuantize", "LceDequantize"}),
-        ([*TOKENS, node(g.Sign)], {"RESHAPE", "LceQuantize", "LceDequantize"}),
-        ([node(g.Sign), node(g.Arithmetic, inputs=("n0", "image"), operator="add")], None),
-        ([node(g.Sign), node(g.Concat, inputs=("n0", "image", "n0"))], None),
-        ([node(g.Concat, inputs=("image", "image"))], {"CONCATENATION"}),
-        ([node(g.Concat, inputs=("image", "image"), axis=3)], {"CONCATENATION"}),
-        ([node(g.Take, axis=1, index=(1, 2, 3))], {"SLICE"}),
-        ([node(g.Take, axis=2, index=(0, 2, 4, 6))], {"STRIDED_SLICE"}),
-        ([node(g.Take, axis=-1, index=(3, 0, 0, 2))], {"GATHER"}),
-        ([node(g.Take, axis=1, index=(4,))], {"SLICE"}),
-        ([node(g.Take, axis=1, index=(0, 2, 4, 1, 3, 5))], {"RESHAPE", "TRANSPOSE"}),
-        ([node(g.Take, axis=1, index=(0, 3, 1, 4, 2, 5))], {"RESHAPE", "TRANSPOSE"}),
-        ([node(g.Take, axis=1, index=(5, 4, 3, 2, 1, 0))], {"GATHER"}),
-        ([node(g.Pad, padding=(1, 0, 2, 3), value=0.0)], {"PAD"}),
-        ([node(g.Pad, padding=(1, 0, 2, 3), value=-1.5, channels=(2, 1))], {"PADV2"}),
-        ([node(g.MaxPool, kernel=(2, 3), stride=(2, 1), padding=(0, 0, 0, 0))], {"MAX_POOL_2D"}),
-        ([node(g.MaxPool, kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1))], {"PADV2", "MAX_POOL_2D"}),
-        ([node(g.MaxPool, kernel=(3, 3), stride=(2, 2), padding=(0, 1, 0, 1))], None),
-        ([node(g.AveragePool, kernel=(3, 2), stride=(2, 1), padding=(0, 0, 0, 0))], {"AVERAGE_POOL_2D"}),
-        ([node(g.AveragePool, kernel=(3, 3), stride=(1, 1), padding=(1, 1, 1, 1))], {"PAD", "AVERAGE_POOL_2D"}),
-        ([node(g.Reduce, 1, 6, 1, 1, operator="mean", axes=(2, 3))], {"MEAN"}),
-        ([node(g.Reduce, 1, 9, operator="sum", axes=(1, 3))], {"SUM"}),
-        ([node(g.Reduce, 1, 6, 9, operator="max", axes=(3,))], None),
-        ([node(g.Reduce, 1, 1, 9, 8, operator="max", axes=(1,))], {"REDUCE_MAX"}),
-        ([FLAT, node(g.Softmax, axis=1, log=False)], {"MEAN", "SOFTMAX"}),
-        ([FLAT, node(g.Softmax, axis=-1, log=True)], {"MEAN", "LOG_SOFTMAX"}),
-        ([node(g.Softmax, axis=1, log=False)], {"SOFTMAX"}),
-        ([node(g.Softmax, axis=1, log=True)], {"LOG_SOFTMAX"}),
-        ([node(g.Softmax, axis=3, log=False)], {"SOFTMAX", "TRANSPOSE"}),
-        ([node(g.Resize, 1, 6, 18, 16, mode="nearest")], {"RESIZE_NEAREST_NEIGHBOR"}),
-        ([node(g.Resize, 1, 6, 5, 11, mode="nearest")], None),
-        ([node(g.Resize, 1, 6, 18, 16, mode="bilinear")], {"RESIZE_BILINEAR"}),
-        ([node(g.Resize, 1, 6, 5, 13, mode="bilinear")], {"RESIZE_BILINEAR"}),
-        ([node(g.Resize, 1, 6, 17, 13, mode="bilinear", align_corners=True)], {"RESIZE_BILINEAR"}),
-        ([node(g.Transpose, permutation=(0, 3, 1, 2))], None),
-        ([node(g.Reshape, 1, 12, 36), node(g.Transpose, permutation=(0, 2, 1))], None),
-        ([node(g.Reshape, 1, 3, 2, 9, 8), node(g.Transpose, permutation=(0, 2, 1, 3, 4))], None),
-        (
-            [
-                node(g.Reshape, 1, 3, 2, 9, 8),
-                node(g.Transpose, permutation=(0, 2, 1, 3, 4)),
-                node(g.Reshape, 1, 6, 9, 8),
-            ],
-            {"RESHAPE", "TRANSPOSE"},
-        ),
-        ([node(g.Reshape, 1, 8, 9, 6)], None),
-        ([node(g.Reshape, 1, 24, 3, 6), node(g.Reshape, 1, 432)], None),
-        ([node(g.Reshape, 1, 432), node(g.Reshape, 1, 432, 1, 1)], None),
-        ([node(g.Reshape, 1, 1, 432)], None),
-        ([node(g.Sign), convolution(g.BinaryConv, 6, 40, 3), node(g.Reshape, 1, 40 * 42)], None),
-    ],
-)
+NODES = [
+    ([FLAT, node(g.Dense, weight=floats(5, 6), bias=floats(5))], {"MEAN", "FULLY_CONNECTED"}),
+    (
+        [node(g.Reshape, 1, 432), node(g.Dense, weight=floats(5, 432), bias=floats(5))],
+        {"RESHAPE", "FULLY_CONNECTED"},
+    ),
+    ([node(g.Dense, weight=floats(5, 8), bias=floats(5))], {"TRANSPOSE", "FULLY_CONNECTED"}),
+    ([*TOKENS, node(g.Dense, weight=floats(5, 6), bias=floats(5))], {"RESHAPE", "FULLY_CONNECTED"}),
+    (
+        [
+            node(g.Transpose, permutation=(0, 2, 3, 1)),
+            node(g.Dense, weight=floats(5, 6), bias=floats(5)),
+            node(g.Transpose, permutation=(0, 3, 1, 2)),
+        ],
+        {"FULLY_CONNECTED"},
+    ),
+    ([node(g.Affine, scale=floats(6), bias=floats(6))], {"MUL", "ADD"}),
+    ([node(g.Affine, scale=np.ones(6, np.float32), bias=floats(6))], {"ADD"}),
+    ([node(g.Affine, scale=floats(6), bias=np.zeros(6, np.float32))], {"MUL"}),
+    ([FLAT, node(g.Affine, scale=floats(6), bias=floats(6))], {"MEAN", "MUL", "ADD"}),
+    ([*TOKENS, node(g.Affine, scale=floats(72), bias=floats(72))], {"RESHAPE", "MUL", "ADD"}),
+    ([TOKENS[0], node(g.Affine, scale=floats(6), bias=floats(6))], {"RESHAPE", "MUL", "ADD", "TRANSPOSE"}),
+    ([node(g.Negative, gain=8.0)], {"MUL"}),
+    ([node(g.PReLU, slope=floats(6))], {"PRELU"}),
+    ([node(g.PReLU, slope=floats(1))], {"PRELU"}),
+    ([FLAT, node(g.PReLU, slope=floats(6))], {"MEAN", "PRELU"}),
+    ([*TOKENS, node(g.PReLU, slope=floats(72))], {"RESHAPE", "PRELU"}),
+    ([node(g.Sign)], {"LceQuantize", "LceDequantize"}),
+    ([FLAT, node(g.Sign)], {"MEAN", "LceQuantize", "LceDequantize"}),
+    ([*TOKENS, node(g.Sign)], {"RESHAPE", "LceQuantize", "LceDequantize"}),
+    ([node(g.Sign), node(g.Arithmetic, inputs=("n0", "image"), operator="add")], None),
+    ([node(g.Sign), node(g.Concat, inputs=("n0", "image", "n0"))], None),
+    ([node(g.Concat, inputs=("image", "image"))], {"CONCATENATION"}),
+    ([node(g.Concat, inputs=("image", "image"), axis=3)], {"CONCATENATION"}),
+    ([node(g.Take, axis=1, index=(1, 2, 3))], {"SLICE"}),
+    ([node(g.Take, axis=2, index=(0, 2, 4, 6))], {"STRIDED_SLICE"}),
+    ([node(g.Take, axis=-1, index=(3, 0, 0, 2))], {"GATHER"}),
+    ([node(g.Take, axis=1, index=(4,))], {"SLICE"}),
+    ([node(g.Take, axis=1, index=(0, 2, 4, 1, 3, 5))], {"RESHAPE", "TRANSPOSE"}),
+    ([node(g.Take, axis=1, index=(0, 3, 1, 4, 2, 5))], {"RESHAPE", "TRANSPOSE"}),
+    ([node(g.Take, axis=1, index=(5, 4, 3, 2, 1, 0))], {"GATHER"}),
+    ([node(g.Pad, padding=(1, 0, 2, 3), value=0.0)], {"PAD"}),
+    ([node(g.Pad, padding=(1, 0, 2, 3), value=-1.5, channels=(2, 1))], {"PADV2"}),
+    ([node(g.MaxPool, kernel=(2, 3), stride=(2, 1), padding=(0, 0, 0, 0))], {"MAX_POOL_2D"}),
+    ([node(g.MaxPool, kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1))], {"PADV2", "MAX_POOL_2D"}),
+    ([node(g.MaxPool, kernel=(3, 3), stride=(2, 2), padding=(0, 1, 0, 1))], None),
+    ([node(g.AveragePool, kernel=(3, 2), stride=(2, 1), padding=(0, 0, 0, 0))], {"AVERAGE_POOL_2D"}),
+    ([node(g.AveragePool, kernel=(3, 3), stride=(1, 1), padding=(1, 1, 1, 1))], {"PAD", "AVERAGE_POOL_2D"}),
+    ([node(g.Reduce, 1, 6, 1, 1, operator="mean", axes=(2, 3))], {"MEAN"}),
+    ([node(g.Reduce, 1, 9, operator="sum", axes=(1, 3))], {"SUM"}),
+    ([node(g.Reduce, 1, 6, 9, operator="max", axes=(3,))], None),
+    ([node(g.Reduce, 1, 1, 9, 8, operator="max", axes=(1,))], {"REDUCE_MAX"}),
+    ([FLAT, node(g.Softmax, axis=1, log=False)], {"MEAN", "SOFTMAX"}),
+    ([FLAT, node(g.Softmax, axis=-1, log=True)], {"MEAN", "LOG_SOFTMAX"}),
+    ([node(g.Softmax, axis=1, log=False)], {"SOFTMAX"}),
+    ([node(g.Softmax, axis=1, log=True)], {"LOG_SOFTMAX"}),
+    ([node(g.Softmax, axis=3, log=False)], {"SOFTMAX", "TRANSPOSE"}),
+    ([node(g.Resize, 1, 6, 18, 16, mode="nearest")], {"RESIZE_NEAREST_NEIGHBOR"}),
+    ([node(g.Resize, 1, 6, 5, 11, mode="nearest")], None),
+    ([node(g.Resize, 1, 6, 18, 16, mode="bilinear")], {"RESIZE_BILINEAR"}),
+    ([node(g.Resize, 1, 6, 5, 13, mode="bilinear")], {"RESIZE_BILINEAR"}),
+    ([node(g.Resize, 1, 6, 17, 13, mode="bilinear", align_corners=True)], {"RESIZE_BILINEAR"}),
+    ([node(g.Transpose, permutation=(0, 3, 1, 2))], None),
+    ([node(g.Reshape, 1, 12, 36), node(g.Transpose, permutation=(0, 2, 1))], None),
+    ([node(g.Reshape, 1, 3, 2, 9, 8), node(g.Transpose, permutation=(0, 2, 1, 3, 4))], None),
+    (
+        [
+            node(g.Reshape, 1, 3, 2, 9, 8),
+            node(g.Transpose, permutation=(0, 2, 1, 3, 4)),
+            node(g.Reshape, 1, 6, 9, 8),
+        ],
+        {"RESHAPE", "TRANSPOSE"},
+    ),
+    ([node(g.Reshape, 1, 8, 9, 6)], None),
+    ([node(g.Reshape, 1, 24, 3, 6), node(g.Reshape, 1, 432)], None),
+    ([node(g.Reshape, 1, 432), node(g.Reshape, 1, 432, 1, 1)], None),
+    ([node(g.Reshape, 1, 1, 432)], None),
+    ([node(g.Sign), convolution(g.BinaryConv, 6, 40, 3), node(g.Reshape, 1, 40 * 42)], None),
+]
+"""Nodes on an image [6, 9, 8], and the operators that they may become."""
+
+
+@pytest.mark.parametrize(("nodes", "codes"), NODES)
 def test_nodes(nodes, codes, path):
     for batch in (1, 3):
         ops = check(of_nodes((6, 9, 8), *nodes), path, batch=batch)
@@ -286,3 +289,32 @@ def test_binary_dense_layers(rank, inputs, path):
     assert ops["LceBconv2d"] == 1
     ops = check(of_nodes(image, *before, dense), path)  # no sign before it
     assert ops["FULLY_CONNECTED"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(oracle.python() is None, reason="LCE's interpreter is not installed: run `make oracle`")
+def test_lces_own_interpreter_agrees(tmp_path):
+    graphs = {f"nodes-{i}": of_nodes((6, 9, 8), *nodes) for i, (nodes, _) in enumerate(NODES)}
+    for i, window in enumerate(WINDOWS):
+        graphs[f"float-{i}"] = of_nodes((6, 9, 8), convolution(g.Conv, 6, 4, *window, groups=2))
+        graphs[f"transposed-{i}"] = of_nodes((6, 9, 8), convolution(g.TransposedConv, 6, 4, *window))
+        for value in (1.0, 0.0, -1.0):
+            conv = convolution(g.BinaryConv, 33, 5, *window, padding_value=value)
+            graphs[f"binary-{i}-{value:g}"] = of_nodes((33, 9, 8), node(g.Sign), conv)
+    for row in OPERATORS:
+        for settings in ROWS.get(row, [dict.fromkeys(OPERATORS[row].settings, 0.0)]):
+            unit = node(g.Elementwise, operator=row, settings=settings)
+            graphs[f"{row}-{list(settings.values())}"] = of_nodes((6, 9, 8), unit)
+    for seed in range(40):
+        graphs[f"random-{seed}"] = simplify(trace(*random_network(seed)))
+    cases, wanted = {}, {}
+    for name, graph in graphs.items():
+        x = images(3, *graph.nodes[0].shape[1:]).numpy()
+        with contextlib.suppress(FsgError):
+            cases[name] = to_tflite_direct(graph), x.transpose(0, 2, 3, 1)[:, None]
+            wanted[name] = expected_of(graph, x)
+    assert len(cases) > len(graphs) - 30
+    found = oracle.run_lce(tmp_path, cases)
+    for name, outputs_ in found.items():
+        assert not isinstance(outputs_, str), f"{name}: {outputs_}"
+        assert_same(outputs_[0].reshape(3, -1), wanted[name], name)

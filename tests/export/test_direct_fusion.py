@@ -178,3 +178,9 @@ def test_equal_constants_are_one(path):
     one = to_tflite_direct(of_nodes((6, 9, 8), conv))
     many = to_tflite_direct(of_nodes((6, 9, 8), *[replace(conv, weight=weight.copy()) for _ in range(4)]))
     assert len(many) - len(one) < weight.nbytes
+
+
+def test_reductions_drop_the_axes_that_a_reshape_drops(path):
+    keeping = node(g.Reduce, 1, 6, 1, 1, operator="mean", axes=(2, 3))
+    assert check(of_nodes((6, 9, 8), keeping, node(g.Reshape, 1, 6)), path) == {"MEAN": 1}
+    assert check(of_nodes((6, 9, 8), keeping, node(g.Reshape, 1, 1, 6)), path) == {"MEAN": 1, "RESHAPE": 1}

@@ -47,7 +47,7 @@ Rule = Callable[[Operator, _Known], Operator | Tensor | None]
 
 def fuse(program: Program) -> Program:
     """All of them."""
-    for rule in (_joined_reshapes, _same_padding, _activations, _binary_activations):
+    for rule in (_joined_reshapes, _reductions, _same_padding, _activations, _binary_activations):
         program = _rewritten(program, rule)
     return program
 
@@ -75,6 +75,18 @@ def _joined_reshapes(operator: Operator, known: _Known) -> Operator | Tensor | N
     if source is not None and source.shape == operator.output.shape and operator.output is not known.result:
         return source
     return replace(operator, inputs=(source, operator.inputs[1]))
+
+
+def _reductions(operator: Operator, known: _Known) -> Operator | Tensor | None:
+    """The axes that a reshape drops are dropped by the reduction before."""
+    before = known.feeding(operator) if operator.code == "RESHAPE" else None
+    if before is None or not before.options.get("keepDims"):
+        return None
+    axes = before.inputs[1]
+    assert axes is not None and axes.data is not None
+    if operator.output.shape != tuple(np.delete(before.output.shape, axes.data)):
+        return None
+    return replace(before, output=operator.output, options={**before.options, "keepDims": False})
 
 
 def _same_padding(operator: Operator, known: _Known) -> Operator | Tensor | None:
