@@ -2,16 +2,25 @@
 
 import os
 import shlex
+import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __version__ = "0.1.0"
 
+TEMPORARY = ".fsg-"  # how the names of what will take another's place begin
+STALE_SECONDS = 24 * 3600.0  # nothing is written for so long: what is older was left by a crash
+
 
 class FsgError(Exception):
     """A problem the user can solve; the message is one line: what, where and the remedy."""
+
+
+class OutOfMemoryError(FsgError):
+    """There was not enough memory."""
 
 
 @contextmanager
@@ -21,7 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Whatever happens, `path` holds either its old content or all of the new. Errors: FsgError where it cannot be
     written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    # Another name for every process and thread, and with the mode that the user's umask gives.
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    remove_stale(path.parent)
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -34,6 +45,30 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_stale(folder: Path) -> None:
+    """Removes what processes that crashed long ago have left of files to be replaced, and of folders of such."""
+    with suppress(OSError):
+        for path in folder.glob(f"{TEMPORARY}*"):
+            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def within_memory(remedy: str) -> Iterator[None]:
+    """Where its block runs out of memory, for arrays or for tensors on whatever device: FsgError with the remedy."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, FsgError) as error:
+        # Some who read files take what torch raises for damage.
+        cause = error.__cause__ if isinstance(error, FsgError) else error
+        signs = ("allocate memory", "out of memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+        told = isinstance(cause, RuntimeError) and any(sign in str(cause) for sign in signs)
+        if isinstance(error, OutOfMemoryError) or not (told or isinstance(error, MemoryError)):
+            raise
+        where = "the GPU's memory" if "CUDA" in str(cause) else "memory"
+        raise OutOfMemoryError(f"{where} is not enough for this: {remedy}") from error
+
+
 def make_folder(path: Path) -> None:
     """Creates a folder and its parents; FsgError where that, or writing into it, is not possible."""
     try:
@@ -43,6 +78,24 @@ def make_folder(path: Path) -> None:
         raise FsgError(f"cannot create the folder {path}: {error.strerror}; choose another") from error
     if not writable:
         raise FsgError(f"cannot write into the folder {path}: permission denied; choose another")
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ~ as the home folder that it means; FsgError where there is no such folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FsgError(f"{path}: there is no home folder for ~ here; write the path without it, or set HOME") from error
+
+
+def require_utf8(*names: str) -> None:
+    """Raises FsgError for a path whose bytes are no UTF-8, which the libraries that open files cannot be given."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            shown = name.encode(errors="backslashreplace").decode()
+            raise FsgError(f"{shown}: the name is no UTF-8, which files here need; rename it") from error
 
 
 def python(module: str, *arguments: str) -> list[str]:

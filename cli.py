@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from fsg import FsgError, __version__, make_folder, shell_command
+from fsg import FsgError, __version__, make_folder, require_utf8, shell_command, within_memory
 from fsg.export.options import export_options
-from fsg.terminal import make_console, print_table, write_text
+from fsg.terminal import make_console, print_anything, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
-from fsg.training.folder import RUNS, checked_run, newest_export, newest_run, run_label, start_run, without_a_trace
+from fsg.training.folder import REMEDY, RUNS, checked_run, new_run, newest_export, newest_run, run_label, run_lock
 from fsg.training.launch import first_decides, is_first, reports_failure
 from fsg.training.options import (
     PATH,
@@ -41,8 +41,10 @@ EXTRA_OF = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensor
 
 def main() -> None:
     """Runs the command; every foreseen problem is one line on stderr and exit code 2."""
+    print_anything()
     try:
-        code = cli.main(prog_name="fsg", standalone_mode=False)
+        with within_memory("take smaller images or a smaller model"):
+            code = cli.main(prog_name="fsg", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         if reports_failure():
             click.echo("interrupted", err=True)
@@ -75,6 +77,10 @@ def cli(debug: bool) -> None:
     fsg report                        all about it on one HTML page
     fsg compare --methods ste,fsg     train with several methods and seeds, and compare
     """
+    try:
+        require_utf8(*sys.argv[1:], os.getcwd())
+    except FileNotFoundError as error:
+        raise FsgError("the current folder was removed: go to another") from error
 
 
 @cli.command(cls=SettingsCommand)
@@ -82,7 +88,7 @@ def cli(debug: bool) -> None:
 @option("--resume", type=PATH, help="Continue the run in this folder.")
 @config_options
 @click.pass_context
-def train(context: click.Context, out: Path | None, resume: Path | None, **_settings: Any) -> None:
+def train(context: click.Context, out: Path | None, resume: Path | None, **_settings: Any) -> int:
     """Train a binary network into a run folder.
 
     Every epoch ends with a checkpoint; an interrupted run continues with --resume, which may also change where the
@@ -96,37 +102,39 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **_sett
         if out and out.resolve() != resume.resolve():
             raise FsgError(f"--resume {resume} continues in that folder: leave --out away")
         path = resume / "config.toml"
-        run_training(resume_config(load_config(path), given, path), resume)
-        return
+        config = resume_config(load_config(path), given, path)
+        with run_lock(resume) if is_first() else nullcontext():
+            return run_training(config, resume)
 
     config = Config(**given)
     check_spec(config.dataset)
-    existed = bool(out and out.exists())
-    folder = Path(first_decides(lambda: str(start_run(config, out))))
-    with without_a_trace(folder, existed=existed) if is_first() else nullcontext():
-        run_training(config, folder)
+    with ExitStack() as stack:
+        folder = Path(first_decides(lambda: str(stack.enter_context(new_run(config, out)))))
+        return run_training(config, folder)
 
 
-def run_training(config: Config, folder: Path) -> None:
-    """Trains into an existing run folder and prints where things are."""
+def run_training(config: Config, folder: Path) -> int:
+    """Trains into an existing run folder and prints where things are; returns the exit code."""
     # Threads that spin while they wait make a step ten times slower as soon as anything else uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from fsg.export.check import exportable
     from fsg.training.loop import train as train_loop
 
     try:
-        summary = train_loop(config, folder, make_console(stderr=False), check=exportable)
+        with within_memory(REMEDY):
+            summary = train_loop(config, folder, make_console(stderr=False), check=exportable)
     except KeyboardInterrupt:
         if reports_failure():
             click.echo(f"interrupted; continue with: {shell_command('train', '--resume', folder)}")
-        sys.exit(130)
+        return 130
     if not is_first():
-        return
+        return 0
     if summary["stopped"]:
         reason = STOPPED[summary["stopped"]].format(resume=shell_command("train", "--resume", folder), **asdict(config))
         click.echo(f"stopped after epoch {summary['epochs']} of {config.epochs}: {reason}")
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
     click.echo(f"next: {shell_command('export', folder, '--format', 'tflite', '--format', 'onnx')}")
+    return 0
 
 
 @cli.command(cls=SettingsCommand)
@@ -353,11 +361,14 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
     """
     target = target or newest(newest_run)
     with make_console().status(f"testing {target}") as status:
+        from fsg.runtime.model.files import export_doubts
         from fsg.training.evaluate import evaluate_on
 
         result = evaluate_on(target, dataset, data_dir=data_dir, show=status.update)
     told = f"{target}: accuracy {result['accuracy']:.2%} on {result['samples']} images of {result['dataset']}"
     click.echo(json.dumps(result) if as_json else told)
+    for doubt in export_doubts(target):
+        click.echo(doubt, err=True)
 
 
 @cli.command()
@@ -421,5 +432,6 @@ def env() -> None:
 def newest(find: Callable[[], Path]) -> Path:
     """What `find` takes for want of an argument, after saying what it is."""
     found = find()
+    require_utf8(str(found))
     click.echo(f"taking the newest {'export' if find is newest_export else 'run'}, {found}", err=True)
     return found

@@ -1,11 +1,20 @@
 """Where the `fsg` command writes to: consoles, tables, and files of results."""
 
+import io
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fsg import replacing
+
+
+def print_anything() -> None:
+    """From now on, what the terminal's encoding has no sign for is printed as an escape, and is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def make_console(*, stderr: bool = True) -> Any:

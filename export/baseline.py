@@ -112,7 +112,7 @@ def baseline(
     content = converter().convert("float", graph, numbers, calibration)
     make_folder(path.parent)
     with replacing(path) as temporary:
-        candidate = temporary.with_name(f"{path.stem}.candidate.tflite")  # sessions go by the suffix
+        candidate = temporary.with_suffix(".tflite")  # sessions go by the suffix
         try:
             candidate.write_bytes(content)
             logits = open_model(candidate)(images)

@@ -4,7 +4,7 @@ A row says which layer and functions of torch.nn are meant, what they compute, a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,37 @@ class Elementwise:
     """An operator on values one by one.
 
     layer: its class in torch.nn. functions: its names in torch.nn.functional, in torch and as a method of tensors.
-    settings: names of the layer's attributes, in the order in which the functions take them.
+    settings: names of the layer's attributes and what they are by default, in the order in which the functions take
+    them.
     compute: what it means, of a NumPy array and the settings. lowest: the least value that it gives, if there is one.
     onnx: the operator and its attributes; clips take their bounds as inputs. tensorflow: of the module tf, a tensor and
-    the settings.
+    the settings; None where the converters are not trusted with it.
     """
 
     layer: str
     functions: tuple[str, ...]
     compute: Callable[[Any, Settings], Any]
-    onnx: Callable[[Settings], tuple[str, dict[str, float]]]
-    tensorflow: Callable[[Any, Any, Settings], Any]
-    settings: tuple[str, ...] = ()
+    onnx: Callable[[Settings], tuple[str, dict[str, Any]]]
+    tensorflow: Callable[[Any, Any, Settings], Any] | None
+    settings: Mapping[str, float] = field(default_factory=dict)
     lowest: float | None = None
+
+
+_TANH = np.float32(np.sqrt(2 / np.pi))
+
+
+def _erf(x: Any) -> Any:
+    """The error function of x / sqrt(2), to 1.2e-7: W. H. Press et al., Numerical Recipes, erfc by Chebyshev."""
+    z = np.abs(x.astype(np.float64)) / np.sqrt(2)
+    t = 1 / (1 + 0.5 * z)
+    factors = (
+        *(-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806),
+        *(0.27886807, -1.13520398, 1.48851587, -0.82215223, 0.17087277),
+    )
+    sums = np.zeros_like(t)
+    for factor in factors[::-1]:
+        sums = sums * t + factor
+    return np.sign(x) * (1 - t * np.exp(-z * z + sums))
 
 
 def _sigmoid(x: Any) -> Any:
@@ -74,7 +92,7 @@ OPERATORS = {
         ),
         Elementwise(
             "ReLU6",
-            ("relu6",),
+            ("relu6", "relu6_"),
             compute=lambda x, _: np.clip(x, 0, 6),
             onnx=lambda _: ("Clip", {"min": 0.0, "max": 6.0}),
             tensorflow=lambda tf, x, _: tf.nn.relu6(x),
@@ -86,7 +104,7 @@ OPERATORS = {
             compute=lambda x, s: np.clip(x, s["min_val"], s["max_val"]),
             onnx=lambda s: ("Clip", {"min": s["min_val"], "max": s["max_val"]}),
             tensorflow=lambda tf, x, s: tf.minimum(tf.maximum(x, s["min_val"]), s["max_val"]),
-            settings=("min_val", "max_val"),
+            settings={"min_val": -1.0, "max_val": 1.0},
         ),
         Elementwise(
             "LeakyReLU",
@@ -94,7 +112,7 @@ OPERATORS = {
             compute=lambda x, s: np.where(x < 0, s["negative_slope"] * x, x),
             onnx=lambda s: ("LeakyRelu", {"alpha": s["negative_slope"]}),
             tensorflow=lambda tf, x, s: tf.nn.leaky_relu(x, s["negative_slope"]),
-            settings=("negative_slope",),
+            settings={"negative_slope": 0.01},
         ),
         Elementwise(
             "ELU",
@@ -102,11 +120,11 @@ OPERATORS = {
             compute=lambda x, s: np.where(x < 0, s["alpha"] * np.expm1(np.minimum(x, 0)), x),
             onnx=lambda s: ("Elu", {"alpha": s["alpha"]}),
             tensorflow=lambda tf, x, s: tf.where(x < 0, s["alpha"] * (tf.exp(tf.minimum(x, 0)) - 1), x),
-            settings=("alpha",),
+            settings={"alpha": 1.0},
         ),
         Elementwise(
             "Sigmoid",
-            ("sigmoid",),
+            ("sigmoid", "sigmoid_"),
             compute=lambda x, _: _sigmoid(x),
             onnx=lambda _: ("Sigmoid", {}),
             tensorflow=lambda tf, x, _: tf.sigmoid(x),
@@ -114,7 +132,7 @@ OPERATORS = {
         ),
         Elementwise(
             "Tanh",
-            ("tanh",),
+            ("tanh", "tanh_"),
             compute=lambda x, _: np.tanh(x),
             onnx=lambda _: ("Tanh", {}),
             tensorflow=lambda tf, x, _: tf.tanh(x),
@@ -135,23 +153,61 @@ OPERATORS = {
             onnx=lambda _: ("HardSwish", {}),
             tensorflow=lambda tf, x, _: x * (tf.nn.relu6(x + 3.0) * (1 / 6)),
         ),
+        Elementwise(
+            "GELU",
+            ("gelu",),
+            compute=lambda x, s: (
+                0.5 * x * (1 + (np.tanh(_TANH * (x + 0.044715 * x**3)) if s["approximate"] else _erf(x)))
+            ),
+            onnx=lambda s: ("Gelu", {"approximate": "tanh" if s["approximate"] else "none"}),
+            tensorflow=None,
+            settings={"approximate": 0.0},
+        ),
+        Elementwise(
+            "Exp",
+            ("exp", "exp_"),
+            compute=lambda x, _: np.exp(x),
+            onnx=lambda _: ("Exp", {}),
+            tensorflow=lambda tf, x, _: tf.exp(x),
+            lowest=0.0,
+        ),
+        Elementwise(
+            "Log",
+            ("log", "log_"),
+            compute=lambda x, _: np.log(x),
+            onnx=lambda _: ("Log", {}),
+            tensorflow=lambda tf, x, _: tf.math.log(x),
+        ),
+        Elementwise(
+            "Abs",
+            ("abs", "abs_", "absolute"),
+            compute=lambda x, _: np.abs(x),
+            onnx=lambda _: ("Abs", {}),
+            tensorflow=lambda tf, x, _: tf.abs(x),
+            lowest=0.0,
+        ),
+        Elementwise(
+            "Neg",
+            ("neg", "neg_", "negative"),
+            compute=lambda x, _: -x,
+            onnx=lambda _: ("Neg", {}),
+            tensorflow=lambda tf, x, _: tf.negative(x),
+        ),
+        Elementwise(
+            "Sqrt",
+            ("sqrt", "sqrt_"),
+            compute=lambda x, _: np.sqrt(x),
+            onnx=lambda _: ("Sqrt", {}),
+            tensorflow=lambda tf, x, _: tf.sqrt(x),
+            lowest=0.0,
+        ),
+        Elementwise(
+            "Sign",
+            ("sign", "sign_", "sgn"),
+            compute=lambda x, _: np.sign(x),
+            onnx=lambda _: ("Sign", {}),
+            tensorflow=lambda tf, x, _: tf.sign(x),
+        ),
     )
 }
 """The operators by the name of their layer."""
-
-
-def of_function(target: Any) -> Elementwise | None:
-    """The operator that a function of torch, or a method of tensors by its name, computes; None for another."""
-    import torch
-
-    for operator in OPERATORS.values():
-        for name in operator.functions:
-            homes = (getattr(home, name, None) for home in (torch.nn.functional, torch))
-            if target == name or any(target is function for function in homes if function is not None):
-                return operator
-    return None
-
-
-def settings_of(operator: Elementwise, layer: Any) -> dict[str, float]:
-    """The settings of a layer of torch.nn."""
-    return {name: float(getattr(layer, name)) for name in operator.settings}

@@ -27,7 +27,8 @@ def export_options(command: F) -> F:
     """Which formats to write, how, and where."""
     option, folder = click.option, click.Path(path_type=Path)
     for decorate in (
-        option("--data-dir", help="Where the data set of the run is now."),
+        option("--data-dir", help="Folder where the data set of the run is now."),
+        option("--dataset", help="The same data elsewhere: npz:PATH or folder:PATH."),
         option("--opset", type=int, help="Version of ONNX's operators.  [default: the oldest that has them all]"),
         option(
             "--batch",

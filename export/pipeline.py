@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import fsg
-from fsg import FsgError, make_folder, replacing
+from fsg import TEMPORARY, FsgError, make_folder, remove_stale, replacing
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.tflite.write import prepare, to_tflite
 from fsg.export.graph import (
@@ -60,6 +60,7 @@ def export_run(
     folder: Path,
     *,
     data_dir: str | None = None,
+    dataset: str | None = None,
     opset: int | None = None,
     batch: int | None = 1,
     on_step: Callable[[str], object] = lambda text: None,
@@ -67,7 +68,7 @@ def export_run(
     """Writes model.tflite and model.onnx, as `formats` names them, and report.json into `folder`; returns the report.
 
     `opset` is the version of ONNX's operators; None for the oldest that will do. `batch` is how
-    many images a .onnx file takes at once; None for any number.
+    many images a .onnx file takes at once; None for any number. `dataset` says where that of the training is now.
     Every artefact is compared with the PyTorch model on up to 1000 images of the test split before it takes its
     place. Errors: FsgError for a model that cannot be exported and for an artefact that disagrees; then `folder` is
     as it was.
@@ -79,7 +80,7 @@ def export_run(
     prepare(formats)
     on_step("reading the test images")
     checkpoint = digest(run.path)
-    images, labels, expected = test_images(run, data_dir)
+    images, labels, expected = test_images(run, data_dir, spec=dataset)
 
     on_step("reading the graph")
     graph = simplify(trace(run.model, run.data.shape))
@@ -123,7 +124,7 @@ def export_run(
         "run": str(run.path),
         "checkpoint": checkpoint,
         "model": run.config.model,
-        "dataset": run.config.dataset,
+        "dataset": dataset or run.config.dataset,
         "activation_bits": run.config.activation_bits,
         "layers": _layers(graph),
         "not_on_bits": not_on_bits(graph),
@@ -132,22 +133,21 @@ def export_run(
         "artefacts": artefacts,
     }
     with replacing(folder / "report.json") as target:
-        target.write_text(json.dumps(report, indent=2) + "\n")
+        target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
 def test_images(
-    run: Run, data_dir: str | None = None, load: Callable[..., Dataset] = load_dataset
+    run: Run, data_dir: str | None = None, load: Callable[..., Dataset] = load_dataset, spec: str | None = None
 ) -> tuple[Floats, NDArray[np.int64], Floats]:
     """Up to 1000 normalised images of the test split, their labels, and the logits that PyTorch computes.
 
     Errors: FsgError for data that do not fit the run, and where its accuracy is not the recorded one.
     """
-    data = load(run.config.dataset, data_dir=data_dir or run.config.data_dir or None, test_only=True)
+    spec = spec or run.config.dataset
+    data = load(spec, data_dir=data_dir or run.config.data_dir or None, test_only=True)
     if data.shape != run.data.shape:
-        raise FsgError(
-            f"{run.config.dataset}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}"
-        )
+        raise FsgError(f"{spec}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}")
     chosen = np.linspace(0, len(data.x_test) - 1, min(len(data.x_test), MAX_SAMPLES)).astype(int)
     images = normalize(data.x_test[chosen], run.data.mean, run.data.std)
     labels = match_labels(run, data.y_test[chosen], data.class_names)
@@ -176,8 +176,9 @@ def _room_in(folder: Path) -> Iterator[Path]:
     """A temporary folder inside `folder`, which is made for it and goes again if the block fails."""
     existed = folder.exists()
     make_folder(folder)
+    remove_stale(folder)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as room:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as room:
             yield Path(room)
     except BaseException:
         if not existed:

@@ -1,307 +1,289 @@
-"""Reads a BinaryGraph from a PyTorch model, by torch.fx."""
+"""Reads a BinaryGraph from a PyTorch model: runs it once, records what it calls, and looks that up in `reading`."""
 
-import copy
-import itertools
-import math
-import operator
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from fsg import FsgError
-from fsg.export.elementwise import OPERATORS, of_function, settings_of
-from fsg.export.graph import (
-    Affine,
-    Arithmetic,
-    AveragePool,
-    BinaryConv,
-    BinaryDense,
-    BinaryGraph,
-    Concat,
-    Conv,
-    Dense,
-    Elementwise,
-    Floats,
-    Input,
-    MaxPool,
-    Node,
-    Pair,
-    Reduce,
-    Reshape,
-    Sign,
+from fsg.export.graph import BinaryGraph
+from fsg.export.reading.builder import BATCH, Builder, Value
+from fsg.export.reading.custom import meaning_of
+from fsg.export.reading.rules import Entry, advice
+from fsg.export.reading.table import BY_LAYER, BY_NAME
+from fsg.training.networks.layers import BinaryActivation, BinaryLayer
+from fsg.training.networks.trace import copied, has_hooks
+
+ASKS = ("__bool__", "__float__", "__int__", "__index__", "__array__", "item", "tolist", "numpy", "equal", "allclose")
+"""Functions that give Python, or the shape of a tensor, values of the image."""
+TELLS = (
+    *("size", "dim", "numel", "nelement", "ndimension", "len", "is_contiguous", "stride", "storage_offset", "hash"),
+    *("is_floating_point", "is_complex", "get_device", "repr", "format", "str", "data_ptr", "element_size"),
+    *(
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+        "new_tensor",
+    ),
+    *("requires_grad", "requires_grad_", "is_same_size", "is_contiguous"),
 )
+"""Functions that tell of a tensor without its values."""
+SAME = ("data", "real")
+TURNED = ("T", "mT")
+"""Attributes of tensors that are tensors."""
 
-if TYPE_CHECKING:
-    import torch
 
-
-def trace(model: "torch.nn.Module", shape: tuple[int, int, int]) -> BinaryGraph:
-    """Reads the graph of a model in evaluation mode for images of `shape` (C, H, W), by torch.fx.
+def trace(model: nn.Module, shape: tuple[int, int, int]) -> BinaryGraph:
+    """Reads the graph of a model in evaluation mode for images of `shape` (C, H, W).
 
     The model stays as it is. What its output does not depend on is left out. Errors: FsgError that names the layer, or
-    the step, that has no counterpart here.
+    the function and the module that calls it, that has no counterpart here.
     """
-    from torch import fx
-
-    from fsg.training.networks.trace import LayerTracer
-
-    model = copy.deepcopy(model).cpu().eval()
-    try:
-        module = fx.GraphModule(model, LayerTracer().trace(model))
-    except Exception as error:  # the model's own code fails in its own ways on inputs that only record
-        raise FsgError(f"cannot export the model: its forward cannot be traced ({_first_line(error)})") from error
-    module.graph.eliminate_dead_code()
-    image, *others = (step for step in module.graph.nodes if step.op == "placeholder")
-    if any(other.users for other in others):
-        raise FsgError("cannot export the model: it takes more than one input")
-    shapes, sizes = _shapes(module, shape)
-
-    modules = dict(model.named_modules())
-    graph = BinaryGraph((Input(name=image.name, shape=(1, *shape)),))
-    values = {image: image.name}
-    for step in module.graph.nodes:
-        if step.op == "placeholder" or step in sizes:
-            continue
-        if step.op == "output":
-            (result,) = step.args
-            if values.get(result) not in [node.name for node in graph.nodes[1:]]:
-                raise FsgError("cannot export the model: its output must be one tensor that it computes")
-            break
-        sources = tuple(values[source] for source in _arguments(step) if source not in sizes)
-        node = _convert(step, modules, sources, shapes, graph)
-        if node is None:
-            values[step] = sources[0]
-            continue
-        graph = BinaryGraph((*graph.nodes, node))
-        if isinstance(node, Elementwise) and _in_place(step, modules):
-            values |= {other: node.name for other, name in values.items() if name == sources[0]}
-        values[step] = node.name
-    return graph
+    _check_inputs(model)
+    model = copied(model).cpu().float().eval()
+    recorder = Recorder(model, shape)
+    images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
+    recorder.know(images, recorder.builder.image)
+    with torch.no_grad(), recorder.layers(), recorder:
+        try:
+            result = model(images)
+        except FsgError:
+            raise
+        except Exception as error:  # whatever the model's layers raise
+            what = f"cannot run {recorder.failed or 'the model'} on {BATCH} images of shape {list(shape)}"
+            raise FsgError(f"{what}: {_first_line(error)}; it must fit the model") from error
+    found = recorder.value(result) if isinstance(result, torch.Tensor) else None
+    if found is None or found == recorder.builder.image:
+        raise FsgError("cannot export the model: its output must be one tensor that it computes")
+    return recorder.builder.finish(found)
 
 
-def _arguments(step: "torch.fx.Node") -> list["torch.fx.Node"]:
-    """The steps whose results a step takes, in order, as often as it takes them."""
-    from torch import fx
-
-    found: list[fx.Node] = []
-    fx.node.map_arg((step.args, step.kwargs), found.append)
-    return found
+def _check_inputs(model: nn.Module) -> None:
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(needed) > 1:
+        raise FsgError(f"cannot export the model: it takes more than one input ({', '.join(needed)})")
 
 
-def _shapes(
-    module: "torch.fx.GraphModule", shape: tuple[int, int, int]
-) -> tuple[dict["torch.fx.Node", tuple[int, ...]], set["torch.fx.Node"]]:
-    """The shape of every step that gives a tensor, and the steps that give sizes, by running the model once."""
-    import torch
+class Recorder(TorchFunctionMode):
+    """Sees every call of a function of torch while it is active, and every call of a layer that has a rule.
 
-    run = torch.fx.Interpreter(module, garbage_collect_values=False)
-    run.extra_traceback = False
-    try:
-        with torch.no_grad():
-            run.run(torch.zeros(1, *shape))
-    except Exception as error:  # whatever the model's layers raise
-        step = next(step for step in module.graph.nodes if step not in run.env)
-        raise FsgError(
-            f"cannot run {_what(step)} on an image of shape {list(shape)}: {_first_line(error)}; it must fit the model"
-        ) from error
-    shapes = {step: tuple(value.shape) for step, value in run.env.items() if isinstance(value, torch.Tensor)}
-    return shapes, {step for step, value in run.env.items() if isinstance(value, (int, torch.Size))}
+    `place` is the module that is running, as its user calls it. Tensors that depend on the image are known by identity
+    and kept; all others are constants.
+    """
+
+    def __init__(self, model: nn.Module, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.builder = Builder("image", shape)
+        self.names = {id(module): name for name, module in reversed(list(model.named_modules()))}
+        self.running: list[nn.Module] = []
+        self.failed = ""  # where an error came from
+        self.inside = False  # a layer that is recorded as a whole
+        self.known: dict[int, tuple[torch.Tensor, Value | None]] = {}  # None: changed in place through another view
+
+    @property
+    def place(self) -> str:
+        names = [self.names.get(id(module), "") for module in self.running]
+        return next((name for name in reversed(names) if name), "")
+
+    # --- tensors ------------------------------------------------------------------------------------------
+    def know(self, tensor: torch.Tensor, value: Value) -> None:
+        """From here on a tensor is a value; what shared its memory and was the same is it too."""
+        old = self.known.get(id(tensor))
+        self.known[id(tensor)] = (tensor, value)
+        if old is None:
+            return
+        with torch._C.DisableTorchFunction():
+            memory = tensor.untyped_storage().data_ptr()  # it was changed in place
+            for key, (other, held) in self.known.items():
+                if key != id(tensor) and other.untyped_storage().data_ptr() == memory:
+                    self.known[key] = (other, value if held == old[1] else None)
+
+    def value(self, tensor: torch.Tensor) -> Value | None:
+        """The value that a tensor is, None for a constant."""
+        if id(tensor) not in self.known:
+            return None
+        value = self.known[id(tensor)][1]
+        if value is None:
+            raise self.builder.refuse("it reads what was changed in place through another view; make a new tensor")
+        return value
+
+    def given(self, argument: Any) -> Any:
+        """An argument of a call with tensors replaced by values and arrays."""
+        if isinstance(argument, torch.Tensor):
+            value = self.value(argument)
+            return argument.detach().cpu().numpy() if value is None else value
+        if isinstance(argument, slice):
+            return slice(*map(self.given, (argument.start, argument.stop, argument.step)))
+        if type(argument) in (tuple, list):
+            return type(argument)(map(self.given, argument))
+        return tuple(argument) if isinstance(argument, torch.Size) else argument
+
+    def concerns(self, argument: Any) -> bool:
+        """Whether an argument depends on the image."""
+        if isinstance(argument, (tuple, list)):
+            return any(map(self.concerns, argument))
+        return isinstance(argument, torch.Tensor) and id(argument) in self.known
+
+    def learn(self, result: Any, found: Any) -> None:
+        """Connects what a call returned with what its rule found."""
+        if isinstance(result, torch.Tensor) and isinstance(found, Value):
+            shape = _for_one(result)
+            if found.shape != shape:
+                raise self.builder.refuse(f"it would give {list(found.shape)} instead of {list(shape)} for one image")
+            self.know(result, found)
+        elif isinstance(result, (tuple, list)) and isinstance(found, (tuple, list)):
+            for one, other in zip(result, found, strict=True):
+                self.learn(one, other)
+
+    # --- functions ----------------------------------------------------------------------------------------
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.inside or not self.concerns([*args, *kwargs.values()]):
+            return function(*args, **kwargs)
+        name = _name(function)
+        if name in TELLS or (function.__name__ == "__get__" and name not in (*SAME, *TURNED)):
+            return function(*args, **kwargs)
+        self.builder.begin(name.strip("_") or name, f"{name} in the forward of {self.place or 'the model'}")
+        if function.__name__ in ASKS:
+            raise self.builder.refuse("the forward asks for values of the image, which a file cannot do")
+        given = self.given(list(args)), {key: self.given(value) for key, value in kwargs.items()}
+        result = function(*args, **kwargs)
+        if result is NotImplemented:
+            return result
+        self.builder.result = _for_one(result)
+        if name in SAME:
+            self.learn(result, given[0][0])
+            return result
+        entry = BY_NAME.get(name)
+        if entry is None:
+            raise self.builder.refuse(advice(name))
+        self.learn(result, _called(self.builder, entry, *given))
+        return result
+
+    # --- layers -------------------------------------------------------------------------------------------
+    @contextmanager
+    def layers(self) -> Iterator[None]:
+        """Within it, modules are recorded as a whole if they have a rule, and so are people's own functions."""
+        call, apply = nn.Module.__call__, torch.autograd.Function.__dict__["apply"]
+
+        def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            self.running.append(module)
+            try:
+                entry = None if self.inside else _entry_of(module)
+                if entry is None or not self.concerns([*args, *kwargs.values()]):
+                    return call(module, *args, **kwargs)
+                return self._layer(module, entry, call, args, kwargs)
+            except FsgError:
+                raise
+            except Exception:
+                self.failed = self.failed or self.place
+                raise
+            finally:
+                self.running.pop()
+
+        def applied(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.inside or not self.concerns([*args, *kwargs.values()]):
+                return apply.__func__(cls, *args, **kwargs)
+            self.builder.begin(cls.__name__, f"{cls.__name__} in the forward of {self.place or 'the model'}")
+            given = self.given(list(args))
+            result = self._whole(lambda: apply.__func__(cls, *args, **kwargs))
+
+            def again(*args: Any, **kwargs: Any) -> Any:
+                return self._whole(lambda: apply.__func__(cls, *args, **kwargs))
+
+            self.learn(result, meaning_of(self.builder, again, given, kwargs))
+            return result
+
+        nn.Module.__call__ = called  # type: ignore[method-assign]
+        torch.autograd.Function.apply = classmethod(applied)  # type: ignore[assignment,method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.__call__ = call  # type: ignore[method-assign]
+            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+    def _layer(self, module: nn.Module, entry: Entry, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        name = self.names.get(id(module), "") or type(module).__name__
+        self.builder.begin(name, f"{name} ({type(module).__name__})")
+        given = self.given(list(args)), {key: self.given(value) for key, value in kwargs.items()}
+        result = self._whole(lambda: call(module, *args, **kwargs))
+        self.builder.result = _for_one(result)
+        settings = {key: _plain(getattr(module, key)) for key in entry.attributes if hasattr(module, key)}
+        if isinstance(module, BinaryLayer):
+            settings |= {"weight": _plain(module.binary_weight()), "binary": True}
+            settings |= {"padding_value": module.padding_value} if hasattr(module, "padding_value") else {}
+        if entry.kinds:
+            settings["kind"] = type(module).__name__
+        self.learn(result, entry.rule(self.builder, *given[0], **(settings | given[1])))
+        return result
+
+    def _whole(self, call: Callable[[], Any]) -> Any:
+        """Runs something without recording what it calls."""
+        self.inside = True
+        try:
+            return call()
+        finally:
+            self.inside = False
 
 
-def _convert(
-    step: "torch.fx.Node",
-    modules: dict[str, "torch.nn.Module"],
-    sources: tuple[str, ...],
-    shapes: dict["torch.fx.Node", tuple[int, ...]],
-    graph: BinaryGraph,
-) -> Node | None:
-    """The node for one step of the traced forward pass; None where the step changes nothing."""
-    import torch
-
-    at: dict[str, Any] = {"name": step.name, "inputs": sources, "shape": shapes.get(step, ())}
-    if step.op == "call_module":
-        if all(node.name != step.target for node in graph.nodes):  # else a module that is called twice
-            at["name"] = step.target
-        module = modules[str(step.target)]
-        return _convert_module(module, at, graph[sources[0]].shape, f"{at['name']} ({type(module).__name__})")
-    if step.op in ("call_function", "call_method"):
-        if step.target in (operator.add, torch.add) and len(sources) == 2 and "alpha" not in step.kwargs:
-            if len({graph[source].shape for source in sources}) > 1:
-                raise FsgError(f"cannot export {_what(step)}: it adds values of different shapes")
-            return Arithmetic(**at, operator="add")
-        if step.target is torch.cat:
-            if at["shape"][1] != sum(graph[source].shape[1] for source in sources):
-                raise FsgError(f"cannot export {_what(step)}: it joins something else than channels")
-            return Concat(**at)
-        shape = graph[sources[0]].shape if sources else ()
-        if step.target in (torch.flatten, "flatten", "view", "reshape"):
-            return _flatten(at, shape, _what(step))
-        if step.target in (torch.mean, "mean") and len(shape) == 4:
-            return _mean(step, at, shape)
-        if operator_ := of_function(step.target):
-            given = dict(zip(operator_.settings, step.args[1:], strict=False)) | step.kwargs
-            layer = getattr(torch.nn, operator_.layer)(**{k: v for k, v in given.items() if k in operator_.settings})
-            return _convert_module(layer, at, shape, _what(step))
-        if layer := _as_layer(step):
-            return _convert_module(layer, at, shape, _what(step))
-    raise FsgError(f"cannot export {_what(step)}: use a layer of torch.nn for it, or leave it out")
-
-
-def _in_place(step: "torch.fx.Node", modules: dict[str, "torch.nn.Module"]) -> bool:
-    """Whether a step overwrites its input, so that what reads the input later reads the result."""
-    if step.op == "call_module":
-        return bool(getattr(modules[str(step.target)], "inplace", False))
-    name = str(getattr(step.target, "__name__", step.target))
-    return name.endswith("_") or any(argument is True for argument in (*step.args, *step.kwargs.values()))
-
-
-def _as_layer(step: "torch.fx.Node") -> "torch.nn.Module | None":
-    """The layer that computes what a function of torch.nn.functional does, if there is one."""
-    import torch
-    from torch.nn import functional as F
-
-    window = ("kernel_size", "stride", "padding")
-    layers: dict[Any, tuple[type[torch.nn.Module], tuple[str, ...]]] = {
-        F.max_pool2d: (torch.nn.MaxPool2d, (*window, "dilation", "ceil_mode", "return_indices")),
-        F.avg_pool2d: (torch.nn.AvgPool2d, (*window, "ceil_mode", "count_include_pad", "divisor_override")),
-        F.adaptive_avg_pool2d: (torch.nn.AdaptiveAvgPool2d, ("output_size",)),
-        F.dropout: (torch.nn.Dropout, ("p", "training", "inplace")),
-    }
-    if step.target not in layers or step.kwargs.get("training") is True:  # dropout in evaluation too
+def _entry_of(module: nn.Module) -> Entry | None:
+    """The rule of a layer of torch's or ours that does just what such a layer does."""
+    name = type(module).__name__
+    entry = BY_LAYER.get(name)
+    own = isinstance(module, (BinaryActivation, BinaryLayer))
+    if entry is None or has_hooks(module) or not (own or type(module) is getattr(nn, name, None)):
         return None
-    kind, names = layers[step.target]
-    given = dict(zip(names, step.args[1:], strict=False)) | step.kwargs
-    given.pop("training", None)
-    return kind(**given)
+    return entry
 
 
-def _mean(step: "torch.fx.Node", at: dict[str, Any], shape: tuple[int, ...]) -> Node:
-    """A mean over all rows and columns, which without keepdim also flattens."""
-    if at["shape"] not in ((1, shape[1]), (1, shape[1], 1, 1)):
-        raise FsgError(f"cannot export {_what(step)}: only the mean over all rows and columns is supported")
-    return Reduce(**at, operator="mean", axes=(2, 3))
+def _name(function: Any) -> str:
+    """What a function of torch, a method or an attribute of tensors is called."""
+    name = function.__self__.__name__ if function.__name__ == "__get__" else function.__name__
+    return str(name[2:-2] if name.startswith("__") and name.endswith("__") else name)
 
 
-def _flatten(at: dict[str, Any], shape: tuple[int, ...], what: str) -> Reshape:
-    if at["shape"] != (1, math.prod(shape[1:])):
-        raise FsgError(f"cannot export {what}: it makes {list(at['shape'])} of {list(shape)}; only [N, C] is supported")
-    return Reshape(**at)
+def _called(builder: Builder, entry: Entry, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Calls a rule with arguments by the names that the function of torch has for them."""
+    names = entry.arguments
+    named = dict(kwargs)
+    if "self" in named:
+        named[names[0]] = named.pop("self")
+    if "axis" in named and "dim" in names:
+        named["dim"] = named.pop("axis")
+    positional = list(args)
+    if len(positional) <= len(names):
+        named |= dict(zip(names, positional, strict=False))
+        positional = []
+    first = [named.pop(names[0])] if names and names[0] in named else []
+    try:
+        bound = inspect.signature(entry.rule).bind(builder, *first, *positional, **named)
+    except TypeError as error:
+        raise builder.refuse(f"with {', '.join(kwargs) or 'these arguments'} it is not exported") from error
+    return entry.rule(*bound.args, **bound.kwargs)
 
 
-def _what(step: "torch.fx.Node") -> str:
-    """A step as its user knows it: the name of the layer, or of the function and of the module that calls it."""
-    if step.op == "call_module":
-        return str(step.target)
-    callers = [path for path, _ in step.meta.get("nn_module_stack", {}).values() if path]
-    return (
-        f"{getattr(step.target, '__name__', step.target)} in the forward of {callers[-1] if callers else 'the model'}"
-    )
+def _for_one(value: Any) -> Any:
+    """The shapes of what a step gave for the images of the trial, for one image."""
+    if isinstance(value, torch.Tensor):
+        shape = tuple(value.shape)
+        return (1, *shape[1:]) if shape[:1] == (BATCH,) else shape
+    return [_for_one(part) for part in value] if isinstance(value, (tuple, list)) else ()
+
+
+def _plain(value: Any) -> Any:
+    """A tensor as an array; the rest as it is."""
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _convert_module(module: "torch.nn.Module", at: dict[str, Any], shape: tuple[int, ...], what: str) -> Node | None:
-    """The node for a module whose first input has `shape`; `what` names it in errors."""
-    from torch import nn
-
-    from fsg.training.networks import layers
-
-    def refuse(why: str) -> FsgError:
-        return FsgError(f"cannot export {what}: {why}")
-
-    def array(tensor: "torch.Tensor | None", length: int) -> Floats:
-        return np.zeros(length, np.float32) if tensor is None else tensor.detach().float().cpu().numpy().copy()
-
-    if isinstance(module, nn.Conv2d):
-        if module.padding_mode != "zeros" or isinstance(module.padding, str):
-            raise refuse("only padding by a number of zeros, or of binary convolutions by +1, is supported")
-        at |= {
-            "stride": module.stride,
-            "padding": module.padding,
-            "dilation": module.dilation,
-            "groups": module.groups,
-        }
-        if isinstance(module, layers.BinaryConv2d):
-            bits = _binary(module, at["name"]) | {"bias": array(module.bias, module.out_channels)}
-            return BinaryConv(**at, **bits, padding_value=module.padding_value)
-        return Conv(**at, weight=array(module.weight, 0), bias=array(module.bias, module.out_channels))
-    if isinstance(module, nn.Linear):
-        if len(shape) != 2:
-            raise refuse(f"its input has {len(shape)} axes; flatten it to [N, C] first")
-        bias = array(module.bias, module.out_features)
-        if isinstance(module, layers.BinaryLinear):
-            return BinaryDense(**at, **_binary(module, at["name"]), bias=bias)
-        return Dense(**at, weight=array(module.weight, 0), bias=bias)
-    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        if module.running_mean is None or module.running_var is None:
-            raise refuse("it keeps no running statistics")
-        channels = module.num_features
-        mean, variance = (
-            array(value, channels).astype(np.float64) for value in (module.running_mean, module.running_var)
-        )
-        gamma = array(module.weight, channels) if module.affine else np.ones(channels, np.float32)
-        scale = gamma / np.sqrt(variance + module.eps)
-        shift = array(module.bias, channels) - mean * scale
-        return Affine(**at, scale=scale.astype(np.float32), bias=shift.astype(np.float32))
-    if isinstance(module, layers.BinaryActivation):
-        return Sign(**at)
-    row = OPERATORS.get(type(module).__name__) if type(module).__module__.startswith("torch.nn.") else None
-    if row:
-        return Elementwise(**at, operator=row.layer, settings=settings_of(row, module))
-    if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
-        kernel, stride, padding = (_pair(v) for v in (module.kernel_size, module.stride, module.padding))
-        if isinstance(module, nn.MaxPool2d) and (_pair(module.dilation) != (1, 1) or module.return_indices):
-            raise refuse("only pooling without dilation and return_indices is supported")
-        if isinstance(module, nn.AvgPool2d) and (
-            module.divisor_override or (any(padding) and not module.count_include_pad)
-        ):
-            raise refuse("only pooling without divisor_override and with count_include_pad is supported")
-        outputs = tuple((shape[2 + i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(2))
-        if outputs != at["shape"][2:]:
-            raise refuse(f"on an image of {list(shape[2:])} ceil_mode makes a difference, which is not supported")
-        kind = MaxPool if isinstance(module, nn.MaxPool2d) else AveragePool
-        rows, columns = padding
-        return kind(**at, kernel=kernel, stride=stride, padding=(rows, rows, columns, columns))
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        return _adaptive_pool(at, shape, refuse)
-    if isinstance(module, nn.Flatten):
-        return _flatten(at, shape, what)
-    if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
-        return None
-    raise refuse("no exportable counterpart; replace it, or keep it out of the exported part")
-
-
-def _adaptive_pool(at: dict[str, Any], shape: tuple[int, ...], refuse: Callable[[str], FsgError]) -> Node | None:
-    """The mean over the image, or over windows where PyTorch's adaptive ones are all alike."""
-    if at["shape"][2:] == (1, 1):
-        return Reduce(**at, operator="mean", axes=(2, 3))
-    if at["shape"] == shape:
-        return None
-    windows = []
-    for size, outputs in zip(shape[2:], at["shape"][2:], strict=True):
-        starts = [i * size // outputs for i in range(outputs)]
-        ends = [-(-(i + 1) * size // outputs) for i in range(outputs)]
-        kernels = {end - start for start, end in zip(starts, ends, strict=True)}
-        strides = {after - before for before, after in itertools.pairwise(starts)} or {1}
-        if len(kernels) > 1 or len(strides) > 1:
-            raise refuse(f"{size} pixels do not divide into {outputs} windows alike; use another output size")
-        windows.append((kernels.pop(), strides.pop()))
-    (rows, row_stride), (columns, column_stride) = windows
-    return AveragePool(**at, kernel=(rows, columns), stride=(row_stride, column_stride), padding=(0, 0, 0, 0))
-
-
-def _pair(value: Any) -> Pair:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def _binary(layer: Any, name: str) -> dict[str, Any]:
-    """Signs and scale of a binary layer's weights, from what its forward pass uses."""
-    weight = layer.binary_weight().detach().float().cpu().numpy()
-    magnitude = np.abs(weight).reshape(len(weight), -1)
-    scale = magnitude[:, 0].copy()
-    if not (np.all(magnitude == scale[:, None]) and np.all(scale > 0) and np.all(np.isfinite(scale))):
-        raise FsgError(f"cannot export {name}: its quantised weights are not +c or -c in every output channel")
-    return {"negative": weight < 0, "scale": scale}

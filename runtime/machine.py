@@ -2,6 +2,8 @@
 
 import os
 import platform
+import resource
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,10 +81,19 @@ def cpu_name() -> str:
 def _cpu_info() -> dict[str, str]:
     """The fields of /proc/cpuinfo, of its last processor."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def memory_bytes() -> int:
+    """How much memory this process may have at most: the machine's, or what a container or ulimit leaves of it."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups, in version 2 and 1
+        with suppress(OSError, ValueError):
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text(encoding="utf-8")))
+    return min(limit for limit in limits if limit > 0)  # RLIM_INFINITY is below
 
 
 def stay_on(cpus: list[int]) -> None:
@@ -96,7 +107,7 @@ def stay_on(cpus: list[int]) -> None:
 
 def peak_rss() -> int:
     """Peak resident memory of this process in bytes, since it was started."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise FsgError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")

@@ -15,6 +15,7 @@ import torch
 
 from fsg import FsgError, replacing, shell_command
 from fsg.training.config import FORMAT, check_format
+from fsg.training.data.archives import is_damaged
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -32,9 +33,11 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Reads checkpoint.pt; tensors stay memory-mapped until they are used.
 
-    Errors: FsgError for a missing or broken file and for another version.
+    Errors: FsgError for a missing or broken file, be it one byte, and for another version.
     """
     path = folder / CHECKPOINT
+    if is_damaged(path):
+        raise FsgError(f"cannot read {path}: it is damaged; restore it from a copy, or train anew")
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError as error:

@@ -82,6 +82,14 @@ def set_up_machine(config: Config) -> torch.device:
     return device
 
 
+def threads_told(config: Config) -> str:
+    """What people should know of the number of threads that they asked for; nothing where it is fine."""
+    cores = len(os.sched_getaffinity(0))
+    if config.threads <= cores or config.deterministic:
+        return ""
+    return f"{config.threads} threads on {cores} cores are slower than {cores}: --threads {cores}"
+
+
 def pick_device(name: str) -> torch.device:
     """The device that "auto", "cpu" or "cuda" means here. Errors: FsgError where there is no such device."""
     if name == "cuda" and not torch.cuda.is_available():

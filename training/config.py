@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fsg import FsgError, replacing
+from fsg import FsgError, expanded, replacing, require_utf8
 from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name
 
 FORMAT = 3
@@ -40,7 +40,7 @@ class Config:
     method: str = _setting("fsg", "Gradient rule of the binary weights.", choices=tuple(METHODS))
     model: str = _setting("resnet20", f"{', '.join(MODELS)}, torchvision:NAME or MODULE:FACTORY.")
     dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
-    data_dir: str = _setting("", "Folder with a copy of cifar10, cifar100 or fashion-mnist; else a cache.")
+    data_dir: str = _setting("", "Folder where the data set is; without it, named ones are in a cache.")
     init: str = _setting("", "Start from the full-precision weights in this .pth file.")
     augment: bool = _setting(True, "Random changes of the training images: --crop and --flip.")
     crop: int = _setting(
@@ -236,7 +236,9 @@ def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The same settings, but with absolute paths, so that a run can be used from anywhere."""
 
     def absolute(path: str) -> str:
-        return str(Path(path).expanduser().resolve())
+        found = str(expanded(path).resolve())
+        require_utf8(found)  # as a link's target may be
+        return found
 
     changed = {name: absolute(settings[name]) for name in ("init", "teacher", "data_dir") if settings.get(name)}
     kind, _, path = settings.get("dataset", "").partition(":")

@@ -36,18 +36,20 @@ def evaluate_on(
     Errors: FsgError for a target or data set that cannot be read, or that do not fit each other.
     """
     model: Classifier
+    own_dir = ""
     if target.is_dir():
         checked_run(target)
         from fsg.training.run import open_run
 
         model = open_run(target)
+        own_dir = model.config.data_dir
     else:
         model = open_model(target)
     spec = spec or model.metadata.get("dataset")
     if not spec:
         raise FsgError(f"{target} does not say what it was trained on: give --dataset")
     check_spec(spec)
-    data = load(spec, data_dir=data_dir, test_only=True)
+    data = load(spec, data_dir=data_dir or own_dir or None, test_only=True)
     show(f"testing {target} on {len(data.x_test)} images")
     return {"dataset": spec, **evaluate_model(model, data.x_test, data.y_test, data.class_names)}
 

@@ -6,45 +6,86 @@ curves.png       when training has ended          summary.json   when it was not
 events.*         for TensorBoard, if wanted       export/        what fsg export made of it
 """
 
+import errno
+import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fsg import FsgError, make_folder
 from fsg.runtime.model.files import read_object, read_rows
 from fsg.training.config import Config, load_config, save_config
 
 RUNS = Path("runs")
+LOCK = ".lock"
+REMEDY = "lower --batch-size (of FSG, --history and --hidden, too), or take smaller images or a smaller --model"
 RUN_FILES = ("config.toml", "checkpoint.pt", "metrics.csv", "flips.csv", "summary.json")
 
 
-def start_run(config: Config, out: Path | None = None) -> Path:
-    """Makes the folder of a new run, `out` or an unused one under ./runs, and writes its config.toml.
+@contextmanager
+def new_run(config: Config, out: Path | None = None) -> Iterator[Path]:
+    """The folder of a new run, `out` or an unused one under ./runs, with its config.toml; locked while it is trained.
 
-    Errors: FsgError where a run is in that folder already, and where it cannot be written.
+    Where the block fails before anything was trained, all of it goes again. Errors: FsgError where a run is in that
+    folder already, and where it cannot be written.
     """
+    existed = bool(out and out.exists())
     folder = out or unused_folder(config)
-    taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
-    if taken:
-        raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
     make_folder(folder)
-    save_config(config, folder / "config.toml")
-    return folder
+    try:
+        with run_lock(folder):
+            taken = next((folder / name for name in RUN_FILES if (folder / name).exists()), None)
+            if taken:
+                raise FsgError(f"{taken} exists: continue that run with --resume {folder}, or choose another --out")
+            save_config(config, folder / "config.toml")
+            try:
+                yield folder
+            except (Exception, SystemExit):
+                if not (folder / "checkpoint.pt").exists():
+                    (folder / "config.toml").unlink(missing_ok=True)
+                raise
+    except (Exception, SystemExit):
+        if not existed:
+            with suppress(OSError):  # someone else's file may be in it by now
+                folder.rmdir()
+        raise
 
 
 @contextmanager
-def without_a_trace(folder: Path, *, existed: bool) -> Iterator[None]:
-    """Where its block fails before anything was trained, the run that was started in `folder` goes again."""
-    try:
+def run_lock(folder: Path) -> Iterator[None]:
+    """Holds the lock of a run; FsgError where another process trains it."""
+    with only_one(folder, f"another fsg train is at work in {folder}: wait for it, or choose another --out"):
         yield
-    except (Exception, SystemExit):
-        if not (folder / "checkpoint.pt").exists():
-            (folder / "config.toml").unlink(missing_ok=True)
-            if not existed:
-                with suppress(OSError):  # someone else's file may be in it by now
-                    folder.rmdir()
-        raise
+
+
+@contextmanager
+def only_one(folder: Path, refusal: str) -> Iterator[IO[bytes]]:
+    """Holds a folder's lock, a file that child processes may inherit; it ends with the last of them, however that ends.
+
+    A file system without locks is trusted. Errors: FsgError with `refusal` where another process holds it, and where
+    the folder cannot be written.
+    """
+    path = folder / LOCK
+    with ExitStack() as stack:
+        held = False
+        while not held:
+            try:
+                lock = stack.enter_context(open(path, "wb"))
+            except OSError as error:
+                raise FsgError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise FsgError(refusal) from error
+            with suppress(FileNotFoundError):  # the one who held it until now has just removed it
+                held = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+        try:
+            yield lock
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def run_label(config: Config) -> str:

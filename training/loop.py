@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fsg import FsgError
 from fsg.runtime.machine import cpu_name
 from fsg.training.checkpoint import CHECKPOINT, read_checkpoint, save_checkpoint
-from fsg.training.compute import default_precision, forward_function, set_up_machine
+from fsg.training.compute import default_precision, forward_function, set_up_machine, threads_told
 from fsg.training.config import Config, load_config, save_config
 from fsg.training.data.augment import batches, described, mirror_images, with_augmentation
 from fsg.training.data.feed import Feed, Normalizer
@@ -88,7 +88,8 @@ class Training:
         resumed = (folder / CHECKPOINT).exists()
 
         limits = self._limits(check) if check and config.export_check and not resumed else ""
-        self.learner = Learner(config, self.info, device, processes, init="" if resumed else config.init)
+        init = "" if resumed else config.init
+        self.learner = Learner(replace(config, batch_size=self.batch_size), self.info, device, processes, init=init)
         self.seconds, self.epoch_seconds = 0.0, 0.0
         if resumed:
             self._restore()
@@ -105,7 +106,7 @@ class Training:
             + (f", after epoch {len(self.record.rows)}" if resumed else "")
             + (f"; batches of {self.batch_size}, as they are few" if self.batch_size < config.batch_size else "")
         )
-        for line in told_of(data):
+        for line in filter(None, (threads_told(config), *told_of(data))):
             self._print(line)
         if limits:
             self._print(f"can be exported {limits}")

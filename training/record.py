@@ -75,7 +75,7 @@ class Record:
         """Writes summary.json, by which others see that the run has ended."""
         if self.writes:
             with replacing(self.folder / "summary.json") as temporary:
-                temporary.write_text(json.dumps(summary, indent=2) + "\n")
+                temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
     def remove_summary(self) -> None:
         """Before the run goes on: no summary may speak of fewer epochs."""
@@ -133,4 +133,4 @@ def write_csv(path: Path, rows: list[Row]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     with replacing(path) as temporary:
-        temporary.write_text(text.getvalue())
+        temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -10,6 +10,7 @@ from fsg.training.compute import forward_function
 from fsg.training.config import Config
 from fsg.training.data.sets import DataInfo
 from fsg.training.distributed import Processes, use_whole_batch_norm
+from fsg.training.memory import counting, require_memory
 from fsg.training.networks.average import AveragedModel
 from fsg.training.networks.network import model_for
 from fsg.training.networks.weights import load_initial_weights
@@ -32,7 +33,9 @@ class Learner:
         self.processes = processes
         self.model = model_for(config, data)
         self.notes = load_initial_weights(self.model, Path(init)) if init else []
-        self.memory_format = to_device(self.model, device, data.shape)
+        with counting(self.model) as values:
+            self.memory_format = to_device(self.model, device, data.shape)
+        require_memory(config, self.model, sum(values.values()), config.batch_size // processes.count, device)
         use_whole_batch_norm(self.model, processes)
         self.network = forward_function(self.model, device, precision=config.precision, compile=config.compile)
         self.rule = make_rule(config, self.model)

@@ -222,14 +222,7 @@ class _Builder:
         else:
             place = "align_corners" if node.align_corners else "half_pixel"
             how = {"coordinate_transformation_mode": place, "mode": "linear"}
-        if self.batch:
-            size = self.shape((self.batch, *node.shape[1:]))
-            self.emit("Resize", [x, "", "", size], node.name, **how)
-            return
-        scales = [new / old for old, new in zip(self.shapes[x], node.shape, strict=True)]
-        self.emit(
-            "Resize", [x, "", self.constant(f"{node.name}.scales", np.array(scales, np.float32))], node.name, **how
-        )
+        self.emit("Resize", [x, "", "", self.shape(node.shape[2:])], node.name, axes=[2, 3], **how)
 
     def transposed_conv(self, x: str, node: g.TransposedConv) -> None:
         self.emit(
@@ -245,7 +238,7 @@ class _Builder:
 
     def add(self, node: g.Node) -> None:
         """Adds the operators for one node; its value gets the node's name."""
-        name, x = node.name, node.inputs[0]
+        name, x = node.name, (*node.inputs, "")[0]
         match node:
             case g.Sign():
                 zero = self.shared("zero", np.float32(0))

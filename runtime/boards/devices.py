@@ -55,14 +55,14 @@ def load_devices(extra: Path | None = None) -> dict[str, Device]:
     devices = read_devices(BUILT_IN)
     devices["local"] = Device("local", devices["local"].label, machine=platform.machine())
     for path in (user_file(), extra):
-        if path is not None and (path == extra or path.is_file()):
+        if path is not None and (path == extra or os.path.isfile(path)):
             devices |= read_devices(path)
     return devices
 
 
 def user_file() -> Path:
-    """Where a user's own devices are looked for."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "fsg" / "devices.toml"
+    """Where a user's own devices are looked for; without a home folder, its ~ stays as it is."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "fsg", "devices.toml")
 
 
 def find_device(name: str, extra: Path | None = None) -> Device:

@@ -41,5 +41,5 @@ def _node() -> str:
 
 def _one_line() -> str:
     """keeper.sh as ssh hands it over."""
-    lines = (line.strip() for line in SCRIPT.read_text().splitlines())
+    lines = (line.strip() for line in SCRIPT.read_text(encoding="utf-8").splitlines())
     return " ".join(line for line in lines if line and not line.startswith("#"))

@@ -1,7 +1,6 @@
 """LiteRT's C library for boards, out of the wheel that Google publishes; fetched once and kept in the user's cache."""
 
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -9,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fsg import FsgError
+from fsg import FsgError, make_folder, replacing
 
 VERSION = "1.4.0"  # the last whose library has the classic C interface, and runs on glibc 2.30 and later
 LIBRARY = "libLiteRtRuntimeCApi.so"
@@ -37,7 +36,7 @@ def runtime_library(machine: str, given: Path | None = None, progress: Callable[
     if machine != "aarch64":
         raise FsgError(f"LiteRT publishes no C library for {machine}; give one with --runtime-lib PATH")
     library = cache_folder() / f"litert-{VERSION}-{machine}" / LIBRARY
-    if not library.exists():
+    if not os.path.exists(library):  # nor is it for who may not look into that folder
         if progress is not None:
             progress(f"fetching LiteRT {VERSION} for {machine} (9 MB, once)")
         _fetch(machine, library)
@@ -45,8 +44,13 @@ def runtime_library(machine: str, given: Path | None = None, progress: Callable[
 
 
 def cache_folder() -> Path:
-    """Where fsg keeps what it has fetched."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsg"
+    """Where fsg keeps what it has fetched; FsgError where there is no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsg"
+    except RuntimeError as error:
+        raise FsgError(
+            "there is no home folder to keep what is fetched: set HOME or XDG_CACHE_HOME, or give --runtime-lib"
+        ) from error
 
 
 def _check(library: Path, machine: str) -> None:
@@ -61,6 +65,7 @@ def _check(library: Path, machine: str) -> None:
 
 
 def _fetch(machine: str, library: Path) -> None:
+    make_folder(library.parent)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--no-deps"]
     wanted = ["--platform", f"manylinux_2_17_{machine}", "--python-version", "3.11", "--implementation", "cp"]
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +80,5 @@ def _fetch(machine: str, library: Path) -> None:
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
             content = wheel.read(f"ai_edge_litert/{LIBRARY}")
-    library.parent.mkdir(parents=True, exist_ok=True)
-    partial = library.with_name(f"{library.name}.{platform.node()}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(library)
+    with replacing(library) as temporary:
+        temporary.write_bytes(content)

@@ -1,5 +1,6 @@
 """Boards that the system's own ssh reaches."""
 
+import re
 import shlex
 import subprocess
 import tempfile
@@ -43,6 +44,9 @@ class SshBoard(Board):
     ) -> None:
         if not host:
             raise FsgError("--host is empty: give a name of your ssh configuration, or USER@HOST")
+        if port_too := re.fullmatch(r"([^:/]+):(\d+)", host):
+            name, number = port_too.groups()
+            raise FsgError(f"--host {host}: ssh takes the port by itself: --host {name} -p {number}")
         super().__init__(host, timeout_s=timeout_s, runtime_lib=runtime_lib)
         self.host = host
         self._port = [] if port is None else ["-p", str(port)]

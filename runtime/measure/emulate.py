@@ -150,7 +150,7 @@ def _machine(path: Path, processor: str, threads: int, runtime_lib: Path | None)
         folder = Path(name)
         root = folder / "root"
         (root / "proc").mkdir(parents=True)
-        (root / "proc" / "cpuinfo").write_text(CPU_INFO)
+        (root / "proc" / "cpuinfo").write_text(CPU_INFO, encoding="utf-8")
         (root / "lib").symlink_to(SYSROOT / "lib")
         emulator = ("qemu-aarch64", "-cpu", processor, "-L", str(root))
         libraries = ("--runtime", str(litert), "--delegate", str(files.delegate), "--threads", str(threads))

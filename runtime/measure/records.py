@@ -120,13 +120,13 @@ def keep(records: Sequence[Record], models: Sequence[Model]) -> None:
         replaced = {_same_thing(record) for record in fresh}
         kept = [record for record in read_records(folder / RECORDS) if _same_thing(record) not in replaced]
         with replacing(folder / RECORDS) as temporary:
-            temporary.write_text(json.dumps([*kept, *fresh], indent=2) + "\n")
+            temporary.write_text(json.dumps([*kept, *fresh], indent=2) + "\n", encoding="utf-8")
 
 
 def read_records(path: Path) -> list[Record]:
     """The records of a file that `fsg bench` wrote; none where there is no file. FsgError for another content."""
     try:
-        records = json.loads(path.read_text())
+        records = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:

@@ -120,7 +120,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Errors: FsgError for a file that cannot be read, or holds something else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -136,7 +136,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     Errors: FsgError for a file that cannot be read, or holds something else than numbers.
     """
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except FileNotFoundError:
         return []

@@ -84,7 +84,7 @@ def write_page(run: Path, bench_files: Sequence[Path] = (), out: Path | None = N
     text, out = page(read_facts(run, bench_files)), out or run / "report.html"
     make_folder(out.parent)
     with replacing(out) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     return out
 
 
@@ -119,7 +119,7 @@ def page(facts: Facts) -> str:
     curves = [(name, Markup(drawing)) for name, drawing in _curves(facts.epochs)]
     return environment.get_template("page.html.j2").render(
         title=" on ".join(filter(None, (_about(facts, "model"), Path(_about(facts, "dataset")).name))) or facts.name,
-        style=Markup(Path(__file__).with_name("page.css").read_text()),
+        style=Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8")),
         left={*LEFT, "name"},
         subtitle=_subtitle(facts),
         doubts=facts.doubts,

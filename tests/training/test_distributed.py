@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from fsg import FsgError
+from fsg import TEMPORARY, FsgError
 from fsg.training.checkpoint import read_checkpoint
 from fsg.training.distributed import Processes, joined
 from fsg.training.run import open_run
@@ -206,7 +206,7 @@ def test_an_end_of_any_process_ends_all_with_one_message(digits_npz, tmp_path, s
     epochs = read_checkpoint(tmp_path / "run")["epoch"]
     assert 1 <= epochs < 50 and not (tmp_path / "run/summary.json").exists()
     assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == epochs + 1
-    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert not list((tmp_path / "run").glob(f"{TEMPORARY}*"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Reads the formats of published data sets: IDX (the MNIST family) and CIFAR's pickles.
+"""Reads the formats of published data sets, IDX (the MNIST family) and CIFAR's pickles; tells damaged zip archives.
 
 torchvision reads them too, but needs torch, without which `fsg eval` of a model file works; and it loads pickles as
 they are, which may do anything.
@@ -7,6 +7,7 @@ they are, which may do anything.
 import gzip
 import pickle
 import struct
+import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,20 @@ import numpy as np
 
 from fsg import FsgError
 from fsg.training.data.sets import Images, Labels, Parts, empty_like, why
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether what a zip archive holds, such as torch writes, is not what was written; False of other files.
+
+    All of it is read: torch itself does not look at the checksums.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except Exception:  # a damaged zip raises nearly anything
+        return True
 
 
 def read_idx(path: Path, ndim: int) -> Images:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fsg import FsgError
+from fsg import FsgError, require_utf8
 from fsg.training.data.sets import Images, Labels, Parts, Progress, empty_like, need, why
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -143,6 +143,7 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
         raise FsgError(
             f"{folder}: cannot be read ({why(error)}); expected one folder of images per class in it"
         ) from error
+    require_utf8(*names)
     if not names:
         raise FsgError(f"{folder}: has no folders; put the images into one folder per class")
     return tuple(names)

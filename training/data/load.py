@@ -13,7 +13,7 @@ import difflib
 import os
 from pathlib import Path
 
-from fsg import FsgError
+from fsg import FsgError, expanded
 from fsg.training.data.files import read_folder, read_npz
 from fsg.training.data.named import STATISTICS, named_cifar, read_digits, read_fashion_mnist
 from fsg.training.data.sets import Dataset, Parts, Progress, channel_statistics
@@ -35,7 +35,7 @@ def _split_spec(spec: str) -> tuple[str, Path | None]:
     if name in ("folder", "npz"):
         if not rest:
             raise FsgError(f"data set {spec!r} lacks its path: write {name}:PATH")
-        return name, Path(rest).expanduser()
+        return name, expanded(rest)
     if not colon and name in SPECS:
         return name, None
     if name in SPECS:
@@ -63,7 +63,8 @@ def load_dataset(
     """Load a data set by its name or path (see the module's docstring).
 
     data_dir: the existing folder where cifar10, cifar100 and fashion-mnist are, or go; it may be the folder of the
-    files itself. By default $FSG_DATA, else ~/.cache/fsg/data, made if need be.
+    files itself. By default $FSG_DATA, else ~/.cache/fsg/data, made if need be. Of npz:PATH and folder:PATH, where they
+    have been moved: what is there by PATH's last name, or data_dir itself, is taken instead.
     download: whether to fetch those three where they are missing.
     test_only: leave the training part out; npz:PATH and folder:PATH then need not have one.
     progress(done, total): called as the images of folder:PATH are decoded.
@@ -74,21 +75,47 @@ def load_dataset(
     Errors: FsgError, naming the data set, file or folder and the remedy.
     """
     name, path = _split_spec(spec)
-    if data_dir and not Path(data_dir).expanduser().is_dir():
+    folder = expanded(data_dir) if data_dir else None
+    if folder and not folder.is_dir() and not (name == "npz" and folder.is_file()):
         raise FsgError(f"data folder {data_dir}: no such folder; make it, or leave it away to download into a cache")
-    root = Path(data_dir or os.environ.get("FSG_DATA") or "~/.cache/fsg/data").expanduser()
+    if path:
+        path = _found(path, name, folder)
     if name == "npz" and path:
         return _with_statistics(spec, read_npz(path, test_only=test_only), flip=False)
     if name == "folder" and path:
         return _with_statistics(spec, read_folder(path, test_only=test_only, progress=progress), flip=False)
     if name == "digits":
         return _with_statistics(spec, read_digits(test_only), flip=False)
+    root = folder or _cache()
     if name == "fashion-mnist":
         parts = read_fashion_mnist(root, download, test_only)
     else:
         parts = named_cifar(name, root, download, test_only)
     mean, std = STATISTICS[name]
     return Dataset(name, *parts[:5], mean=mean, std=std, flip=True, pad=4)
+
+
+def _cache() -> Path:
+    """Where data sets go that are fetched: $FSG_DATA, else ~/.cache/fsg/data."""
+    try:
+        return Path(os.environ.get("FSG_DATA") or "~/.cache/fsg/data").expanduser()
+    except RuntimeError as error:
+        raise FsgError("there is no home folder to keep data sets in: give one with --data-dir or FSG_DATA") from error
+
+
+def _found(path: Path, kind: str, moved_to: Path | None) -> Path:
+    """The file of npz:PATH or folder of folder:PATH: in `moved_to` by its name, that itself, or where it was."""
+    places = [path]
+    if moved_to:
+        places = [moved_to / path.name, *([moved_to] if kind == "npz" or (moved_to / "test").is_dir() else []), path]
+    found = next((place for place in places if (place.is_file() if kind == "npz" else place.is_dir())), None)
+    if found is None and not (path.exists() or path.is_symlink()):
+        problem = "cannot be read (No such file or directory)" if kind == "npz" else "no such folder"
+        where = f", and neither is it in {moved_to}" if moved_to else ""
+        raise FsgError(
+            f"{path}: {problem}{where}; check the path, or say with --data-dir in which folder {path.name} is now"
+        )
+    return found or path
 
 
 def _with_statistics(name: str, parts: Parts, *, flip: bool) -> Dataset:

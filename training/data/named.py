@@ -1,5 +1,6 @@
 """Data sets that have a name: digits, CIFAR and Fashion-MNIST."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def read_fashion_mnist(root: Path, download: bool, test_only: bool) -> Parts:
 def _find(folders: tuple[Path, ...], files: tuple[tuple[str, ...], ...]) -> Path | None:
     """Return the first folder that has every file, under one of each file's names."""
     for folder in folders:
-        if all(any((folder / name).is_file() for name in names) for names in files):
+        if all(any(os.path.isfile(folder / name) for name in names) for names in files):
             return folder
     return None
 

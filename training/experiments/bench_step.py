@@ -19,9 +19,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fsg import FsgError, python
+from fsg import FsgError, python, within_memory
 from fsg.runtime.tables import table, titled
 from fsg.training.config import Config
+from fsg.training.folder import REMEDY
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +120,7 @@ def _worker(label: str, config: Config) -> Iterator[Callable[[int], Any]]:
                 errors.seek(0)
                 words = errors.read().strip().splitlines() or ["its process ended"]
                 if code == -signal.SIGKILL:
-                    words = ["its process was killed; is there enough memory?"]
+                    words = ["its process was killed; if there was not enough memory, lower --batch-size"]
                 raise FsgError(f"{label}: {words[-1]}")
             return json.loads(answer)
 
@@ -188,15 +189,15 @@ def prepared_step(config: Config, device: "torch.device") -> tuple[Callable[[], 
     from fsg.training.distributed import Processes
     from fsg.training.step import Learner
 
-    rng = np.random.default_rng(config.seed)
-    images = rng.integers(0, 256, (BATCHES * config.batch_size, *SHAPE), dtype=np.uint8)
-    labels = rng.integers(0, CLASSES, len(images))
     names, mean, std = tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3
-    data = Dataset("synthetic", images, labels, images[:0], labels[:0], names, mean, std, flip=True, pad=4)
-    data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
     info = DataInfo(names, mean, std, SHAPE)
     dtype, alone = use_precision(config.precision), Processes()
     learner = Learner(config, info, device, alone)
+    rng = np.random.default_rng(config.seed)
+    images = rng.integers(0, 256, (BATCHES * config.batch_size, *SHAPE), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, len(images))
+    data = Dataset("synthetic", images, labels, images[:0], labels[:0], names, mean, std, flip=True, pad=4)
+    data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
     learner.model.train()
     feed = Feed(data, Normalizer(info, device, dtype, learner.memory_format), alone)
 
@@ -252,7 +253,8 @@ def step_table(costs: list[StepCost], entries: Mapping[str, Config]) -> "Group":
 
 def _main() -> int:
     try:
-        _serve()
+        with within_memory(REMEDY):
+            _serve()
     except FsgError as error:
         print(error, file=sys.stderr)
         return 2

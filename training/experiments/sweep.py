@@ -1,11 +1,9 @@
 """Runs of several methods and seeds, one after another, each in a process of its own; interrupted, they continue."""
 
-import fcntl
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from rich.status import Status
 from fsg import FsgError, make_folder, python
 from fsg.training.config import Config, load_config, save_config
 from fsg.training.experiments.results import RunGroup, labelled_groups
-from fsg.training.folder import read_metrics, read_summary
+from fsg.training.folder import only_one, read_metrics, read_summary
 
 CHILD = python("fsg", "train", "--resume")  # continues a run, or starts one that has only its settings
 LOG = "train.log"
@@ -133,7 +131,7 @@ def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console) -> None:
     """
     make_folder(folder)
     failures = []
-    with _only_one(folder) as lock:
+    with only_one(folder, f"another fsg compare is at work in {folder}: wait for it, or choose another --out") as lock:
         for number, run in enumerate(runs, 1):
             where = f"run {number} of {len(runs)}: {run.name}"
             if run.finished:
@@ -169,19 +167,6 @@ def _show(where: str, run: PlannedRun, runs: Sequence[PlannedRun], status: Statu
     status.update(f"{where}: epoch {epoch} of {run.config.epochs}{about}")
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[IO[bytes]]:
-    """Holds the folder's lock file; child processes that inherit it keep the lock as long as they live."""
-    with open(folder / "compare.lock", "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FsgError(
-                f"another fsg compare is at work in {folder}: wait for it, or choose another --out"
-            ) from error
-        yield lock
-
-
 def _train(run: PlannedRun, lock: IO[bytes], show: Callable[[], None]) -> None:
     """Trains one run to its end in a child process, calling `show` every second."""
     make_folder(run.folder)
@@ -206,7 +191,7 @@ def _train(run: PlannedRun, lock: IO[bytes], show: Callable[[], None]) -> None:
             process.wait()
             raise
     if process.returncode:
-        lines = (run.folder / LOG).read_text(errors="replace").strip().splitlines() or ["no output"]
+        lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
         raise FsgError(f"{run.name}: {lines[-1].removeprefix('fsg: error: ')} (see {run.folder / LOG})")
     if not run.finished:
         raise FsgError(f"{run.name}: stopped before its last epoch; the same command continues it")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsg import FsgError
+from fsg.training.data.archives import is_damaged
 from fsg.training.networks.binarize import ADDED_NORM, head_names
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model_state", "weights", "ema")
@@ -54,6 +55,8 @@ def read_weights(path: Path, what: str = "weights") -> tuple[dict[str, Tensor], 
 
     Only what torch reads without running code is read. Errors: FsgError that names the file, as `what`.
     """
+    if is_damaged(path):
+        raise FsgError(f"{what} {path}: the file is damaged; restore it from a copy")
     try:
         with torch.serialization.safe_globals([*HARMLESS, _numpy_scalar()]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)

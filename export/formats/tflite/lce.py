@@ -44,7 +44,9 @@ def tensorflow_function(graph: g.BinaryGraph) -> Callable[[Any], Any]:
             case g.Affine():
                 return x * node.scale + node.bias
             case g.Elementwise():
-                return OPERATORS[node.operator].tensorflow(tf, x, node.settings)
+                written = OPERATORS[node.operator].tensorflow
+                assert written is not None  # see `lower.is_known`
+                return written(tf, x, node.settings)
             case g.Arithmetic(operator="add") if x.shape == inputs[1].shape:
                 return x + inputs[1]
             case g.Concat(axis=1):

@@ -59,7 +59,8 @@ class Converter:
         self._process.communicate()
 
 
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+# KERAS_HOME: Keras would write its settings into the home folder, or without one into a folder called ~ here.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_HOME": os.devnull}
 KINDS: dict[str, str] = {"lce": "fsg.export.formats.tflite.lce", "float": "fsg.export.formats.tflite.floats"}
 """Converters by name: modules whose `convert` takes what `Converter.convert` is given, and returns a .tflite file."""
 _running: list[Converter] = []

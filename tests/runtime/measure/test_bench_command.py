@@ -1,6 +1,7 @@
 """`fsg bench` and `fsg report` as their users meet them, with stand-ins for boards and the emulator."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -173,14 +174,22 @@ def test_a_run_that_was_trained_on_since_its_export_has_no_baseline(refused, par
     assert "net/export/model.tflite: the run was trained on since" in line and "fsg export net --format tflite" in line
 
 
-def test_a_folder_that_cannot_be_written_costs_no_record(fsg, parts, here):
+def test_a_folder_that_cannot_be_written_costs_no_record(fsg, parts, here, monkeypatch):
     export = here / "net" / "export"
-    (export / "bench.json.tmp").mkdir(parents=True)
+    export.mkdir(parents=True)
     records.model_file(export / "model.tflite")
     (export / "report.json").write_text("{}")
+    replace = Path.replace
+
+    def full(self, target):
+        if Path(target).name == "bench.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
     code, out, _ = fsg("bench", "net", "--device", "rpi4", "--host", "pi@desk", "--json", "r.json")
     assert code == 0 and "model.tflite" in out and len(json.loads(Path("r.json").read_text())) == 1
-    assert "not kept for fsg report: cannot write net/export/bench.json: Is a directory" in out
+    assert "not kept for fsg report: cannot write net/export/bench.json: No space left on device" in out
 
 
 def test_records_of_an_export_come_into_its_report(fsg, refused, parts, here):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsg import FsgError
-from fsg.export.graph import Add, BinaryConv, Elementwise, Sign
+from fsg.export.graph import Arithmetic, BinaryConv, Elementwise, Sign
 from fsg.export.trace import trace
 from fsg.training.networks.binarize import ADDED_NORM, LAST, binarize, float_layers
 from fsg.training.networks.constant import constant_signs, constant_signs_told
@@ -150,8 +150,8 @@ def test_dropout_follows_the_mode(images):
 
 def test_without_shortcuts_the_blocks_stay_he_s():
     found = kinds(binarize(Net(), shortcut=False))
-    assert found.count(Add) == 2 and found.count(Elementwise) == 1 and found.count(BinaryConv) == 4
-    assert kinds(binarize(Net())).count(Add) == 4
+    assert found.count(Arithmetic) == 2 and found.count(Elementwise) == 1 and found.count(BinaryConv) == 4
+    assert kinds(binarize(Net())).count(Arithmetic) == 4
 
 
 def test_vgg_with_biases_and_no_batch_norm(images):
@@ -180,7 +180,7 @@ def test_vgg_with_biases_and_no_batch_norm(images):
     binary.train()(images)
     assert set(seen[3].unique().tolist()) == {-2.0, 0.0, 2.0}
     # Around the one convolution that keeps its shape, and behind its bias and batch norm, is a shortcut.
-    assert kinds(binary).count(Add) == 1
+    assert kinds(binary).count(Arithmetic) == 1
     y = binary.get_submodule("0")(images).sign()
     torch.testing.assert_close(
         binary.get_submodule("2")(y),
@@ -201,12 +201,12 @@ def test_bottlenecks_keep_their_block_s_shortcut():
 
 def test_torchvision_s_resnet18_is_bi_real_net_18():
     graph = trace(build_external("torchvision:resnet18", classes=5, shape=(3, 64, 64)), (3, 64, 64))
-    assert graph.count(BinaryConv) == graph.count(Sign) == graph.count(Add) == 16
+    assert graph.count(BinaryConv) == graph.count(Sign) == graph.count(Arithmetic) == 16
     for node in graph.nodes:
         if isinstance(node, Sign):  # what is signed is what the next sum adds: a shortcut around every convolution
             readers = {type(reader) for reader in graph.users(node.inputs[0])}
             strided = any(name in graph.users(node.name)[0].name for name in ("2.0.conv1", "3.0.conv1", "4.0.conv1"))
-            assert (Add in readers) != strided
+            assert (Arithmetic in readers) != strided
 
 
 # --- rules ------------------------------------------------------------------------------------------------
