@@ -18,6 +18,7 @@ from fsg.export.graph import (
     Convolution,
     Dense,
     Elementwise,
+    Input,
     MaxPool,
     Negative,
     Node,
@@ -65,17 +66,18 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
 
 
 def sign_last(graph: BinaryGraph) -> BinaryGraph:
-    """Moves signs behind max pools, reshapes, padding with +1 or -1, and concatenations of signs alone: they then stand
+    """Moves signs behind max pools, padding with +1 or -1, reshapes and concatenations of signs alone: they then stand
     at the binary layer, which can then read packed bits."""
-    moving = (MaxPool, Reshape, Concat, Take, Transpose, Pad)
     unsigned: dict[str, str] = {}
+
+    def moves(node: Node) -> bool:
+        is_sign = isinstance(node, Pad) and abs(node.value) == 1
+        return is_sign or isinstance(node, (MaxPool, Reshape, Concat, Take, Transpose))
 
     def rule(node: Node) -> list[Node]:
         if isinstance(node, Sign):
             unsigned[node.name] = node.inputs[0]
-        elif isinstance(node, Pad) and abs(node.value) != 1:
-            return [node]
-        elif isinstance(node, moving) and all(name in unsigned for name in node.inputs):
+        elif moves(node) and all(name in unsigned for name in node.inputs):
             moved = replace(node, name=f"{node.name}.float", inputs=tuple(unsigned[name] for name in node.inputs))
             unsigned[node.name] = moved.name
             return [moved, Sign(name=node.name, inputs=(moved.name,), shape=node.shape)]
@@ -91,26 +93,89 @@ def dense_as_convolution(graph: BinaryGraph) -> BinaryGraph:
     """
 
     def rule(node: Node) -> list[Node]:
-        if not isinstance(node, BinaryDense) or not graph.takes_bits(node):
+        if not isinstance(node, BinaryDense) or not graph.takes_bits(node) or len(node.shape) != 2:
             return [node]
-        outputs, inputs = node.negative.shape
-        source = graph[node.inputs[0]].inputs
-        image = Reshape(name=f"{node.name}.image", inputs=source, shape=(1, inputs, 1, 1))
-        sign = Sign(name=f"{node.name}.sign", inputs=(image.name,), shape=image.shape)
-        conv = BinaryConv(
-            name=f"{node.name}.conv",
-            inputs=(sign.name,),
-            shape=(1, outputs, 1, 1),
-            stride=(1, 1),
-            padding=(0, 0),
-            dilation=(1, 1),
-            groups=1,
-            negative=node.negative[:, :, None, None],
-            scale=node.scale,
-            bias=node.bias,
-            padding_value=1.0,
+        image = Reshape(
+            name=f"{node.name}.image",
+            inputs=graph[node.inputs[0]].inputs,
+            shape=(1, node.negative.shape[1], 1, 1),
         )
-        return [image, sign, conv, Reshape(name=node.name, inputs=(conv.name,), shape=node.shape)]
+        sign = Sign(name=f"{node.name}.sign", inputs=(image.name,), shape=image.shape)
+        return [image, sign, *_as_convolution(node, sign.name, (1, 1))]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def dense_behind_image(graph: BinaryGraph) -> BinaryGraph:
+    """Writes binary dense layers on a flattened image's signs as convolutions of the image, as large as it: nothing has
+    to be moved for them."""
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, BinaryDense) or not graph.takes_bits(node) or len(node.shape) != 2:
+            return [node]
+        flat = graph[graph[node.inputs[0]].inputs[0]]
+        image = graph[flat.inputs[0]] if isinstance(flat, Reshape) else flat
+        if len(flat.shape) != 2 or len(image.shape) != 4:
+            return [node]
+        sign = Sign(name=f"{node.name}.sign", inputs=(image.name,), shape=image.shape)
+        return [sign, *_as_convolution(node, sign.name, image.shape[2:])]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def _as_convolution(node: BinaryDense, source: str, size: tuple[int, ...]) -> list[Node]:
+    """A dense layer of an image of `size` (rows, columns), and the reshape of what it gives."""
+    outputs = len(node.negative)
+    conv = BinaryConv(
+        name=f"{node.name}.conv",
+        inputs=(source,),
+        shape=(1, outputs, 1, 1),
+        stride=(1, 1),
+        padding=(0, 0),
+        dilation=(1, 1),
+        groups=1,
+        negative=node.negative.reshape(outputs, -1, *size),
+        scale=node.scale,
+        bias=node.bias,
+        padding_value=1.0,
+    )
+    return [conv, Reshape(name=node.name, inputs=(conv.name,), shape=node.shape)]
+
+
+def split_groups(graph: BinaryGraph) -> BinaryGraph:
+    """Writes binary convolutions in groups as one for each group, and those with one channel in each as float ones.
+
+    LCE has no groups, and nothing to gain from a single channel.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, BinaryConv) or node.groups == 1 or not graph.takes_bits(node):
+            return [node]
+        outputs, channels = node.negative.shape[:2]
+        if channels == 1:
+            return _as_float(graph, node)
+        sign = graph[node.inputs[0]]
+        nodes: list[Node] = []
+        for i in range(node.groups):
+            part = slice(outputs // node.groups * i, outputs // node.groups * (i + 1))
+            name, index = f"{node.name}.{i}", tuple(range(channels * i, channels * (i + 1)))
+            shape = (1, channels, *sign.shape[2:])
+            nodes += [
+                Take(name=f"{name}.float", inputs=sign.inputs, shape=shape, axis=1, index=index),
+                Sign(name=f"{name}.sign", inputs=(f"{name}.float",), shape=shape),
+                replace(
+                    node,
+                    name=name,
+                    inputs=(f"{name}.sign",),
+                    shape=(1, outputs // node.groups, *node.shape[2:]),
+                    groups=1,
+                    negative=node.negative[part],
+                    scale=node.scale[part],
+                    bias=node.bias[part],
+                ),
+            ]
+        parts = tuple(f"{node.name}.{i}" for i in range(node.groups))
+        return [*nodes, Concat(name=node.name, inputs=parts, shape=node.shape)]
 
     return remove_unused(rewrite(graph, rule))
 
@@ -121,17 +186,22 @@ def float_where_input_is_float(graph: BinaryGraph) -> BinaryGraph:
     def rule(node: Node) -> list[Node]:
         if not isinstance(node, BinaryLayer) or graph.takes_bits(node):
             return [node]
-        weight = node.signs() * node.scale.reshape(-1, *[1] * (node.negative.ndim - 1))
-        base: dict[str, Any] = {"name": node.name, "shape": node.shape, "weight": weight, "bias": node.bias}
-        if not isinstance(node, BinaryConv):
-            return [Dense(inputs=node.inputs, **base)]
-        base |= {"stride": node.stride, "dilation": node.dilation, "groups": node.groups}
-        if node.padding_value == 0 or node.padding == (0, 0):
-            return [Conv(inputs=node.inputs, padding=node.padding, **base)]
-        pad = _pad(graph, node, node.inputs[0], node.padding_value)
-        return [pad, Conv(inputs=(pad.name,), padding=(0, 0), **base)]
+        return _as_float(graph, node)
 
     return rewrite(graph, rule)
+
+
+def _as_float(graph: BinaryGraph, node: BinaryLayer) -> list[Node]:
+    """A layer with its weights as floats."""
+    weight = node.signs() * node.scale.reshape(-1, *[1] * (node.negative.ndim - 1))
+    base: dict[str, Any] = {"name": node.name, "shape": node.shape, "weight": weight, "bias": node.bias}
+    if not isinstance(node, BinaryConv):
+        return [Dense(inputs=node.inputs, **base)]
+    base |= {"stride": node.stride, "dilation": node.dilation, "groups": node.groups}
+    if node.padding_value == 0 or node.padding == (0, 0):
+        return [Conv(inputs=node.inputs, padding=node.padding, **base)]
+    pad = _pad(graph, node, node.inputs[0], node.padding_value)
+    return [pad, Conv(inputs=(pad.name,), padding=(0, 0), **base)]
 
 
 def bits_as_floats(graph: BinaryGraph, gain: float) -> BinaryGraph:
@@ -217,13 +287,18 @@ def pad_before_pool(graph: BinaryGraph) -> BinaryGraph:
     def rule(node: Node) -> list[Node]:
         if not isinstance(node, Pool) or not any(node.padding):
             return [node]
-        source = graph[node.inputs[0]]
-        known = OPERATORS[source.operator].lowest if isinstance(source, Elementwise) else None
-        lowest = float(np.finfo(np.float32).min) if known is None else known
-        pad = _pad(graph, node, node.inputs[0], lowest if isinstance(node, MaxPool) else 0.0)
+        value = least_value(graph, node) if isinstance(node, MaxPool) else 0.0
+        pad = _pad(graph, node, node.inputs[0], value)
         return [pad, replace(node, inputs=(pad.name,), padding=(0, 0, 0, 0))]
 
     return rewrite(graph, rule)
+
+
+def least_value(graph: BinaryGraph, node: MaxPool) -> float:
+    """What a pool's input cannot be less than: padding with it changes no maximum."""
+    source = graph[node.inputs[0]]
+    known = OPERATORS[source.operator].lowest if isinstance(source, Elementwise) else None
+    return float(np.finfo(np.float32).min) if known is None else known
 
 
 def is_same(node: Conv, sizes: tuple[int, ...]) -> bool:
@@ -250,7 +325,7 @@ def remove_unused(graph: BinaryGraph) -> BinaryGraph:
     used = {graph.nodes[-1].name}
     kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if node.name in used or not node.inputs:
+        if node.name in used or isinstance(node, Input):
             kept.append(node)
             used.update(node.inputs)
     return BinaryGraph(tuple(reversed(kept)))

@@ -160,11 +160,6 @@ def converted():
     return {name: (graph, converter().convert("lce", graph)) for name, graph in graphs.items()}
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.tflite"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_conversions(name, converted, path):

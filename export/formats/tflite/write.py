@@ -1,8 +1,10 @@
-"""BinaryGraph -> .tflite with Larq Compute Engine's operators, through LCE's own converter."""
+"""BinaryGraph -> .tflite with Larq Compute Engine's operators, written directly or through LCE's own converter."""
 
 from collections.abc import Collection
+from typing import Literal
 
 from fsg import FsgError
+from fsg.export.formats.tflite.direct import to_tflite_direct
 from fsg.export.formats.tflite.lower import lower
 from fsg.export.formats.tflite.process import converter
 from fsg.export.graph import BinaryConv, BinaryGraph, Conv, Dense
@@ -20,12 +22,18 @@ def prepare(formats: Collection[str]) -> None:
         converter(packages=PACKAGES)
 
 
-def to_tflite(graph: BinaryGraph) -> bytes:
-    """Converts a graph for a batch of one; input [1, H, W, C], output [1, classes].
+def to_tflite(graph: BinaryGraph, *, writer: Literal["direct", "lce"] = "lce", batch: int = 1) -> bytes:
+    """Converts a graph for a batch; input [batch, H, W, C], output [batch, classes].
+
+    `writer` "direct" needs no TensorFlow; LCE's converter takes a batch of one alone.
 
     Errors: FsgError where a layer has no counterpart, where the packages for it are missing, and where the converter
     did not make of the graph exactly the operators that it should.
     """
+    if writer == "direct":
+        return to_tflite_direct(graph, batch)
+    if batch != 1:
+        raise FsgError(f"LCE's converter writes .tflite files for one image, not {batch}: use the direct writer")
     graph = lower(graph)
     content = converter(packages=PACKAGES).convert("lce", graph)
     check_operators(graph, op_counts(content))
