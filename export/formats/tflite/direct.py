@@ -10,9 +10,9 @@ from fsg.export.passes import (
     dense_as_convolution,
     dense_behind_image,
     float_where_input_is_float,
-    simplify,
     split_groups,
 )
+from fsg.export.recognise import simplify
 
 
 def to_tflite_direct(graph: g.BinaryGraph, batch: int = 1) -> bytes:
