@@ -62,7 +62,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     binary, float32 = graphs()
-    (folder / "resnet20.tflite").write_bytes(to_tflite(binary))
+    (folder / "resnet20.tflite").write_bytes(to_tflite(binary)[0])
     (folder / "resnet20.float.onnx").write_bytes(to_onnx(float32, {}))
     with tempfile.NamedTemporaryFile() as file:
         file.write(pickle.dumps(lower(float32)))

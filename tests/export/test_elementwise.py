@@ -95,4 +95,4 @@ def test_onnx(name, tmp_path):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_tflite(name, tmp_path):
     model = network(name)
-    check(model, to_tflite(simplify(trace(model, (3, 8, 9)))), tmp_path / "model.tflite")
+    check(model, to_tflite(simplify(trace(model, (3, 8, 9))), writer="lce")[0], tmp_path / "model.tflite")

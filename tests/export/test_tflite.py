@@ -246,7 +246,7 @@ def test_a_binary_convolution_that_becomes_float_is_no_result(monkeypatch):
     graph = trace(exact(binary(8, 8, 3, groups=2)), (3, 8, 8))
     monkeypatch.setattr(tflite, "lower", lambda graph: graph)
     with pytest.raises(FsgError, match="wrote 0 binary convolutions where the model has 1; nothing was exported"):
-        to_tflite(graph)
+        to_tflite(graph, writer="lce")
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_a_failure_of_the_converter_is_one_line(monkeypatch, tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('a file of the user')")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FsgError, match="converter to TensorFlow Lite failed: TypeError: no TensorFlow") as caught:
-        to_tflite(graph)
+        to_tflite(graph, writer="lce")
     assert "\n" not in str(caught.value)
 
 
@@ -265,7 +265,7 @@ def test_without_a_package(package, monkeypatch):
     graph = trace(nn.Sequential(SIGN()), (3, 8, 8))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(FsgError, match=rf"needs the package {package}: pip install 'fsg\[export\]'"):
-        to_tflite(graph)
+        to_tflite(graph, writer="lce")
 
 
 def test_cases_hold_binary_convolutions():
