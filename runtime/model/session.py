@@ -43,7 +43,7 @@ class Session:
         return self._batch or 1
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Scores [N, classes] float32 of normalised images [N, C, H, W] float32.
+        """Scores [N, classes] float32 of normalised images [N, C, H, W] float32; those of a map [C, H, W] flattened.
 
         Raises:
             FsgError: the images have another shape than the model's, or the inference fails.
@@ -163,7 +163,8 @@ class TfliteSession(Session):
     def _run(self, images: np.ndarray) -> np.ndarray:
         self._interpreter.set_tensor(self._input, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output)
+        scores = self._interpreter.get_tensor(self._output)
+        return scores.transpose(0, 3, 1, 2) if scores.ndim == 4 else scores  # a map is [N, H, W, C]
 
 
 class OnnxSession(Session):

@@ -57,10 +57,8 @@ def scores(path, content, x, **options):
 
 
 def expected_of(graph, x):
-    """What a graph means for images one by one, as rows of values in the order of its file's output."""
+    """What a graph means for images one by one, as rows of values."""
     expected = np.concatenate([run_graph(graph, image[None])[graph.nodes[-1].name] for image in x])
-    if expected.ndim == 4:
-        expected = expected.transpose(0, 2, 3, 1)
     return expected.reshape(len(x), -1)
 
 
