@@ -86,6 +86,41 @@ def sign_last(graph: BinaryGraph) -> BinaryGraph:
     return remove_unused(rewrite(graph, rule))
 
 
+def shuffles_as_take(graph: BinaryGraph) -> BinaryGraph:
+    """Writes chains of reshapes and transposes that do nothing but reorder one axis, such as channel shuffles, as that:
+    whoever knows the axis need not move the image."""
+    nodes = {node.name: node for node in graph.nodes}
+
+    def rule(node: Node) -> list[Node]:
+        chain: list[Node] = []
+        source = nodes[node.name]
+        while isinstance(source, (Reshape, Transpose)) and (not chain or len(graph.users(source.name)) == 1):
+            chain.append(source)
+            source = nodes[source.inputs[0]]
+            moves = any(isinstance(step, Transpose) for step in chain)
+            if moves and len(chain) > 1 and source.shape == node.shape:
+                return [_as_take(node, source, chain) or node]
+        return [node]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def _as_take(node: Node, source: Node, chain: list[Node]) -> Node | None:
+    """What a chain of reshapes and transposes, the last first, does to one axis; None where it does more."""
+    before = np.arange(int(np.prod(source.shape))).reshape(source.shape)
+    after = before
+    for step in reversed(chain):
+        after = after.transpose(step.permutation) if isinstance(step, Transpose) else after.reshape(step.shape)
+    if (after == before).all():
+        return Reshape(name=node.name, inputs=(source.name,), shape=node.shape)
+    for axis, length in enumerate(source.shape):
+        behind = int(np.prod(source.shape[axis + 1 :]))
+        index = np.moveaxis(after, axis, 0).reshape(length, -1)[:, 0] // behind % length
+        if (after == before.take(index, axis)).all():
+            return Take(name=node.name, inputs=(source.name,), shape=node.shape, axis=axis, index=tuple(index.tolist()))
+    return None
+
+
 def dense_as_convolution(graph: BinaryGraph) -> BinaryGraph:
     """Writes binary dense layers on signs as 1x1 convolutions, with the reshape before the sign.
 

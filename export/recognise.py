@@ -28,12 +28,12 @@ from fsg.export.graph import (
     Transpose,
     rewrite,
 )
-from fsg.export.passes import fold_affine, remove_unused, sign_last
+from fsg.export.passes import fold_affine, remove_unused, shuffles_as_take, sign_last
 
 
 def simplify(graph: BinaryGraph) -> BinaryGraph:
     """The rewrites that every format wants."""
-    graph = scale_behind_sign(without_identity(fold_affine(signs(graph))))
+    graph = scale_behind_sign(without_identity(fold_affine(signs(shuffles_as_take(graph)))))
     return binary_layers(sign_last(without_identity(fold_affine(graph))))
 
 

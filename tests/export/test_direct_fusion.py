@@ -147,7 +147,7 @@ def test_thresholds_are_those_of_float32(path):
     x = np.random.default_rng(1).standard_normal((4, inputs, 9, 9)).astype(np.float32)
     content = to_tflite_direct(graph)
     assert op_counts(content) == {"LceBconv2d": 2, "LceQuantize": 1}
-    expected = run_graph(graph, x)[graph.nodes[-1].name].transpose(0, 2, 3, 1).reshape(len(x), -1)
+    expected = run_graph(graph, x)[graph.nodes[-1].name].reshape(len(x), -1)
     np.testing.assert_array_equal(scores(path, content, x), expected)
 
 

@@ -342,3 +342,47 @@ def test_unused_nodes_go_but_the_input_stays():
     chain = replace(one, name="c", inputs=("b",))
     graph = g.BinaryGraph((start, one, two, chain, replace(one, name="d", inputs=("a",))))
     assert [node.name for node in passes.remove_unused(graph).nodes] == [start.name, "a", "d"]
+
+
+# --- shuffles ---------------------------------------------------------------------------------------------
+
+
+def shuffle(*steps):
+    class Shuffle(nn.Module):
+        def forward(self, x):
+            for shape, axes in steps:
+                x = x.reshape(len(x), *shape)
+                x = x.permute(0, *axes) if axes else x
+            return x
+
+    return Shuffle()
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ([((2, 3, 4, 5), (2, 1, 3, 4)), ((6, 4, 5), ())], g.Take),
+        ([((2, 3, 20), (2, 1, 3)), ((6, 4, 5), ())], g.Take),
+        ([((6, 2, 2, 5), (1, 3, 2, 4)), ((6, 4, 5), ())], g.Take),
+        ([((6, 4, 5), (1, 3, 2)), ((6, 5, 4), (1, 3, 2))], g.Reshape),  # nothing
+        ([((2, 3, 4, 5), (2, 1, 4, 3)), ((6, 4, 5), ())], None),  # more than an axis
+        ([((6, 5, 4), ())], None),
+    ],
+)
+def test_shuffles_are_taken(steps, kind):
+    model, x = shuffle(*steps), images(2, 6, 4, 5)
+    before = trace(model, (6, 4, 5))
+    after = recognise.simplify(before)
+    assert_kept(before, after, x)
+    assert kinds(after) == [kind] if kind else kinds(after) == kinds(before)
+
+
+def test_a_shuffle_whose_steps_are_read_stays():
+    class Read(nn.Module):
+        def forward(self, x):
+            y = x.reshape(len(x), 2, 3, 4, 5).transpose(1, 2)
+            return torch.cat([y.reshape(x.shape), y.mean(1)[:, :, :, :]], 1)
+
+    before = trace(Read(), (6, 4, 5))
+    after = recognise.simplify(before)
+    assert_kept(before, after, images(2, 6, 4, 5))

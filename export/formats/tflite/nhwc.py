@@ -16,6 +16,7 @@ from fsg.export.formats.tflite.lowered import VALID, Program, Tensor, place
 from fsg.export.formats.tflite.packed import Chain
 from fsg.export.formats.tflite.values import WRITE
 from fsg.export.passes import least_value
+from fsg.export.reference import compute
 
 
 def operators(graph: g.BinaryGraph, batch: int, chains: dict[str, Chain]) -> Program:
@@ -70,6 +71,10 @@ def _per_channel(to: _Lowering, values: np.ndarray, x: Value) -> Tensor:
 
 def _affine(to: _Lowering, node: g.Affine, x: Value) -> Value:
     tensor = x.tensor
+    if not node.scale.any():  # what no image changes
+        bias = _per_channel(to, node.bias, x).data
+        assert bias is not None
+        return Value(to.constant(np.broadcast_to(bias, tensor.shape)), x.order)
     if (node.scale != 1).any():
         tensor = to.like("MUL", tensor, _per_channel(to, node.scale, x))
     if (node.bias != 0).any():
@@ -124,11 +129,14 @@ def _arithmetic(to: _Lowering, node: g.Arithmetic, x: Value, y: Value) -> Value:
         if missing:
             tensor = to.ordered(value, tuple(range(rank - missing)))
             value = Value(to.reshape(tensor, (*[1] * missing, *tensor.shape)), tuple(range(rank)))
-        return _trimmed(to, to.ordered(value, order))
+        return to.ordered(value, order)
 
     left, right = operand(x), operand(y)
     shape = np.broadcast_shapes(left.shape, right.shape)
-    return Value(to.emit(ARITHMETIC[node.operator], [left, right], shape), order)
+    if left.data is not None and right.data is not None:
+        return Value(to.constant(compute(node, [left.data, right.data])), order)
+    operands: list[Tensor | None] = [_trimmed(to, operand) for operand in (left, right)]
+    return Value(to.emit(ARITHMETIC[node.operator], operands, shape), order)
 
 
 def _trimmed(to: _Lowering, x: Tensor) -> Tensor:
@@ -144,7 +152,7 @@ def _concat(to: _Lowering, node: g.Concat, *inputs: Value) -> Value:
     tensors = []
     for value in inputs:
         tensor = to.ordered(value, order)
-        if tensor.data is not None and to.batch > 1:
+        if tensor.data is not None and tensor.shape[order.index(0)] < to.batch:
             tensor = to.constant(np.repeat(tensor.data, to.batch, order.index(0)))
         tensors.append(tensor)
     at = order.index(node.axis % len(order))
