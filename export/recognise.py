@@ -9,6 +9,7 @@ import numpy as np
 from fsg.export.elementwise import OPERATORS
 from fsg.export.graph import (
     Affine,
+    Arithmetic,
     AveragePool,
     BinaryConv,
     BinaryDense,
@@ -33,6 +34,7 @@ from fsg.export.passes import fold_affine, remove_unused, shuffles_as_take, sign
 
 def simplify(graph: BinaryGraph) -> BinaryGraph:
     """The rewrites that every format wants."""
+    graph = without_expansion(graph)
     graph = scale_behind_sign(without_identity(fold_affine(signs(shuffles_as_take(graph)))))
     return binary_layers(sign_last(without_identity(fold_affine(graph))))
 
@@ -70,6 +72,25 @@ def without_identity(graph: BinaryGraph) -> BinaryGraph:
         return [] if same and node is not graph.nodes[-1] else [node]
 
     return rewrite(graph, rule)
+
+
+def without_expansion(graph: BinaryGraph) -> BinaryGraph:
+    """Arithmetic on what was repeated along axes of length 1 takes it as it was before: it is broadcast anyway."""
+
+    def before(name: str) -> str:
+        node = graph[name]
+        while isinstance(node, Take) and set(node.index) == {0} and graph[node.inputs[0]].shape[node.axis] == 1:
+            node = graph[node.inputs[0]]
+        return node.name
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, Arithmetic):
+            return [node]
+        inputs = tuple(map(before, node.inputs))
+        shapes = [graph[name].shape for name in inputs]
+        return [replace(node, inputs=inputs) if np.broadcast_shapes(*shapes) == node.shape else node]
+
+    return remove_unused(rewrite(graph, rule))
 
 
 def scale_behind_sign(graph: BinaryGraph) -> BinaryGraph:

@@ -121,3 +121,10 @@ def test_weights_that_are_no_bits_stay_float():
 def test_a_norm_behind_a_dense_layer_of_many_rows_stays():
     model = nn.Sequential(nn.Flatten(2), nn.Linear(64, 3), nn.BatchNorm1d(3))
     check(model, 0, size=8)
+
+
+def test_a_gate_that_is_expanded_is_broadcast():
+    model = Do(lambda m, x: x * x.mean((2, 3), keepdim=True).expand_as(x) + x.amax((2, 3), True).repeat(1, 1, 9, 9))
+    assert check(model, 0).count(g.Take) == 0
+    kept = Do(lambda m, x: x.mean((2, 3), keepdim=True).expand_as(x) * x.amax((2, 3), True).expand_as(x))
+    assert check(kept, 0).count(g.Take) > 0
