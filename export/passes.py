@@ -18,6 +18,7 @@ from fsg.export.graph import (
     Convolution,
     Dense,
     Elementwise,
+    Input,
     MaxPool,
     Negative,
     Node,
@@ -34,14 +35,15 @@ from fsg.export.graph import (
 
 def fold_affine(graph: BinaryGraph) -> BinaryGraph:
     """Moves batch normalisation into the layer before it, where nothing else reads that layer's output."""
-    layers = (Conv, Dense, BinaryLayer, Affine)
+    layers, dense = (Conv, Dense, BinaryLayer, Affine), (Dense, BinaryDense)
     folded: dict[str, Affine] = {}
     removed: set[str] = set()
     for node in graph.nodes:
         if isinstance(node, Affine):
             source = graph[node.inputs[0]]
+            known = isinstance(source, layers) and not (isinstance(source, dense) and len(source.shape) > 2)
             # Behind one that is removed it has to wait for the next round.
-            if isinstance(source, layers) and source.name not in removed and len(graph.users(source.name)) == 1:
+            if known and source.name not in removed and len(graph.users(source.name)) == 1:
                 folded[source.name] = node
                 removed.add(node.name)
     if not folded:
@@ -64,8 +66,8 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
 
 
 def sign_last(graph: BinaryGraph) -> BinaryGraph:
-    """Moves signs behind max pools, pads, reshapes and concatenations of signs alone: they then stand at the binary
-    layer, which can then read packed bits."""
+    """Moves signs behind max pools, padding with +1 or -1, reshapes and concatenations of signs alone: they then stand
+    at the binary layer, which can then read packed bits."""
     unsigned: dict[str, str] = {}
 
     def moves(node: Node) -> bool:
@@ -358,7 +360,7 @@ def remove_unused(graph: BinaryGraph) -> BinaryGraph:
     used = {graph.nodes[-1].name}
     kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if node.name in used or not node.inputs:
+        if node.name in used or isinstance(node, Input):
             kept.append(node)
             used.update(node.inputs)
     return BinaryGraph(tuple(reversed(kept)))
@@ -382,8 +384,3 @@ def sides(node: Convolution | Pool) -> Sides:
         return node.padding
     rows, columns = node.padding
     return rows, rows, columns, columns
-
-
-def simplify(graph: BinaryGraph) -> BinaryGraph:
-    """The rewrites that every format wants."""
-    return sign_last(fold_affine(shuffles_as_take(graph)))

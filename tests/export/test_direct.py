@@ -18,7 +18,7 @@ from fsg.export import graph as g
 from fsg.export.elementwise import OPERATORS
 from fsg.export.formats.tflite.direct import to_tflite_direct
 from fsg.export.formats.tflite.write import to_tflite
-from fsg.export.passes import simplify
+from fsg.export.recognise import simplify
 from fsg.export.trace import trace
 from fsg.runtime.model.metadata import add_tflite_metadata
 from fsg.runtime.model.session import open_model
@@ -347,11 +347,13 @@ def test_lces_own_interpreter_agrees(tmp_path):
 def test_the_writer_is_chosen(path):
     graph = of_nodes((6, 9, 8), node(g.Sign), convolution(g.BinaryConv, 6, 8, 3, 1, 1))
     x = images(4, 6, 9, 8).numpy()
-    content = add_tflite_metadata(to_tflite(graph, writer="direct", batch=4), {"task": "test"})
+    content, writer = to_tflite(graph, writer="direct", batch=4)
+    content = add_tflite_metadata(content, {"task": "test"})
+    assert writer == to_tflite(graph, batch=4)[1] == "direct"
     np.testing.assert_array_equal(scores(path, content, x), expected_of(graph, x))
     session = open_model(path)
     assert (session.batch, session.metadata) == (4, {"task": "test"})
-    with pytest.raises(FsgError, match="for one image, not 4: use the direct writer"):
+    with pytest.raises(FsgError, match="for one image, not 4: --writer direct"):
         to_tflite(graph, writer="lce", batch=4)
 
 

@@ -19,7 +19,7 @@ from fsg.export.formats.tflite.lower import lower
 from fsg.export.formats.tflite.process import converter
 from fsg.export.formats.tflite.write import check_operators, to_tflite
 from fsg.export.graph import BinaryConv
-from fsg.export.passes import simplify
+from fsg.export.recognise import simplify
 from fsg.export.trace import trace
 from fsg.export.verify import require_agreement
 from fsg.runtime.model.session import open_model
@@ -244,7 +244,7 @@ def test_a_binary_convolution_that_becomes_float_is_no_result(monkeypatch):
     graph = trace(exact(binary(8, 8, 3, groups=2)), (3, 8, 8))
     monkeypatch.setattr(tflite, "lower", lambda graph: graph)
     with pytest.raises(FsgError, match="wrote 0 binary convolutions where the model has 1; nothing was exported"):
-        to_tflite(graph)
+        to_tflite(graph, writer="lce")
 
 
 @pytest.mark.slow
@@ -254,7 +254,7 @@ def test_a_failure_of_the_converter_is_one_line(monkeypatch, tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('a file of the user')")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FsgError, match="converter to TensorFlow Lite failed: TypeError: no TensorFlow") as caught:
-        to_tflite(graph)
+        to_tflite(graph, writer="lce")
     assert "\n" not in str(caught.value)
 
 
@@ -263,7 +263,7 @@ def test_without_a_package(package, monkeypatch):
     graph = trace(nn.Sequential(SIGN()), (3, 8, 8))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(FsgError, match=rf"needs the package {package}: pip install 'fsg\[export\]'"):
-        to_tflite(graph)
+        to_tflite(graph, writer="lce")
 
 
 def test_cases_hold_binary_convolutions():

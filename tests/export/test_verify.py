@@ -13,7 +13,8 @@ from fsg import FsgError
 from fsg.export import graph as g
 from fsg.export.baseline import GAINS
 from fsg.export.formats.onnx import to_onnx
-from fsg.export.passes import bits_as_floats, simplify
+from fsg.export.passes import bits_as_floats
+from fsg.export.recognise import simplify
 from fsg.export.trace import trace
 from fsg.export.verify import compare, require_agreement, signs_near_zero
 from fsg.runtime.model.exported import decisions

@@ -104,6 +104,11 @@ class Emitter:
         """x [N, H, W, C] with rows above and below, columns left and right."""
         return self.pad(x, [0, sides[0], sides[2], 0], [0, sides[1], sides[3], 0], number)
 
-    def program(self, source: Tensor, result: Tensor) -> Program:
-        """All operators so far."""
-        return Program(tuple(self.operators), source, result)
+    def program(self, source: Tensor, result: Tensor, values: dict[str, Value]) -> Program:
+        """All operators so far; `values` are those of nodes by name."""
+        names = {
+            value.tensor: name
+            for name, value in values.items()
+            if value.order == (IMAGE if len(value.order) == 4 else tuple(range(len(value.order))))
+        }
+        return Program(tuple(self.operators), source, result, names)

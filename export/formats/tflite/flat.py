@@ -102,6 +102,7 @@ class _Writer:
         if tensor is None:
             return -1
         if tensor not in self.places:
+            name = name or self.program.names.get(tensor, "")
             self.places[tensor] = self.add(tensor, name) if tensor.data is None else self.constant(tensor)
         return self.places[tensor]
 

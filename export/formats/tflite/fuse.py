@@ -63,7 +63,7 @@ def _rewritten(program: Program, rule: Rule) -> Program:
             continue
         operators.append(new or operator)
         known.producers[operator.output] = operators[-1]
-    return without_unused(Program(tuple(operators), program.source, program.result))
+    return without_unused(replace(program, operators=tuple(operators)))
 
 
 def _joined_reshapes(operator: Operator, known: _Known) -> Operator | Tensor | None:

@@ -1,7 +1,7 @@
 """Operators as a .tflite file holds them: what the writer's steps hand to each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,12 @@ class Operator:
 
 @dataclass(frozen=True)
 class Program:
-    """Operators in the order in which they run."""
+    """Operators in the order in which they run; `names` are those of the nodes that tensors are the values of."""
 
     operators: tuple[Operator, ...]
     source: Tensor
     result: Tensor
+    names: dict[Tensor, str] = field(default_factory=dict)
 
     def users(self) -> dict[Tensor, list[Operator]]:
         """The operators that read each tensor."""
@@ -64,7 +65,7 @@ def without_unused(program: Program) -> Program:
         if operator.output in used:
             kept.append(operator)
             used.update(tensor for tensor in operator.inputs if tensor is not None)
-    return Program(tuple(reversed(kept)), program.source, program.result)
+    return replace(program, operators=tuple(reversed(kept)))
 
 
 def place(
