@@ -17,8 +17,11 @@ from fsg import FsgError
 from fsg.export import graph as g
 from fsg.export.elementwise import OPERATORS
 from fsg.export.formats.tflite.direct import to_tflite_direct
+from fsg.export.formats.tflite.write import to_tflite
 from fsg.export.recognise import simplify
 from fsg.export.trace import trace
+from fsg.runtime.model.metadata import add_tflite_metadata
+from fsg.runtime.model.session import open_model
 
 from .patterns import PATTERNS, SHAPE
 
@@ -51,6 +54,9 @@ import sys
 import numpy as np
 from fsg.export import graph as g
 from fsg.export.formats.tflite.direct import to_tflite_direct
+from fsg.export.formats.tflite.write import to_tflite
+from fsg.runtime.model.metadata import add_tflite_metadata
+from fsg.runtime.model.session import open_model
 rng = np.random.default_rng(0)
 nodes = [g.Input(name="x", shape=(1, 64, 8, 8))]
 for i in range(3):
@@ -336,3 +342,22 @@ def test_lces_own_interpreter_agrees(tmp_path):
         found_ = (found_.transpose(0, 3, 1, 2) if found_.ndim == 4 else found_).reshape(3, -1)
         # Its exponential never is infinite.
         assert_same(*(np.clip(values, -1e37, 1e37) for values in (found_, wanted[name])), name)
+
+
+def test_the_writer_is_chosen(path):
+    graph = of_nodes((6, 9, 8), node(g.Sign), convolution(g.BinaryConv, 6, 8, 3, 1, 1))
+    x = images(4, 6, 9, 8).numpy()
+    content, writer = to_tflite(graph, writer="direct", batch=4)
+    content = add_tflite_metadata(content, {"task": "test"})
+    assert writer == to_tflite(graph, batch=4)[1] == "direct"
+    np.testing.assert_array_equal(scores(path, content, x), expected_of(graph, x))
+    session = open_model(path)
+    assert (session.batch, session.metadata) == (4, {"task": "test"})
+    with pytest.raises(FsgError, match="for one image, not 4: --writer direct"):
+        to_tflite(graph, writer="lce", batch=4)
+
+
+def test_an_image_alone_and_a_constant_are_outputs_too(path):
+    check(of_nodes((6, 9, 8)), path, exactly=True)
+    nothing = node(g.Affine, scale=np.zeros(6, np.float32), bias=floats(6))
+    check(of_nodes((6, 9, 8), nothing), path, exactly=True, batch=2)
