@@ -49,7 +49,15 @@ class LayerTracer(fx.Tracer):
     """Records a forward pass with the layers of torch.nn, and our own, as single steps."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (BinaryActivation, BinaryLayer)) or super().is_leaf_module(m, module_qualified_name)
+        own = isinstance(m, (BinaryActivation, BinaryLayer)) or _asks_for_training(m)
+        return own or super().is_leaf_module(m, module_qualified_name)
+
+
+def _asks_for_training(module: nn.Module) -> bool:
+    """Whether a module without weights or parts does something else in training, as those do that drop paths."""
+    code = getattr(type(module).forward, "__code__", None)
+    alone = next(module.parameters(), None) is None and next(module.children(), None) is None
+    return alone and code is not None and "training" in code.co_names
 
 
 def traced(model: nn.Module) -> fx.GraphModule:
