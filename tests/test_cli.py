@@ -284,6 +284,7 @@ def test_runs_of_another_version(project, refused, tmp_path):
     assert "epochs is 'two'; it must be of type int" in refused("export", other)
     (other / "config.toml").write_text(config[:50])
     assert "config.toml" in refused("export", other)
+    assert "config.toml" in refused("report", other)
 
     import torch
 
