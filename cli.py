@@ -215,7 +215,7 @@ def export(run: Path | None, formats: tuple[str, ...], out: Path | None, **how: 
     with make_console().status(f"reading {run}") as status:
         from fsg.export.formats.tflite.write import prepare
 
-        prepare(formats)  # TensorFlow starts in a process of its own while PyTorch does in this one
+        prepare(formats, how["writer"])  # TensorFlow starts in a process of its own while PyTorch does in this one
         from fsg.export.pipeline import export_run
         from fsg.export.table import export_table
         from fsg.training.run import open_run

@@ -19,9 +19,9 @@ from fsg.export.passes import (
     float_where_input_is_float,
     pad_before_convolution,
     pad_before_pool,
-    simplify,
 )
 from fsg.export.pipeline import test_images
+from fsg.export.recognise import simplify
 from fsg.export.trace import trace
 from fsg.export.verify import compare, require_agreement, signs_near_zero
 from fsg.runtime.measure.records import Model

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from fsg import FsgError
-from fsg.export.formats.tflite.lower import lower
+from fsg.export.formats.tflite.direct import lower
 from fsg.export.graph import BinaryGraph
-from fsg.export.passes import simplify
+from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 

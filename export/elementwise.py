@@ -187,13 +187,6 @@ OPERATORS = {
             lowest=0.0,
         ),
         Elementwise(
-            "Neg",
-            ("neg", "neg_", "negative"),
-            compute=lambda x, _: -x,
-            onnx=lambda _: ("Neg", {}),
-            tensorflow=lambda tf, x, _: tf.negative(x),
-        ),
-        Elementwise(
             "Sqrt",
             ("sqrt", "sqrt_"),
             compute=lambda x, _: np.sqrt(x),

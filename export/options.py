@@ -39,7 +39,21 @@ def export_options(command: F) -> F:
             default="1",
             show_default=True,
             metavar="N|free",
-            help="Images that a .onnx file takes at once; free: any number.",
+            help="Images that a file takes at once; free: any number, of .onnx files.",
+        ),
+        option(
+            "--writer",
+            type=click.Choice(("auto", "direct", "lce")),
+            default="auto",
+            show_default=True,
+            help="Of .tflite files: fsg's own, or LCE's converter; auto takes that where it is installed and fit.",
+        ),
+        option(
+            "--verify",
+            type=click.Choice(("logits", "deep")),
+            default="logits",
+            show_default=True,
+            help="What is compared with PyTorch: the results, or every value within the network too.",
         ),
         option("--out", type=folder, help="Folder to write into.  [default: RUN/export]"),
         option(

@@ -18,6 +18,7 @@ from fsg.export.graph import (
     Convolution,
     Dense,
     Elementwise,
+    Input,
     MaxPool,
     Negative,
     Node,
@@ -34,14 +35,15 @@ from fsg.export.graph import (
 
 def fold_affine(graph: BinaryGraph) -> BinaryGraph:
     """Moves batch normalisation into the layer before it, where nothing else reads that layer's output."""
-    layers = (Conv, Dense, BinaryLayer, Affine)
+    layers, dense = (Conv, Dense, BinaryLayer, Affine), (Dense, BinaryDense)
     folded: dict[str, Affine] = {}
     removed: set[str] = set()
     for node in graph.nodes:
         if isinstance(node, Affine):
             source = graph[node.inputs[0]]
+            known = isinstance(source, layers) and not (isinstance(source, dense) and len(source.shape) > 2)
             # Behind one that is removed it has to wait for the next round.
-            if isinstance(source, layers) and source.name not in removed and len(graph.users(source.name)) == 1:
+            if known and source.name not in removed and len(graph.users(source.name)) == 1:
                 folded[source.name] = node
                 removed.add(node.name)
     if not folded:
@@ -64,21 +66,59 @@ def fold_affine(graph: BinaryGraph) -> BinaryGraph:
 
 
 def sign_last(graph: BinaryGraph) -> BinaryGraph:
-    """Moves signs behind max pools, reshapes and concatenations of signs alone: they then stand at the binary layer,
-    which can then read packed bits."""
-    moving = (MaxPool, Reshape, Concat, Take, Transpose)
+    """Moves signs behind max pools, padding with +1 or -1, reshapes and concatenations of signs alone: they then stand
+    at the binary layer, which can then read packed bits."""
     unsigned: dict[str, str] = {}
+
+    def moves(node: Node) -> bool:
+        is_sign = isinstance(node, Pad) and abs(node.value) == 1
+        return is_sign or isinstance(node, (MaxPool, Reshape, Concat, Take, Transpose))
 
     def rule(node: Node) -> list[Node]:
         if isinstance(node, Sign):
             unsigned[node.name] = node.inputs[0]
-        elif isinstance(node, moving) and all(name in unsigned for name in node.inputs):
+        elif moves(node) and all(name in unsigned for name in node.inputs):
             moved = replace(node, name=f"{node.name}.float", inputs=tuple(unsigned[name] for name in node.inputs))
             unsigned[node.name] = moved.name
             return [moved, Sign(name=node.name, inputs=(moved.name,), shape=node.shape)]
         return [node]
 
     return remove_unused(rewrite(graph, rule))
+
+
+def shuffles_as_take(graph: BinaryGraph) -> BinaryGraph:
+    """Writes chains of reshapes and transposes that do nothing but reorder one axis, such as channel shuffles, as that:
+    whoever knows the axis need not move the image."""
+    nodes = {node.name: node for node in graph.nodes}
+
+    def rule(node: Node) -> list[Node]:
+        chain: list[Node] = []
+        source = nodes[node.name]
+        while isinstance(source, (Reshape, Transpose)) and (not chain or len(graph.users(source.name)) == 1):
+            chain.append(source)
+            source = nodes[source.inputs[0]]
+            moves = any(isinstance(step, Transpose) for step in chain)
+            if moves and len(chain) > 1 and source.shape == node.shape:
+                return [_as_take(node, source, chain) or node]
+        return [node]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def _as_take(node: Node, source: Node, chain: list[Node]) -> Node | None:
+    """What a chain of reshapes and transposes, the last first, does to one axis; None where it does more."""
+    before = np.arange(int(np.prod(source.shape))).reshape(source.shape)
+    after = before
+    for step in reversed(chain):
+        after = after.transpose(step.permutation) if isinstance(step, Transpose) else after.reshape(step.shape)
+    if (after == before).all():
+        return Reshape(name=node.name, inputs=(source.name,), shape=node.shape)
+    for axis, length in enumerate(source.shape):
+        behind = int(np.prod(source.shape[axis + 1 :]))
+        index = np.moveaxis(after, axis, 0).reshape(length, -1)[:, 0] // behind % length
+        if (after == before.take(index, axis)).all():
+            return Take(name=node.name, inputs=(source.name,), shape=node.shape, axis=axis, index=tuple(index.tolist()))
+    return None
 
 
 def dense_as_convolution(graph: BinaryGraph) -> BinaryGraph:
@@ -88,26 +128,89 @@ def dense_as_convolution(graph: BinaryGraph) -> BinaryGraph:
     """
 
     def rule(node: Node) -> list[Node]:
-        if not isinstance(node, BinaryDense) or not graph.takes_bits(node):
+        if not isinstance(node, BinaryDense) or not graph.takes_bits(node) or len(node.shape) != 2:
             return [node]
-        outputs, inputs = node.negative.shape
-        source = graph[node.inputs[0]].inputs
-        image = Reshape(name=f"{node.name}.image", inputs=source, shape=(1, inputs, 1, 1))
-        sign = Sign(name=f"{node.name}.sign", inputs=(image.name,), shape=image.shape)
-        conv = BinaryConv(
-            name=f"{node.name}.conv",
-            inputs=(sign.name,),
-            shape=(1, outputs, 1, 1),
-            stride=(1, 1),
-            padding=(0, 0),
-            dilation=(1, 1),
-            groups=1,
-            negative=node.negative[:, :, None, None],
-            scale=node.scale,
-            bias=node.bias,
-            padding_value=1.0,
+        image = Reshape(
+            name=f"{node.name}.image",
+            inputs=graph[node.inputs[0]].inputs,
+            shape=(1, node.negative.shape[1], 1, 1),
         )
-        return [image, sign, conv, Reshape(name=node.name, inputs=(conv.name,), shape=node.shape)]
+        sign = Sign(name=f"{node.name}.sign", inputs=(image.name,), shape=image.shape)
+        return [image, sign, *_as_convolution(node, sign.name, (1, 1))]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def dense_behind_image(graph: BinaryGraph) -> BinaryGraph:
+    """Writes binary dense layers on a flattened image's signs as convolutions of the image, as large as it: nothing has
+    to be moved for them."""
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, BinaryDense) or not graph.takes_bits(node) or len(node.shape) != 2:
+            return [node]
+        flat = graph[graph[node.inputs[0]].inputs[0]]
+        image = graph[flat.inputs[0]] if isinstance(flat, Reshape) else flat
+        if len(flat.shape) != 2 or len(image.shape) != 4:
+            return [node]
+        sign = Sign(name=f"{node.name}.sign", inputs=(image.name,), shape=image.shape)
+        return [sign, *_as_convolution(node, sign.name, image.shape[2:])]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def _as_convolution(node: BinaryDense, source: str, size: tuple[int, ...]) -> list[Node]:
+    """A dense layer of an image of `size` (rows, columns), and the reshape of what it gives."""
+    outputs = len(node.negative)
+    conv = BinaryConv(
+        name=f"{node.name}.conv",
+        inputs=(source,),
+        shape=(1, outputs, 1, 1),
+        stride=(1, 1),
+        padding=(0, 0),
+        dilation=(1, 1),
+        groups=1,
+        negative=node.negative.reshape(outputs, -1, *size),
+        scale=node.scale,
+        bias=node.bias,
+        padding_value=1.0,
+    )
+    return [conv, Reshape(name=node.name, inputs=(conv.name,), shape=node.shape)]
+
+
+def split_groups(graph: BinaryGraph) -> BinaryGraph:
+    """Writes binary convolutions in groups as one for each group, and those with one channel in each as float ones.
+
+    LCE has no groups, and nothing to gain from a single channel.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, BinaryConv) or node.groups == 1 or not graph.takes_bits(node):
+            return [node]
+        outputs, channels = node.negative.shape[:2]
+        if channels == 1:
+            return _as_float(graph, node)
+        sign = graph[node.inputs[0]]
+        nodes: list[Node] = []
+        for i in range(node.groups):
+            part = slice(outputs // node.groups * i, outputs // node.groups * (i + 1))
+            name, index = f"{node.name}.{i}", tuple(range(channels * i, channels * (i + 1)))
+            shape = (1, channels, *sign.shape[2:])
+            nodes += [
+                Take(name=f"{name}.float", inputs=sign.inputs, shape=shape, axis=1, index=index),
+                Sign(name=f"{name}.sign", inputs=(f"{name}.float",), shape=shape),
+                replace(
+                    node,
+                    name=name,
+                    inputs=(f"{name}.sign",),
+                    shape=(1, outputs // node.groups, *node.shape[2:]),
+                    groups=1,
+                    negative=node.negative[part],
+                    scale=node.scale[part],
+                    bias=node.bias[part],
+                ),
+            ]
+        parts = tuple(f"{node.name}.{i}" for i in range(node.groups))
+        return [*nodes, Concat(name=node.name, inputs=parts, shape=node.shape)]
 
     return remove_unused(rewrite(graph, rule))
 
@@ -118,17 +221,22 @@ def float_where_input_is_float(graph: BinaryGraph) -> BinaryGraph:
     def rule(node: Node) -> list[Node]:
         if not isinstance(node, BinaryLayer) or graph.takes_bits(node):
             return [node]
-        weight = node.signs() * node.scale.reshape(-1, *[1] * (node.negative.ndim - 1))
-        base: dict[str, Any] = {"name": node.name, "shape": node.shape, "weight": weight, "bias": node.bias}
-        if not isinstance(node, BinaryConv):
-            return [Dense(inputs=node.inputs, **base)]
-        base |= {"stride": node.stride, "dilation": node.dilation, "groups": node.groups}
-        if node.padding_value == 0 or node.padding == (0, 0):
-            return [Conv(inputs=node.inputs, padding=node.padding, **base)]
-        pad = _pad(graph, node, node.inputs[0], node.padding_value)
-        return [pad, Conv(inputs=(pad.name,), padding=(0, 0), **base)]
+        return _as_float(graph, node)
 
     return rewrite(graph, rule)
+
+
+def _as_float(graph: BinaryGraph, node: BinaryLayer) -> list[Node]:
+    """A layer with its weights as floats."""
+    weight = node.signs() * node.scale.reshape(-1, *[1] * (node.negative.ndim - 1))
+    base: dict[str, Any] = {"name": node.name, "shape": node.shape, "weight": weight, "bias": node.bias}
+    if not isinstance(node, BinaryConv):
+        return [Dense(inputs=node.inputs, **base)]
+    base |= {"stride": node.stride, "dilation": node.dilation, "groups": node.groups}
+    if node.padding_value == 0 or node.padding == (0, 0):
+        return [Conv(inputs=node.inputs, padding=node.padding, **base)]
+    pad = _pad(graph, node, node.inputs[0], node.padding_value)
+    return [pad, Conv(inputs=(pad.name,), padding=(0, 0), **base)]
 
 
 def bits_as_floats(graph: BinaryGraph, gain: float) -> BinaryGraph:
@@ -204,6 +312,36 @@ def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
     return remove_unused(rewrite(graph, rule))
 
 
+def zero_padding_at_every_pixel(graph: BinaryGraph) -> BinaryGraph:
+    """Binary convolutions of zero-padded signs compute every pixel, of which those that are wanted are taken.
+
+    A bit cannot be 0, so only what LCE knows as SAME padding at stride 1 can be padded with it: about as many rows on
+    both sides as keep the image's size. More is refused later.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, BinaryConv) or not graph.takes_bits(node):
+            return [node]
+        if node.padding_value != 0 or node.padding == (0, 0) or keeps_size(node):
+            return [node]
+        reach = [d * (k - 1) for d, k in zip(node.dilation, node.negative.shape[2:], strict=True)]
+        if any(size % 2 or padding > size // 2 for size, padding in zip(reach, node.padding, strict=True)):
+            return [node]
+        size = graph[node.inputs[0]].shape[2:]
+        same = (reach[0] // 2, reach[1] // 2)
+        shape = (1, len(node.negative), *size)
+        result: list[Node] = [replace(node, name=f"{node.name}.all", stride=(1, 1), padding=same, shape=shape)]
+        for axis in range(2):
+            first = same[axis] - node.padding[axis]
+            index = tuple(first + node.stride[axis] * i for i in range(node.shape[2 + axis]))
+            shape = (*shape[: 2 + axis], len(index), *shape[3 + axis :])
+            name = node.name if axis else f"{node.name}.rows"
+            result.append(Take(name=name, inputs=(result[-1].name,), shape=shape, axis=2 + axis, index=index))
+        return result
+
+    return rewrite(graph, rule)
+
+
 def pad_before_pool(graph: BinaryGraph) -> BinaryGraph:
     """Pads pools by a node of its own, since TensorFlow's SAME padding is not symmetric where a stride leaves a rest.
 
@@ -214,13 +352,18 @@ def pad_before_pool(graph: BinaryGraph) -> BinaryGraph:
     def rule(node: Node) -> list[Node]:
         if not isinstance(node, Pool) or not any(node.padding):
             return [node]
-        source = graph[node.inputs[0]]
-        known = OPERATORS[source.operator].lowest if isinstance(source, Elementwise) else None
-        lowest = float(np.finfo(np.float32).min) if known is None else known
-        pad = _pad(graph, node, node.inputs[0], lowest if isinstance(node, MaxPool) else 0.0)
+        value = least_value(graph, node) if isinstance(node, MaxPool) else 0.0
+        pad = _pad(graph, node, node.inputs[0], value)
         return [pad, replace(node, inputs=(pad.name,), padding=(0, 0, 0, 0))]
 
     return rewrite(graph, rule)
+
+
+def least_value(graph: BinaryGraph, node: MaxPool) -> float:
+    """What a pool's input cannot be less than: padding with it changes no maximum."""
+    source = graph[node.inputs[0]]
+    known = OPERATORS[source.operator].lowest if isinstance(source, Elementwise) else None
+    return float(np.finfo(np.float32).min) if known is None else known
 
 
 def is_same(node: Conv, sizes: tuple[int, ...]) -> bool:
@@ -247,7 +390,7 @@ def remove_unused(graph: BinaryGraph) -> BinaryGraph:
     used = {graph.nodes[-1].name}
     kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if node.name in used or not node.inputs:
+        if node.name in used or isinstance(node, Input):
             kept.append(node)
             used.update(node.inputs)
     return BinaryGraph(tuple(reversed(kept)))
@@ -271,8 +414,3 @@ def sides(node: Convolution | Pool) -> Sides:
         return node.padding
     rows, columns = node.padding
     return rows, rows, columns, columns
-
-
-def simplify(graph: BinaryGraph) -> BinaryGraph:
-    """The rewrites that every format wants."""
-    return sign_last(fold_affine(graph))

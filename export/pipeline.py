@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import fsg
 from fsg import TEMPORARY, FsgError, make_folder, remove_stale, replacing
+from fsg.export import deep
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.tflite.write import prepare, to_tflite
 from fsg.export.graph import (
@@ -36,7 +37,7 @@ from fsg.export.graph import (
     Reshape,
     Sign,
 )
-from fsg.export.passes import simplify
+from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.export.verify import MIN_AGREEMENT, require_agreement, signs_near_zero
@@ -63,56 +64,79 @@ def export_run(
     dataset: str | None = None,
     opset: int | None = None,
     batch: int | None = 1,
+    writer: str = "auto",
+    verify: str = "logits",
     on_step: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Writes model.tflite and model.onnx, as `formats` names them, and report.json into `folder`; returns the report.
 
-    `opset` is the version of ONNX's operators; None for the oldest that will do. `batch` is how
-    many images a .onnx file takes at once; None for any number. `dataset` says where that of the training is now.
+    `opset` is the version of ONNX's operators; None for the oldest that will do. `batch` is how many images a file
+    takes at once; None for any number, of .onnx files. `writer` is one of `formats.tflite.write.WRITERS`. `verify`
+    "deep" also compares every value within the network. `dataset` says where that of the training is now.
     Every artefact is compared with the PyTorch model on up to 1000 images of the test split before it takes its
     place. Errors: FsgError for a model that cannot be exported and for an artefact that disagrees; then `folder` is
     as it was.
     """
     if opset is not None and "onnx" not in formats:
         raise FsgError("--opset is of .onnx files: add --format onnx, or leave it away")
-    if batch != 1 and "tflite" in formats:
-        raise FsgError("--batch is of .onnx files, and a .tflite takes one image: give --format onnx alone")
-    prepare(formats)
+    if batch is None and "tflite" in formats:
+        raise FsgError("--batch free is of .onnx files, and a .tflite takes a fixed number: give --format onnx alone")
+    if writer != "auto" and "tflite" not in formats:
+        raise FsgError("--writer is of .tflite files: add --format tflite, or leave it away")
+    prepare(formats, writer)
     on_step("reading the test images")
     checkpoint = digest(run.path)
     images, labels, expected = test_images(run, data_dir, spec=dataset)
 
     on_step("reading the graph")
-    graph = simplify(trace(run.model, run.data.shape))
+    read = trace(run.model, run.data.shape)
+    graph = simplify(read)
+    some = images[: min(len(images) // 2 * 2, deep.IMAGES)]
+
+    def read_rightly() -> int:
+        on_step("comparing every layer with PyTorch")
+        return deep.check_reading(run.model, read, some)
+
+    if verify == "deep":
+        read_rightly()
 
     def near_zero(chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
         return signs_near_zero(graph, images[chosen])
 
-    require_agreement("the graph read from the model", _reference(graph, images), expected, labels, near_zero)
+    reference = _reference(graph, images)
+    require_agreement("the graph read from the model", reference, expected, labels, near_zero, read_rightly)
 
-    write: dict[str, Callable[[BinaryGraph], bytes]] = {
-        "tflite": lambda graph: add_tflite_metadata(to_tflite(graph), run.metadata),
-        "onnx": lambda graph: to_onnx(
-            graph, run.metadata | {"input_shape": [batch, *run.data.shape]}, opset=opset, batch=batch
-        ),
+    metadata = run.metadata | {"input_shape": [batch, *run.data.shape]}
+    write: dict[str, Callable[[], tuple[bytes, str]]] = {
+        "tflite": lambda: to_tflite(graph, writer=writer, batch=batch or 1),
+        "onnx": lambda: (to_onnx(graph, metadata, opset=opset, batch=batch), "onnx"),
     }
     artefacts: list[dict[str, Any]] = []
     with _room_in(folder) as room:
         for name in dict.fromkeys(formats):
             on_step(f"converting to {name}")
             path = room / f"model.{name}"
+            content, by = write[name]()
+
+            def written_rightly(name: str = name, by: str = by, content: bytes = content) -> int:
+                on_step(f"comparing every value in model.{name} with its meaning")
+                return deep.check_file(name, by, graph, content, some)
+
+            compared = written_rightly() if verify == "deep" else None
             with replacing(path) as target:
-                target.write_bytes(write[name](graph))
+                target.write_bytes(add_tflite_metadata(content, metadata) if name == "tflite" else content)
             on_step(f"comparing {path.name} with PyTorch on {len(images)} test images")
             logits = open_model(path)(images)
+            found = require_agreement(path.name, logits, expected, labels, near_zero, written_rightly)
             artefacts.append(
                 {
                     "format": name,
+                    "writer": by,
                     "path": str(folder / path.name),
                     "size_bytes": path.stat().st_size,
                     "sha256": file_digest(path),
                     "ops": op_counts(path) if name == "tflite" else _onnx_ops(path),
-                    "verify": require_agreement(path.name, logits, expected, labels, near_zero),
+                    "verify": found | ({} if compared is None else {"values_compared": compared}),
                 }
             )
         for artefact in artefacts:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsg.runtime.model.exported import WORTH_TELLING, beside_float, decisions, float_layers, times_smaller
+from fsg.runtime.model.exported import WORTH_TELLING, beside_float, decisions, depth, float_layers, times_smaller
 from fsg.runtime.tables import table, titled
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def export_table(report: dict[str, Any]) -> "Group":
         verify = artefact["verify"]
         if float_size < WORTH_TELLING * artefact["size_bytes"]:
             notes.append(f"{Path(artefact['path']).name}: {beside_float(artefact, report)}")
-        if told := decisions(verify):
-            notes.append(f"{Path(artefact['path']).name}: {told}")
+        notes += [f"{Path(artefact['path']).name}: {told}" for told in (decisions(verify), depth(artefact)) if told]
         rows.append(
             [
                 Path(artefact["path"]).name,
+                {"lce": "LCE's converter"}.get(artefact["writer"], "fsg"),
                 f"{artefact['size_bytes'] / 1e3:.1f} kB",
                 times_smaller(float_size, artefact["size_bytes"]),
                 f"{verify['accuracy']:.2%}",
@@ -42,5 +42,5 @@ def export_table(report: dict[str, Any]) -> "Group":
                 f"{verify['limit']:.1e}",
             ]
         )
-    headings = ("file", "size", "smaller", "accuracy", "same top-1", "difference", "limit")
-    return titled(title, table(headings, rows, left=("file",), wrap=("file",)), notes)
+    headings = ("file", "written by", "size", "smaller", "accuracy", "same top-1", "difference", "limit")
+    return titled(title, table(headings, rows, left=("file", "written by"), wrap=("file",)), notes)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -48,10 +49,29 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> BinaryGraph:
     The model stays as it is. What its output does not depend on is left out. Errors: FsgError that names the layer, or
     the function and the module that calls it, that has no counterpart here.
     """
-    _check_inputs(model)
-    model = copied(model).cpu().float().eval()
-    recorder = Recorder(model, shape)
     images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
+    recorder, result = _recorded(model, images)
+    found = recorder.value(result) if isinstance(result, torch.Tensor) else None
+    if found is None or found == recorder.builder.image:
+        raise FsgError("cannot export the model: its output must be one tensor that it computes")
+    return recorder.builder.finish(found)
+
+
+def values_of(model: nn.Module, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What PyTorch computes at every node of `trace`'s graph, by name, for images [N, C, H, W]; N must be even."""
+    parts: list[dict[str, np.ndarray]] = []
+    for pair in torch.from_numpy(images).split(BATCH):
+        recorder, _ = _recorded(model, pair.clone())
+        known = ((value, tensor) for tensor, value in recorder.known.values() if value is not None)
+        parts.append({value.node: tensor.numpy() for value, tensor in known})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _recorded(model: nn.Module, images: torch.Tensor) -> tuple["Recorder", Any]:
+    """Runs a copy of a model on `BATCH` images; what was recorded, and the result."""
+    _check_inputs(model)
+    model, shape = copied(model).cpu().float().eval(), tuple(images.shape[1:])
+    recorder = Recorder(model, (shape[0], shape[1], shape[2]))
     recorder.know(images, recorder.builder.image)
     with torch.no_grad(), recorder.layers(), recorder:
         try:
@@ -61,10 +81,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> BinaryGraph:
         except Exception as error:  # whatever the model's layers raise
             what = f"cannot run {recorder.failed or 'the model'} on {BATCH} images of shape {list(shape)}"
             raise FsgError(f"{what}: {_first_line(error)}; it must fit the model") from error
-    found = recorder.value(result) if isinstance(result, torch.Tensor) else None
-    if found is None or found == recorder.builder.image:
-        raise FsgError("cannot export the model: its output must be one tensor that it computes")
-    return recorder.builder.finish(found)
+    return recorder, result
 
 
 def _check_inputs(model: nn.Module) -> None:

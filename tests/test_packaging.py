@@ -112,7 +112,7 @@ def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
     names = ["ant", "bee", "cat", "dog"]
     metadata = {"mean": [0.5] * 3, "std": [0.25] * 3, "class_names": names, "input_shape": [1, 3, 8, 8]}
     model = tmp_path / "model.tflite"
-    model.write_bytes(add_tflite_metadata(to_tflite(BinaryGraph(nodes)), metadata))
+    model.write_bytes(add_tflite_metadata(to_tflite(BinaryGraph(nodes))[0], metadata))
     images = rng.integers(0, 256, (50, 3, 8, 8)).astype(np.uint8)
     np.savez(tmp_path / "data.npz", x_test=images, y_test=np.arange(50) % 4, class_names=np.array(names))
 

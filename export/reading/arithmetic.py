@@ -113,6 +113,11 @@ def sub(b: Builder, x: Any, other: Any, alpha: float = 1) -> Any:
     return two(b, x, other if alpha == 1 else two(b, other, alpha, "mul", "part"), "sub")
 
 
+@reads(functions="neg neg_ negative", arguments="input", becomes="a factor of -1")
+def negative(b: Builder, x: Value) -> Value:
+    return affine(b, x, -1, 0)
+
+
 @reads(functions="rsub", arguments="input other", becomes="a difference")
 def rsub(b: Builder, x: Any, other: Any) -> Any:
     return two(b, other, x, "sub")
@@ -279,8 +284,8 @@ def where(b: Builder, condition: Any, input: Any, other: Any) -> Any:
     if not isinstance(condition, Value):
         mask = np.asarray(condition, bool).astype(np.float32)
         return two(b, two(b, x, mask, "mul", "then"), two(b, other, 1 - mask, "mul", "else"), "add")
-    if not isinstance(x, Value) and not isinstance(other, Value) and np.size(x) == np.size(other) == 1:
-        yes, no = (float(np.asarray(value).reshape(())) for value in (x, other))
+    yes, no = (None if isinstance(value, Value) else np.unique(np.float32(value)) for value in (x, other))
+    if yes is not None and no is not None and yes.size == no.size == 1:
         return affine(b, condition, yes - no, no)
     opposite = affine(b, condition, -1, 1, "not")
     return two(b, two(b, x, condition, "mul", "then"), two(b, other, opposite, "mul", "else"), "add")

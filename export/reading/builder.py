@@ -50,6 +50,11 @@ class Builder:
 
         Its shape is found by running it, unless it is among the settings.
         """
+        if kind is g.Elementwise:  # the same again is the same
+            wanted = (tuple(value.node for value in inputs), settings["operator"], settings["settings"])
+            for node in self.nodes:
+                if isinstance(node, g.Elementwise) and (node.inputs, node.operator, node.settings) == wanted:
+                    return Value(node.name, node.shape)
         base = name = f"{self._step}.{part}" if part else self._step
         count = 1
         while name in self.kinds:

@@ -9,6 +9,12 @@ WORTH_TELLING = 1.05  # how many times smaller a file is
 def decisions(verify: dict[str, Any]) -> str:
     """How many decisions are not PyTorch's, and why; empty where none is, or the report is of an earlier version."""
     count = verify.get("differing", 0)
+    if "flipped" in verify:
+        near, looked_at = verify["flipped"]
+        return (
+            f"on {near} of {looked_at} images some sign's input is within rounding of zero, so {count} of"
+            f" {verify['samples']} decisions differ; every value within the network is right"
+        )
     if not count:
         return ""
     causes = {
@@ -23,6 +29,16 @@ def decisions(verify: dict[str, Any]) -> str:
         share = {1: "", 2: "both "}.get(count, "all ")
         return f"{text}, {share}from {found[0][1]}"
     return f"{text}: {', '.join(f'{number} from {cause}' for number, cause in found)}"
+
+
+def depth(artefact: dict[str, Any]) -> str:
+    """What a deep comparison compared; empty where there was none."""
+    count = artefact["verify"].get("values_compared")
+    if count is None:
+        return ""
+    if not count:
+        return "only its results were compared, as LCE's converter does not say which value is which"
+    return f"{count} values within the network are right, each computed of the file's own"
 
 
 def float_layers(report: dict[str, Any]) -> list[str]:

@@ -43,7 +43,9 @@ class Session:
         return self._batch or 1
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Scores [N, classes] float32 of normalised images [N, C, H, W] float32.
+        """Scores [N, classes], or what else the model gives for an image, of normalised images [N, C, H, W], float32.
+
+        Maps are [N, C, H, W] whatever the order in the file.
 
         Raises:
             FsgError: the images have another shape than the model's, or the inference fails.
@@ -81,7 +83,8 @@ class Session:
             scores = self._run(images)
         except Exception as error:
             raise self._failure(error) from error
-        return np.array(scores, np.float32).reshape(len(images), -1)
+        scores = np.array(scores, np.float32)
+        return scores if scores.ndim > 2 and scores[0].size > scores.shape[1] else scores.reshape(len(images), -1)
 
     def _failure(self, error: Exception) -> FsgError:
         # Any exception is the runtime's: ONNX Runtime's types share no base but Exception.
@@ -163,7 +166,8 @@ class TfliteSession(Session):
     def _run(self, images: np.ndarray) -> np.ndarray:
         self._interpreter.set_tensor(self._input, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output)
+        result = self._interpreter.get_tensor(self._output)
+        return result.transpose(0, 3, 1, 2) if result.ndim == 4 else result
 
 
 class OnnxSession(Session):

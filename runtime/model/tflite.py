@@ -1,10 +1,14 @@
 """Reads and writes .tflite files as the flatbuffers that they are."""
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fsg import FsgError
+from fsg.runtime.library import delegate_path
 from fsg.runtime.model.files import DAMAGE, model_format, read_bytes
 
 
@@ -57,6 +61,42 @@ def op_counts(model: str | Path | bytes) -> dict[str, int]:
     except DAMAGE as error:
         raise FsgError(f"{name}: truncated or damaged ({error}); export or copy it again") from error
     return dict(counts.most_common())
+
+
+def tensors_of(path: str | Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every float32 value in a .tflite file that the interpreter keeps, by name, for images [N, C, H, W].
+
+    Without XNNPACK, which keeps none. Values of four axes are turned to [N, C, H, W].
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
+
+    interpreter = Interpreter(
+        model_path=str(path),
+        experimental_delegates=[load_delegate(delegate_path(), {"fuse": "0"})],
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    (source,) = interpreter.get_input_details()
+    step = int(source["shape"][0])
+    found: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(images), step):
+        part = images[start : start + step]
+        part = np.concatenate([part, np.zeros((step - len(part), *part.shape[1:]), np.float32)])
+        interpreter.set_tensor(source["index"], np.ascontiguousarray(part.transpose(0, 2, 3, 1)))
+        interpreter.invoke()
+        for details in interpreter.get_tensor_details():
+            if (
+                details["name"]
+                and details["dtype"] == np.float32
+                and len(details["shape"])
+                and details["shape"][0] == step
+            ):
+                with suppress(ValueError):  # nothing computed it: it is within what the delegate runs
+                    value = interpreter.get_tensor(details["index"])
+                    value = value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
+                    found.setdefault(details["name"], []).append(value)
+    return {name: np.concatenate(parts)[: len(images)] for name, parts in found.items()}
 
 
 def images_at_once(path: str | Path) -> int:

@@ -18,7 +18,7 @@ def graphs():
     """The binary graph and the float one, with statistics that give activations a spread."""
     import torch
 
-    from fsg.export.passes import simplify
+    from fsg.export.recognise import simplify
     from fsg.export.trace import trace
     from fsg.training.networks.resnet import build_float_model, build_model
 
@@ -62,7 +62,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     binary, float32 = graphs()
-    (folder / "resnet20.tflite").write_bytes(to_tflite(binary))
+    (folder / "resnet20.tflite").write_bytes(to_tflite(binary)[0])
     (folder / "resnet20.float.onnx").write_bytes(to_onnx(float32, {}))
     with tempfile.NamedTemporaryFile() as file:
         file.write(pickle.dumps(lower(float32)))

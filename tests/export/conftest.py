@@ -1,4 +1,4 @@
-"""Makes the helper module beside the tests importable: pytest's importlib mode does not."""
+"""Makes the helper modules importable: pytest's importlib mode does not."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,3 +17,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of a model to be written."""
+    return tmp_path / "model.tflite"

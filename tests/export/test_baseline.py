@@ -7,7 +7,8 @@ import torch
 from fsg import FsgError
 from fsg.export.baseline import GAINS, baseline, without_bits
 from fsg.export.graph import BinaryLayer, Sign
-from fsg.export.passes import bits_as_floats, simplify
+from fsg.export.passes import bits_as_floats
+from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.runtime.model.evaluate import evaluate

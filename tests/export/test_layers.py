@@ -6,8 +6,8 @@ from networks import Joined, exact
 from rich.console import Console
 from torch import nn
 
-from fsg.export.passes import simplify
 from fsg.export.pipeline import not_on_bits
+from fsg.export.recognise import simplify
 from fsg.export.table import export_table
 from fsg.export.trace import trace
 from fsg.runtime.model.exported import float_layers

@@ -13,7 +13,7 @@ from torch import nn
 from fsg import FsgError
 from fsg.export.formats.onnx import OLDEST_OPSET, to_onnx
 from fsg.export.graph import BinaryConv, BinaryDense
-from fsg.export.passes import simplify
+from fsg.export.recognise import simplify
 from fsg.export.trace import trace
 from fsg.runtime.model.metadata import read_metadata
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear

@@ -11,7 +11,7 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.export import graph as g
-from fsg.export import passes
+from fsg.export import passes, recognise
 from fsg.export.formats.tflite.lower import lower
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
@@ -74,7 +74,7 @@ def test_all_of_them_in_a_row_keep_the_result(one_bit):
     for seed in SEEDS:
         model, shape = random_network(seed, one_bit=one_bit)
         x = images(3, *shape, seed=seed)
-        graph = passes.simplify(trace(model, shape))
+        graph = recognise.simplify(trace(model, shape))
         assert_same(result(graph, x), outputs(model, x), str(seed))
         try:
             lowered = lower(graph)
@@ -175,7 +175,7 @@ def test_signs_move_behind_concatenations(size):
         x = images(4, 3, size, 8, seed=seed)
         assert_kept(graph, moved, x)
         assert_kept(graph, passes.dense_as_convolution(moved), x)
-        assert_same(result(lower(passes.simplify(graph)), x), result(graph, x))
+        assert_same(result(lower(recognise.simplify(graph)), x), result(graph, x))
 
 
 def test_signs_that_are_joined_with_other_values_stay():
@@ -287,7 +287,7 @@ def test_padding_that_no_bit_can_hold_is_refused(stride, value, remedy):
     graph = sequence(nn.Conv2d(3, 3, 1), BinaryActivation(), BinaryConv2d(3, 4, 3, stride, 1, padding_value=value))
     with pytest.raises(FsgError, match=rf"cannot export 2 to TensorFlow Lite: padding .* with {value:g} {remedy}"):
         lower(graph)
-    assert passes.simplify(graph).count(g.BinaryConv) == 1  # other formats take it
+    assert recognise.simplify(graph).count(g.BinaryConv) == 1  # other formats take it
 
 
 def test_zero_padding_that_keeps_the_size_stays():
@@ -342,3 +342,47 @@ def test_unused_nodes_go_but_the_input_stays():
     chain = replace(one, name="c", inputs=("b",))
     graph = g.BinaryGraph((start, one, two, chain, replace(one, name="d", inputs=("a",))))
     assert [node.name for node in passes.remove_unused(graph).nodes] == [start.name, "a", "d"]
+
+
+# --- shuffles ---------------------------------------------------------------------------------------------
+
+
+def shuffle(*steps):
+    class Shuffle(nn.Module):
+        def forward(self, x):
+            for shape, axes in steps:
+                x = x.reshape(len(x), *shape)
+                x = x.permute(0, *axes) if axes else x
+            return x
+
+    return Shuffle()
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ([((2, 3, 4, 5), (2, 1, 3, 4)), ((6, 4, 5), ())], g.Take),
+        ([((2, 3, 20), (2, 1, 3)), ((6, 4, 5), ())], g.Take),
+        ([((6, 2, 2, 5), (1, 3, 2, 4)), ((6, 4, 5), ())], g.Take),
+        ([((6, 4, 5), (1, 3, 2)), ((6, 5, 4), (1, 3, 2))], g.Reshape),  # nothing
+        ([((2, 3, 4, 5), (2, 1, 4, 3)), ((6, 4, 5), ())], None),  # more than an axis
+        ([((6, 5, 4), ())], None),
+    ],
+)
+def test_shuffles_are_taken(steps, kind):
+    model, x = shuffle(*steps), images(2, 6, 4, 5)
+    before = trace(model, (6, 4, 5))
+    after = recognise.simplify(before)
+    assert_kept(before, after, x)
+    assert kinds(after) == [kind] if kind else kinds(after) == kinds(before)
+
+
+def test_a_shuffle_whose_steps_are_read_stays():
+    class Read(nn.Module):
+        def forward(self, x):
+            y = x.reshape(len(x), 2, 3, 4, 5).transpose(1, 2)
+            return torch.cat([y.reshape(x.shape), y.mean(1)[:, :, :, :]], 1)
+
+    before = trace(Read(), (6, 4, 5))
+    after = recognise.simplify(before)
+    assert_kept(before, after, images(2, 6, 4, 5))

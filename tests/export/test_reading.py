@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from fsg.export.formats.onnx import to_onnx
-from fsg.export.passes import simplify
+from fsg.export.formats.tflite.direct import to_tflite_direct
+from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
+from fsg.runtime.model.session import open_model
 
 from .patterns import PATTERNS, SHAPE
 
@@ -50,4 +52,16 @@ def test_a_pattern_as_onnx(name, batch):
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     parts = x.split(batch or 3)
     found = np.concatenate([session.run(None, {"image": part.numpy()})[0] for part in parts])
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_as_tflite(name, batch, tmp_path):
+    model, x = settled(PATTERNS[name]), images()
+    with torch.no_grad():
+        expected = model(x.clone()).numpy()
+    path = tmp_path / "model.tflite"
+    path.write_bytes(to_tflite_direct(simplify(trace(model, SHAPE)), batch))
+    found = open_model(path)(x.numpy()).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)

@@ -13,7 +13,8 @@ from fsg import FsgError
 from fsg.export import graph as g
 from fsg.export.baseline import GAINS
 from fsg.export.formats.onnx import to_onnx
-from fsg.export.passes import bits_as_floats, simplify
+from fsg.export.passes import bits_as_floats
+from fsg.export.recognise import simplify
 from fsg.export.trace import trace
 from fsg.export.verify import compare, require_agreement, signs_near_zero
 from fsg.runtime.model.exported import decisions
@@ -228,3 +229,39 @@ def test_one_changed_value_is_noticed(exported, name, change, tmp_path):
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
     with pytest.raises(FsgError, match=r"model\.onnx disagrees with PyTorch on 100 test images: .* class \d+; worst"):
         check(model)
+
+
+def test_where_rounding_flips_signs_everywhere_the_values_within_decide():
+    expected = np.random.default_rng(0).standard_normal((80, 5)).astype(np.float32)
+    labels, logits = expected.argmax(1), expected.copy()
+    logits[10:] += 0.1  # much more than the limit, and on most images
+    asked = []
+
+    def inside():
+        asked.append(1)
+        return 7
+
+    def near(chosen):
+        return chosen >= 10
+
+    result = require_agreement("model", logits, expected, labels, near, inside)
+    assert result["flipped"] == [54, 64] and asked == [1]
+    assert require_agreement("model", logits, expected, labels, near)["flipped"] == [54, 64]  # the clean ones will do
+    assert require_agreement("model", logits, expected, labels, lambda chosen: chosen >= 0, inside)["flipped"] == [
+        64,
+        64,
+    ]
+    for near_zero, within in (
+        (lambda chosen: chosen >= 11, inside),  # image 10 is clean, and differs
+        (lambda chosen: chosen < 0, inside),
+        (lambda chosen: chosen >= 0, None),  # nobody can say
+        (lambda chosen: chosen >= 0, lambda: 0),
+    ):
+        with pytest.raises(FsgError, match="model disagrees with PyTorch on 80 test images"):
+            require_agreement("model", logits, expected, labels, near_zero, within)
+
+    def wrong():
+        raise FsgError("model differs first at conv")
+
+    with pytest.raises(FsgError, match="first at conv"):
+        require_agreement("model", logits, expected, labels, near, wrong)

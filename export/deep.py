@@ -1,0 +1,107 @@
+"""Compares every value within a network, not its results alone: the first that differs names the layer.
+
+Each node is computed from the values that PyTorch, or the file, has for its inputs. So a difference is the node's own,
+signs are of the very same numbers, and rounding does not add up from layer to layer.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fsg import FsgError
+from fsg.export.graph import BinaryGraph, Floats
+from fsg.export.reference import compute
+from fsg.export.trace import values_of
+from fsg.runtime.model.tflite import tensors_of
+
+IMAGES = 8
+"""How many images every value is compared on."""
+
+LIMIT = 1e-4
+"""Of a difference, as a share of the largest number that the node gives."""
+
+
+def check_reading(model: nn.Module, graph: BinaryGraph, images: Floats) -> int:
+    """Compares every node with what PyTorch has there, on images [N, C, H, W]; returns how many values that were.
+
+    Errors: FsgError that names the first node that differs, the image and the channel.
+    """
+    return _check(graph, values_of(model, images), images, "PyTorch")
+
+
+def check_file(name: str, writer: str, graph: BinaryGraph, content: bytes, images: Floats) -> int:
+    """Compares every node with what a .onnx file, or a .tflite file written directly, has there.
+
+    Of what LCE's converter wrote nobody knows which value is which; 0 is returned. Errors: as `check_reading`.
+    """
+    if name == "onnx":
+        values = _onnx_values(content, images)
+        values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
+    elif writer == "direct":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            path.write_bytes(content)
+            values = tensors_of(path, images)
+        values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
+    else:
+        return 0
+    return _check(graph, values, images, f"model.{name}")
+
+
+def _check(graph: BinaryGraph, values: dict[str, Floats], images: Floats, where: str) -> int:
+    have = {graph.nodes[0].name: images}
+    compared = 0
+    for node in graph.nodes[1:]:
+        meant = compute(node, [have[name] for name in node.inputs])
+        found = values.get(node.name)
+        if found is None or found.shape != meant.shape:
+            have[node.name] = meant
+            continue
+        have[node.name] = found
+        compared += 1
+        difference = np.abs(found - meant)
+        limit = LIMIT * float(np.abs(meant).max(initial=0)) + 1e-6
+        if not difference.max(initial=0) <= limit:
+            image, *place = (int(i) for i in np.unravel_index(np.nanargmax(difference), difference.shape))
+            channel = f", channel {place[0]}" if place else ""
+            raise FsgError(
+                f"{where} differs first at {node.name} ({type(node).__name__}), image {image}{channel}:"
+                f" {found[(image, *place)]:.6g} instead of {meant[(image, *place)]:.6g}, where {limit:.1e} is allowed;"
+                " nothing was exported"
+            )
+    return compared
+
+
+def _onnx_values(content: bytes, images: Floats) -> dict[str, Floats]:
+    """Every value of float32 in a .onnx file, by name."""
+    import onnx
+    import onnxruntime
+
+    model: Any = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
+    outputs = {value.name for value in model.graph.output}
+    constants = {value.name for value in model.graph.initializer}
+    for value in model.graph.value_info:
+        is_float = value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        if is_float and value.name not in outputs | constants:
+            model.graph.output.append(value)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    size = session.get_inputs()[0].shape[0]
+    step = size if isinstance(size, int) else len(images)
+    names = [output.name for output in session.get_outputs()]
+    parts = []
+    for start in range(0, len(images), step):
+        part = images[start : start + step]
+        missing = step - len(part)
+        part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.float32)]) if missing else part
+        parts.append(session.run(names, {"image": part}))
+    joined = {}
+    for name, values in zip(names, zip(*parts, strict=True), strict=True):
+        whole = [value for value in values if value.shape[:1] == (step,)]
+        if len(whole) == len(values):
+            joined[name] = np.concatenate(whole)[: len(images)]
+    return joined

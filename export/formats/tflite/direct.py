@@ -1,0 +1,34 @@
+"""BinaryGraph -> .tflite with Larq Compute Engine's operators, without TensorFlow or a converter."""
+
+from fsg.export import graph as g
+from fsg.export.formats.tflite.flat import to_flatbuffer
+from fsg.export.formats.tflite.fuse import fuse
+from fsg.export.formats.tflite.lowered import Program, without_unused
+from fsg.export.formats.tflite.nhwc import operators
+from fsg.export.formats.tflite.packed import find_chains
+from fsg.export.passes import (
+    dense_as_convolution,
+    dense_behind_image,
+    float_where_input_is_float,
+    fold_affine,
+    sign_last,
+    split_groups,
+    zero_padding_at_every_pixel,
+)
+
+
+def to_tflite_direct(graph: g.BinaryGraph, batch: int = 1) -> bytes:
+    """The .tflite file of a graph: input "image" [batch, H, W, C], output "logits", of maps [batch, H, W, C] too.
+
+    Errors: FsgError for a binary convolution that LCE's operators cannot compute.
+    """
+    return to_flatbuffer(lower(graph, batch))
+
+
+def lower(graph: g.BinaryGraph, batch: int = 1, *, fused: bool = True) -> Program:
+    """The operators that the file has; without `fused` each by itself and with floats between them."""
+    graph = float_where_input_is_float(sign_last(fold_affine(graph)))
+    graph = zero_padding_at_every_pixel(split_groups(graph))
+    graph = dense_as_convolution(dense_behind_image(graph))
+    program = without_unused(operators(graph, batch, find_chains(graph) if fused else {}))
+    return fuse(program) if fused else program

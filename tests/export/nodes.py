@@ -1,0 +1,81 @@
+"""Graphs of single nodes, and what a .tflite file of them computes."""
+
+from dataclasses import replace
+
+import numpy as np
+from networks import assert_same, images
+
+from fsg.export import graph as g
+from fsg.export.formats.tflite.direct import lower
+from fsg.export.formats.tflite.flat import to_flatbuffer
+from fsg.export.reference import compute, run_graph
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts
+
+rng = np.random.default_rng(0)
+
+
+def floats(*shape):
+    return (rng.integers(-4, 5, shape) / 4).astype(np.float32)
+
+
+def convolution(kind, channels, outputs, kernel, stride=1, padding=0, dilation=1, groups=1, **more):
+    pairs = {"stride": stride, "padding": padding, "dilation": dilation}
+    fields = {key: value if isinstance(value, tuple) else (value, value) for key, value in pairs.items()}
+    kernel = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    if kind is g.TransposedConv:
+        fields |= {"weight": floats(channels, outputs // groups, *kernel), "bias": floats(outputs)}
+        fields |= {"output_padding": (0, 0)}
+    elif kind is g.Conv:
+        fields |= {"weight": floats(outputs, channels // groups, *kernel), "bias": floats(outputs)}
+    else:
+        fields |= {"negative": rng.random((outputs, channels // groups, *kernel)) < 0.5, "padding_value": 1.0}
+        fields |= {"scale": floats(outputs), "bias": floats(outputs)}
+    return node(kind, groups=groups, **(fields | more))
+
+
+def of_nodes(shape, *nodes):
+    """A graph of an image [C, H, W] and a chain of nodes; missing inputs are the node before, shapes are computed."""
+    found = [g.Input(name="image", shape=(1, *shape))]
+    values = {"image": np.zeros((1, *shape), np.float32)}
+    for i, node in enumerate(nodes):
+        needs = not isinstance(node, g.Constant)
+        inputs = node.inputs or ((found[-1].name,) if needs else ())
+        node = replace(node, name=node.name or f"n{i}", inputs=inputs)
+        values[node.name] = compute(node, [values[name] for name in inputs])
+        found.append(replace(node, shape=values[node.name].shape))
+    return g.BinaryGraph(tuple(found))
+
+
+def node(kind, *shape, inputs=(), name="", **fields):
+    return kind(name=name, inputs=inputs, shape=shape, **fields)
+
+
+def scores(path, content, x, **options):
+    path.write_bytes(content)
+    return open_model(path, **options)(x).reshape(len(x), -1)
+
+
+def expected_of(graph, x):
+    """What a graph means for images one by one, as rows of values."""
+    expected = np.concatenate([run_graph(graph, image[None])[graph.nodes[-1].name] for image in x])
+    return expected.reshape(len(x), -1)
+
+
+def check(graph, path, x=None, *, batch=1, exactly=False, count=5):
+    """Compares what a graph's file computes with what the graph means, fused and not; returns the operators."""
+    shape = graph.nodes[0].shape[1:]
+    if x is None:
+        x = images(count, *shape).numpy()
+    expected = expected_of(graph, x)
+    for fused in (False, True):
+        content = to_flatbuffer(lower(graph, batch, fused=fused))
+        found = scores(path, content, x)
+        if exactly:
+            np.testing.assert_array_equal(found, expected)
+        else:
+            assert_same(found, expected)
+    return op_counts(content)
+
+
+FLAT = node(g.Reduce, 1, 6, operator="mean", axes=(2, 3))
