@@ -1,7 +1,10 @@
 """A model's forward pass as a graph of steps (torch.fx), and questions about it."""
 
 import copy
+import io
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +46,13 @@ def copied(model: nn.Module) -> nn.Module:
 def has_hooks(module: nn.Module) -> bool:
     """Whether something happens around a module's forward that is not in it."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+@contextmanager
+def quiet_failures() -> Iterator[None]:
+    """A block that may fail in a forward: torch.fx would print the code around the failing step."""
+    with redirect_stderr(io.StringIO()):
+        yield
 
 
 class LayerTracer(fx.Tracer):
