@@ -42,7 +42,7 @@ from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.export.verify import MIN_AGREEMENT, require_agreement, signs_near_zero
 from fsg.runtime.model.evaluate import match_labels, normalize
-from fsg.runtime.model.files import file_digest
+from fsg.runtime.model.files import file_digest, read_object
 from fsg.runtime.model.metadata import add_tflite_metadata
 from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
@@ -154,11 +154,24 @@ def export_run(
         "not_on_bits": not_on_bits(graph),
         "hypernetwork_parameters_discarded": run.hypernetwork_parameters,
         "float_size_bytes": float_size(run.model),
-        "artefacts": artefacts,
+        "artefacts": _with_others(folder, checkpoint, artefacts),
     }
     with replacing(folder / "report.json") as target:
         target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _with_others(folder: Path, checkpoint: str, artefacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The artefacts, and those of other formats that an earlier export of the same weights has left in the folder."""
+    with suppress(FsgError, KeyError, TypeError):
+        earlier = read_object(folder / "report.json")
+        if earlier["checkpoint"] == checkpoint:
+            formats = {artefact["format"] for artefact in artefacts}
+            for other in earlier["artefacts"]:
+                path = folder / Path(other["path"]).name
+                if other["format"] not in formats and path.exists() and file_digest(path) == other["sha256"]:
+                    artefacts = [*artefacts, other]
+    return artefacts
 
 
 def test_images(

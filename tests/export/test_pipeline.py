@@ -239,3 +239,16 @@ def test_the_hypernetworks_are_not_read(rule, run_folder, exported, tmp_path):
     report = export_run(open_run(tmp_path), ("onnx",), tmp_path / "export")
     assert report["hypernetwork_parameters_discarded"] == 4321
     assert (tmp_path / "export" / "model.onnx").read_bytes() == (exported[1] / "model.onnx").read_bytes()
+
+
+def test_an_export_of_one_format_leaves_those_of_the_same_weights_in_the_report(run, tmp_path):
+    for names, writer in ((("onnx",), "auto"), (("tflite",), "direct")):
+        report = export_run(run, names, tmp_path, writer=writer, verify="deep")
+    assert [(artefact["format"], artefact["writer"]) for artefact in report["artefacts"]] == [
+        ("tflite", "direct"),
+        ("onnx", "onnx"),
+    ]
+    assert all(artefact["verify"]["values_compared"] > 40 for artefact in report["artefacts"])
+    (tmp_path / "model.onnx").write_bytes(b"another")
+    report = export_run(run, ("tflite",), tmp_path, writer="direct")
+    assert [artefact["format"] for artefact in report["artefacts"]] == ["tflite"]
