@@ -1,5 +1,7 @@
 """That a network cannot be exported is said before it is trained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.export import check
+from fsg.export import graph as g
 from fsg.export.check import exportable
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
+from fsg.training.networks.binarize import binarize
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d
 from fsg.training.networks.resnet import build_model
 
@@ -29,7 +33,7 @@ def test_what_will_be_possible_is_known():
     assert exportable(build_model("resnet20", classes=10), (3, 32, 32)) == ""
     steep = nn.Sequential(nn.Conv2d(3, 4, 11, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     assert exportable(steep, (3, 64, 64)) == ""
-    zeros = nn.Sequential(BinaryActivation(), BinaryConv2d(3, 4, 3, 2, 1, padding_value=0))
+    zeros = nn.Sequential(BinaryActivation(), BinaryConv2d(3, 4, 3, 1, 2, padding_value=0))
     assert exportable(zeros, (3, 64, 64)).startswith("as .onnx only: cannot export 1")
     with pytest.raises(FsgError, match=r"cannot export hardshrink in the forward of 1"):
         exportable(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardshrink()), (3, 8, 8))
@@ -47,9 +51,19 @@ def test_hooks_are_part_of_the_forward(monkeypatch):
 
 
 def test_what_a_graph_gets_wrong_is_noticed(monkeypatch):
-    monkeypatch.setattr(check, "trace", lambda model, shape: trace(nn.Sequential(model, nn.ReLU()), shape))
-    with pytest.raises(FsgError, match="cannot export the model: what was read of its forward gives something else"):
+    def wrong(model, shape):
+        graph = trace(model, shape)
+        return g.BinaryGraph((*graph.nodes[:-1], replace(graph.nodes[-1], bias=graph.nodes[-1].bias + 1)))
+
+    monkeypatch.setattr(check, "trace", wrong)
+    with pytest.raises(FsgError, match=r"PyTorch differs first at 1 \(Dense\)"):
         exportable(nn.Sequential(nn.Flatten(), nn.Linear(192, 9)), (3, 8, 8))
+
+
+@pytest.mark.parametrize("act", [nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Hardswish, nn.ELU])
+def test_signs_of_what_is_nearly_zero_do_not_matter(act):
+    layers = [nn.Conv2d(3, 8, 3), act(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), act(), nn.Conv2d(8, 16, 3)]
+    assert exportable(binarize(nn.Sequential(*layers, nn.Flatten(), nn.Linear(1600, 9))), (3, 16, 16)) == ""
 
 
 def test_a_run_that_could_not_be_exported_is_not_begun(fsg, refused, digits_npz, tmp_path, monkeypatch):
