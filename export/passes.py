@@ -312,6 +312,36 @@ def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
     return remove_unused(rewrite(graph, rule))
 
 
+def zero_padding_at_every_pixel(graph: BinaryGraph) -> BinaryGraph:
+    """Binary convolutions of zero-padded signs compute every pixel, of which those that are wanted are taken.
+
+    A bit cannot be 0, so only what LCE knows as SAME padding at stride 1 can be padded with it: about as many rows on
+    both sides as keep the image's size. More is refused later.
+    """
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, BinaryConv) or not graph.takes_bits(node):
+            return [node]
+        if node.padding_value != 0 or node.padding == (0, 0) or keeps_size(node):
+            return [node]
+        reach = [d * (k - 1) for d, k in zip(node.dilation, node.negative.shape[2:], strict=True)]
+        if any(size % 2 or padding > size // 2 for size, padding in zip(reach, node.padding, strict=True)):
+            return [node]
+        size = graph[node.inputs[0]].shape[2:]
+        same = (reach[0] // 2, reach[1] // 2)
+        shape = (1, len(node.negative), *size)
+        result: list[Node] = [replace(node, name=f"{node.name}.all", stride=(1, 1), padding=same, shape=shape)]
+        for axis in range(2):
+            first = same[axis] - node.padding[axis]
+            index = tuple(first + node.stride[axis] * i for i in range(node.shape[2 + axis]))
+            shape = (*shape[: 2 + axis], len(index), *shape[3 + axis :])
+            name = node.name if axis else f"{node.name}.rows"
+            result.append(Take(name=name, inputs=(result[-1].name,), shape=shape, axis=2 + axis, index=index))
+        return result
+
+    return rewrite(graph, rule)
+
+
 def pad_before_pool(graph: BinaryGraph) -> BinaryGraph:
     """Pads pools by a node of its own, since TensorFlow's SAME padding is not symmetric where a stride leaves a rest.
 

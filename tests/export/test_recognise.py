@@ -6,10 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fsg import FsgError
 from fsg.export import graph as g
+from fsg.export.formats.tflite.direct import to_tflite_direct
 from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts
 
 from .patterns import Do, OwnSign, TorchSign
 
@@ -128,3 +132,27 @@ def test_a_gate_that_is_expanded_is_broadcast():
     assert check(model, 0).count(g.Take) == 0
     kept = Do(lambda m, x: x.mean((2, 3), keepdim=True).expand_as(x) * x.amax((2, 3), True).expand_as(x))
     assert check(kept, 0).count(g.Take) > 0
+
+
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "padding"), [((3, 3), (1, 1)), ((5, 3), (1, 1)), ((1, 3), (0, 1)), ((3, 5), (0, 2))]
+)
+@pytest.mark.parametrize("size", [(8, 9), (7, 12)])
+def test_signs_padded_with_zeros_in_steps_stay_binary_in_a_tflite(stride, kernel, padding, size, tmp_path):
+    weight = torch.randn(6, 5, *kernel).sign() * 0.5
+    model = Do(lambda m, x: F.conv2d(torch.sign(m.c(x)), m.w, None, stride, padding), w=weight, c=nn.Conv2d(3, 5, 1))
+    graph = simplify(trace(model.eval(), (3, *size)))
+    content = to_tflite_direct(graph)
+    assert op_counts(content)["LceBconv2d"] == graph.count(g.BinaryConv) == 1
+    (tmp_path / "model.tflite").write_bytes(content)
+    images = torch.randn(3, 3, *size)
+    with torch.no_grad():
+        expected = model(images)
+    np.testing.assert_allclose(open_model(tmp_path / "model.tflite")(images.numpy()), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_more_zeros_than_keep_the_size_are_refused():
+    model = Do(lambda m, x: F.conv2d(torch.sign(x), m.w, None, 1, 2), w=torch.ones(4, 3, 3, 3))
+    with pytest.raises(FsgError, match="padding a binary convolution with 0 has to keep the image's size"):
+        to_tflite_direct(simplify(trace(model.eval(), (3, 8, 8))))

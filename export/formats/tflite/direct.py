@@ -13,6 +13,7 @@ from fsg.export.passes import (
     fold_affine,
     sign_last,
     split_groups,
+    zero_padding_at_every_pixel,
 )
 
 
@@ -26,7 +27,8 @@ def to_tflite_direct(graph: g.BinaryGraph, batch: int = 1) -> bytes:
 
 def lower(graph: g.BinaryGraph, batch: int = 1, *, fused: bool = True) -> Program:
     """The operators that the file has; without `fused` each by itself and with floats between them."""
-    graph = split_groups(float_where_input_is_float(sign_last(fold_affine(graph))))
+    graph = float_where_input_is_float(sign_last(fold_affine(graph)))
+    graph = zero_padding_at_every_pixel(split_groups(graph))
     graph = dense_as_convolution(dense_behind_image(graph))
     program = without_unused(operators(graph, batch, find_chains(graph) if fused else {}))
     return fuse(program) if fused else program
