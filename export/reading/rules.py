@@ -81,4 +81,7 @@ ADVICE = {name: text for names, text in REFUSED.items() for name in names.split(
 
 def advice(name: str) -> str:
     """What a person can do about a layer or function that has no rule."""
-    return ADVICE.get(name) or "nothing in .tflite and .onnx is known for it; docs/export.md lists what is, build it from that"
+    return (
+        ADVICE.get(name)
+        or "nothing in .tflite and .onnx is known for it; docs/export.md lists what is, build it from that"
+    )

@@ -113,7 +113,7 @@ FUNCTIONS: dict[str, tuple[Call, ...]] = {
     "to": many(number(torch.float32)),
     "type": many(number(torch.float32)),
     "type_as": many(lambda f, x: f(x * 2, x)),
-    "dropout1d": many(lambda f, x: f(x.flatten(2), 0.5, False)),
+    "dropout1d": many(lambda f, x: f(x.flatten(1), 0.5, False)),
     "dropout dropout_ dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout": many(
         number(0.5, False)
     ),
@@ -134,7 +134,9 @@ IMAGES = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
 def binary(kind: str) -> tuple[nn.Module, ...]:
     make = getattr(fsg.training.layers, kind)
     if kind == "BinaryLinear":
-        return nn.Sequential(nn.Flatten(), BinaryActivation(), make(480, 5)), nn.Sequential(BinaryActivation(), make(10, 5))
+        return nn.Sequential(nn.Flatten(), BinaryActivation(), make(480, 5)), nn.Sequential(
+            BinaryActivation(), make(10, 5)
+        )
     settings: tuple[dict[str, Any], ...] = ({}, {"padding": 1}, {"padding": 1, "stride": 2}, {"groups": 2})
     return tuple(nn.Sequential(BinaryActivation(), make(4, 6, 3, **more)) for more in settings)
 
@@ -152,7 +154,7 @@ LAYERS: dict[str, Callable[[Any], tuple[nn.Module, ...]]] = {
     "Linear": lambda make: (nn.Sequential(nn.Flatten(), make(480, 5)), make(10, 5)),
     "BatchNorm2d SyncBatchNorm": lambda make: (make(4),),
     "BatchNorm1d": lambda make: (nn.Sequential(nn.Flatten(), make(480)), nn.Sequential(nn.Flatten(2), make(4))),
-    "Dropout1d": lambda make: (nn.Sequential(nn.Flatten(2), make()),),
+    "Dropout1d": lambda make: (nn.Sequential(nn.Flatten(), make()),),
     "MaxPool2d AvgPool2d": lambda make: (make(2), make(3, 2, 1)),
     "AdaptiveAvgPool2d AdaptiveMaxPool2d": lambda make: (make(1), make((5, 3))),
     "BinaryConv2d BinaryLinear": lambda make: binary(make.__name__),
