@@ -345,7 +345,10 @@ def report(run: Path | None, bench_files: tuple[Path, ...], out: Path | None) ->
     """
     from fsg.runtime.report.page import write_page
 
-    click.echo(f"report in {write_page(run or newest(newest_run), bench_files, out)}")
+    run = run or newest(newest_run)
+    if (config := run / "config.toml").exists():
+        load_config(config)
+    click.echo(f"report in {write_page(run, bench_files, out)}")
 
 
 @cli.command("eval")

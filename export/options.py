@@ -10,16 +10,19 @@ FORMATS = ("tflite", "onnx")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+MAX_BATCH = 1000  # as many images as a file is compared with
+
+
 class Batch(click.ParamType):
-    """A number of images, or "free", which is None."""
+    """A number of images from 1 to MAX_BATCH, or "free", which is None."""
 
     name = "N|free"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value == "free":
             return None
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither a number of images of at least 1 nor free", param, ctx)
+        if not (str(value).isdecimal() and 1 <= int(value[:9]) <= MAX_BATCH):
+            self.fail(f"{value!r} is neither a number of images from 1 to {MAX_BATCH} nor free", param, ctx)
         return int(value)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsg.runtime.model.exported import WORTH_TELLING, beside_float, decisions, depth, float_layers
+from fsg.runtime.model.exported import WORTH_TELLING, beside_float, decisions, depth, float_layers, times_smaller
 from fsg.runtime.tables import table, titled
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def export_table(report: dict[str, Any]) -> "Group":
                 Path(artefact["path"]).name,
                 {"lce": "LCE's converter"}.get(artefact["writer"], "fsg"),
                 f"{artefact['size_bytes'] / 1e3:.1f} kB",
-                f"{float_size / artefact['size_bytes']:.1f}x",
+                times_smaller(float_size, artefact["size_bytes"]),
                 f"{verify['accuracy']:.2%}",
                 f"{verify['top1_agreement']:.2%}",
                 f"{verify['class_median_abs_diff']:.1e}",

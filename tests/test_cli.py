@@ -164,8 +164,10 @@ def test_summary_and_env(project, fsg):
         (["train", "--resume", "empty"], "empty is not a run"),
         (["export"], "no run under ./runs"),
         (["export", "--format", "coreml"], "'coreml' is not one of"),
-        (["export", "--batch", "0"], "'0' is neither a number of images of at least 1 nor free"),
-        (["export", "--batch", "all"], "'all' is neither a number of images of at least 1 nor free"),
+        (["export", "--batch", "0"], "'0' is neither a number of images from 1 to 1000 nor free"),
+        (["export", "--batch", "1001"], "'1001' is neither a number of images from 1 to 1000 nor free"),
+        (["export", "--batch", "9" * 5000], "is neither a number of images from 1 to 1000 nor free"),
+        (["export", "--batch", "all"], "'all' is neither a number of images from 1 to 1000 nor free"),
         (["bench"], "no export under ./runs"),
         (["bench", "file"], "file: not a model file"),
         (["bench", "file.tflite"], "file.tflite: no such file"),
@@ -282,6 +284,7 @@ def test_runs_of_another_version(project, refused, tmp_path):
     assert "epochs is 'two'; it must be of type int" in refused("export", other)
     (other / "config.toml").write_text(config[:50])
     assert "config.toml" in refused("export", other)
+    assert "config.toml" in refused("report", other)
 
     import torch
 

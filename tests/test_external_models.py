@@ -157,6 +157,20 @@ def test_bad_models_are_one_line_and_leave_nothing(fsg, tmp_path, monkeypatch, a
     assert not list(tmp_path.glob("runs/*"))
 
 
+def test_a_model_that_cannot_learn_is_refused(fsg, digits_npz, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frozen_nets.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes):\n"
+        "    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU()\n"
+        "    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))\n"
+        "    return model.requires_grad_(False)\n"
+    )
+    code, _, err = fsg("train", "--model", "frozen_nets:net", "--dataset", f"npz:{digits_npz}")
+    assert code == 2 and "all of its parameters are frozen" in err and err.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*"))
+
+
 def test_summary_of_a_model_by_name(fsg):
     code, out, _ = fsg("summary", "torchvision:resnet18", "--shape", "3,64,64", "--classes", "4")
     assert code == 0 and "layer2.0.downsample.0" in out and "1x1 shortcut" in out and "10,985,472" in out

@@ -87,10 +87,11 @@ class Config:
     )  # enough for digits; CIFAR wants 100 and more
     batch_size: int = _setting(64, "Images per step, over all processes.", low=2, high=2**20)
     optimizer: str = _setting("adam", "For all parameters; FSG starts as its momentum.", choices=("adam", "sgd"))
-    lr: float = _setting(4e-3, "Initial learning rate.", above=0)  # the best of 2e-3, 4e-3, 8e-3 for Adam on CIFAR-10
+    # The best of 2e-3, 4e-3, 8e-3 for Adam on CIFAR-10.
+    lr: float = _setting(4e-3, "Initial learning rate.", above=0, high=2**100)
     beta1: float = _setting(0.9, "Decay of the momentum.", low=0, below=1)
     beta2: float = _setting(0.0, "Adam: decay of the mean squared gradients; 0 takes the method's own.", low=0, below=1)
-    weight_decay: float = _setting(0.0, "L2 penalty of the float weights; binary ones get none.", low=0)
+    weight_decay: float = _setting(0.0, "L2 penalty of the float weights; binary ones get none.", low=0, high=1000)
     schedule: str = _setting(
         "cosine",
         "Learning rate: cosine to 0, divided by 10 every --step-epochs, or constant.",
@@ -104,7 +105,7 @@ class Config:
     )
     teacher: str = _setting("", "Full-precision weights of the same network (.pth) to distil from.")
     teacher_weight: float = _setting(0.5, "Share of the teacher in the loss.", low=0, high=1)
-    temperature: float = _setting(4.0, "Of the teacher's softmax.", above=0)
+    temperature: float = _setting(4.0, "Of the teacher's softmax.", above=0, high=1000)
     patience: int = _setting(0, "Stop after so many epochs without a better test loss; 0 is never.", low=0, high=10**6)
     max_minutes: float = _setting(0.0, "Stop before an epoch that would end after so many minutes; 0 never.", low=0)
 
@@ -118,8 +119,10 @@ class Config:
     )
     slow: bool = _setting(True, "FSG: the slow net.")
     embedding: bool = _setting(True, "FSG: the embedding that tells the slow net its layer.")
-    fast_lr: float = _setting(0.0, "FSG, MetaQuant: learning rate of the fast net; 0 takes the variant's own.", low=0)
-    slow_lr: float = _setting(0.0, "FSG: learning rate of the slow net; 0 takes the variant's own.", low=0)
+    fast_lr: float = _setting(
+        0.0, "FSG, MetaQuant: learning rate of the fast net; 0 takes the variant's own.", low=0, high=1000
+    )
+    slow_lr: float = _setting(0.0, "FSG: learning rate of the slow net; 0 takes the variant's own.", low=0, high=1000)
     hidden: int = _setting(0, "FSG, MetaQuant: width of the fast net; 0 takes the variant's own.", low=0, high=4096)
     nonlinearity: str = _setting(
         "auto",
@@ -151,11 +154,11 @@ class Config:
             name, value = setting.name.replace("_", " "), getattr(self, setting.name)
             if setting.metadata["choices"]:
                 check_name(value, setting.metadata["choices"], name)
+            if isinstance(value, float) and abs(value) == float("inf"):
+                raise FsgError(f"{name} is {value}: it must be finite")
             for relation, bound in setting.metadata["bounds"].items():
                 if bound is not None and not _HOLDS[relation](value, bound):
                     raise FsgError(f"{name} is {value}: it must be {relation} {_written(bound)}")
-            if isinstance(value, float) and abs(value) == float("inf"):
-                raise FsgError(f"{name} is {value}: it must be finite")
         if self.warmup_epochs >= self.epochs:
             raise FsgError(f"warmup epochs is {self.warmup_epochs:g}: it must be below epochs, {self.epochs}")
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -80,6 +80,8 @@ class Training:
         self.device, self.processes = device, processes
         with console.status(f"reading {config.dataset}"), processes.in_turn():
             data = load_dataset(config.dataset, data_dir=config.data_dir or None)
+            if len(np.unique(data.y_train)) < 2:
+                raise FsgError(f"{config.dataset}: all training images are of one class: add images of another")
             self.data = data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
         self.info = DataInfo(data.class_names, *normalization(config, data), data.shape)
         self.batch_size = fitting_batch(config.batch_size, len(data.x_train), processes.count)
@@ -277,10 +279,13 @@ def told_of(data: Dataset) -> list[str]:
     """What a person should see of the data before they train on it, in at most three lines."""
     counts = np.bincount(data.y_train, minlength=data.num_classes)
     spread = f"{counts.min():,}" if counts.min() == counts.max() else f"{counts.min():,} to {counts.max():,}"
-    size = "x".join(map(str, data.shape))
+    missing = [name for name, count in zip(data.class_names, counts, strict=True) if not count]
+    channels, height, width = data.shape
     lines = [
-        f"{data.num_classes} classes with {spread} training images each, {len(data.x_test):,} test images, all {size};"
-        f" {described(data)}"
+        f"{data.num_classes} classes ({listed(data.class_names)}) with {spread} training images each"
+        + (f" (none of {listed(missing)})" if missing else "")
+        + f", {len(data.x_test):,} test images, all of {width}x{height} pixels and {channels}"
+        + f" channel{'s' * (channels > 1)}; {described(data)}"
     ]
     if data.notes:
         lines.append("; ".join(data.notes))
@@ -290,6 +295,11 @@ def told_of(data: Dataset) -> list[str]:
             f"warning: mirrored, some classes look like others ({named}); --no-flip if they are to be told apart"
         )
     return lines
+
+
+def listed(names: Sequence[str]) -> str:
+    """A few names."""
+    return ", ".join(names if len(names) <= 4 else (*names[:2], "...", names[-1]))
 
 
 def some(data: Dataset) -> Images:

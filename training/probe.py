@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fsg import FsgError
 from fsg.training.checkpoint import CHECKPOINT
+from fsg.training.networks.trace import quiet_failures
 
 IMAGES = 4
 MAX_MEDIAN = 1e-4
@@ -26,7 +27,7 @@ def probe(model: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
     for dtype in (torch.float64, torch.float32):
         try:
             copied = copy.deepcopy(model).cpu().float().to(dtype).eval()
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), quiet_failures(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 logits = torch.cat([copied(image) for image in torch.from_numpy(images).to(dtype).split(1)])
         except Exception:  # whatever a user's layers raise

@@ -13,6 +13,7 @@ from fsg.training.distributed import Processes, use_whole_batch_norm
 from fsg.training.memory import counting, require_memory
 from fsg.training.networks.average import AveragedModel
 from fsg.training.networks.network import model_for
+from fsg.training.networks.trace import quiet_failures
 from fsg.training.networks.weights import load_initial_weights
 from fsg.training.objective import Objective
 from fsg.training.registry import make_rule
@@ -89,7 +90,7 @@ def to_device(model: nn.Module, device: torch.device, shape: tuple[int, int, int
     for memory_format in (torch.channels_last, torch.contiguous_format):
         model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), quiet_failures():
                 model.eval()(torch.zeros(2, *shape, device=device).to(memory_format=memory_format))
             break
         except RuntimeError:

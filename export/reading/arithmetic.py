@@ -156,8 +156,8 @@ def reciprocal(b: Builder, x: Value) -> Any:
 
 
 @reads(functions="square square_", arguments="input", becomes="a product")
-def square(b: Builder, x: Value) -> Value:
-    return b.add(g.Arithmetic, x, x, operator="mul", shape=x.shape)
+def square(b: Builder, x: Value, part: str = "") -> Value:
+    return b.add(g.Arithmetic, x, x, part=part, operator="mul", shape=x.shape)
 
 
 @reads(functions="rsqrt rsqrt_", arguments="input", becomes="a root and a quotient")

@@ -57,9 +57,6 @@ REFUSED = {
     "MultiheadAttention Transformer TransformerEncoder TransformerEncoderLayer": "attention is not exported",
     "bmm baddbmm einsum scaled_dot_product_attention": "only products with fixed weights are exported",
     "Embedding EmbeddingBag embedding embedding_bag long int": "the input is an image, not indices; values stay floats",
-    "GroupNorm LayerNorm InstanceNorm2d group_norm layer_norm instance_norm": (
-        "it takes statistics of each image, which cost more than the layers around; use BatchNorm2d"
-    ),
     "LocalResponseNorm local_response_norm": "use BatchNorm2d, which costs nothing once exported",
     "Conv1d Conv3d ConvTranspose1d ConvTranspose3d MaxPool1d MaxPool3d AvgPool1d AvgPool3d conv1d conv3d"
     " conv_transpose1d conv_transpose3d max_pool1d max_pool3d avg_pool1d avg_pool3d": (

@@ -55,6 +55,12 @@ def float_layers(report: dict[str, Any]) -> list[str]:
     ]
 
 
+def times_smaller(float_bytes: float, size_bytes: float) -> str:
+    """How many times smaller a file is than the float32 weights; "no" where that is hardly so."""
+    ratio = float_bytes / size_bytes
+    return f"{ratio:.1f}x" if ratio >= WORTH_TELLING else "no"
+
+
 def beside_float(artefact: dict[str, Any], report: dict[str, Any]) -> str:
     """How a file's size compares with that of the float32 weights, and why, where it is not smaller."""
     ratio = report["float_size_bytes"] / artefact["size_bytes"]

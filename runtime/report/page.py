@@ -81,7 +81,14 @@ def write_page(run: Path, bench_files: Sequence[Path] = (), out: Path | None = N
     for path in bench_files:
         if not path.is_file():
             raise FsgError(f"{path}: no such file; fsg bench --json writes one")
-    text, out = page(read_facts(run, bench_files)), out or run / "report.html"
+    facts, out = read_facts(run, bench_files), out or run / "report.html"
+    try:
+        text = page(facts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FsgError(
+            f"{run}: its summary.json, export/report.json or export/bench.json is damaged or of another version"
+            f" ({type(error).__name__}: {error}); write it again with fsg export or fsg bench"
+        ) from error
     make_folder(out.parent)
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from fsg.runtime.measure.records import Record
+from fsg.runtime.model.exported import times_smaller
 
 LEFT = ("file", "board", "kind", "time", "operator", "output of")  # columns of text, the others are of numbers
 
@@ -176,7 +177,7 @@ def _latency(record: Record, name: str) -> str:
 def _smaller(record: Record) -> str:
     if "float_size_bytes" not in record:
         return ""
-    return f"{record['float_size_bytes'] / record['size_bytes']:.1f}x"
+    return times_smaller(record["float_size_bytes"], record["size_bytes"])
 
 
 def short_name(name: str, limit: int = 60) -> str:
@@ -195,10 +196,7 @@ def millions(count: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in the unit that people would take."""
+    """Bytes in the unit that people would take: kB up to 10 MB, so that sizes can be compared with each other."""
     if count < 1000:
         return f"{count:.0f} B"
-    count /= 1000
-    if count < 1000:
-        return f"{count:.1f} kB"
-    return f"{count / 1000:.1f} MB"
+    return f"{count / 1e3:.1f} kB" if count < 1e7 else f"{count / 1e6:.1f} MB"

@@ -81,6 +81,13 @@ def patterns():
         *("Tanh", "PReLU", "Softplus", "LogSigmoid", "Mish", "SELU", "Softsign", "Softmax2d"),
     ):
         yield name, getattr(nn, name)()
+    yield "LayerNorm", nn.LayerNorm([3, 12, 10])
+    yield "LayerNorm of rows", nn.Sequential(nn.Flatten(2), nn.LayerNorm(120))
+    yield "GroupNorm", nn.Sequential(conv(3, 6), nn.GroupNorm(3, 6))
+    yield "GroupNorm of one group", nn.GroupNorm(1, 3)
+    yield "InstanceNorm2d", nn.InstanceNorm2d(3, affine=True)
+    yield "GLU", nn.Sequential(conv(3, 6), nn.GLU(1))
+    yield "normalize", Do(lambda m, x: F.normalize(x.flatten(1)) + F.normalize(x, dim=1).flatten(1))
     yield "GELU tanh", nn.GELU("tanh")
     yield "PReLU per channel", nn.PReLU(3)
     yield "Softplus beta", nn.Softplus(3.0)

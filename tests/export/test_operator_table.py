@@ -29,10 +29,7 @@ LAYERS = {  # those that are not made of 4 channels and a kernel of 1, or do not
         lambda m, x: m.f(x.flatten(2)), f=make(nn.TransformerEncoderLayer(120, 2, **FEATURES), 1)
     ),
     "TransformerEncoderLayer": lambda make: Do(lambda m, x: m.f(x.flatten(2)), f=make(120, 2, **FEATURES)),
-    "GroupNorm": lambda make: make(2, 4),
-    "LayerNorm": lambda make: make(10),
     "LocalResponseNorm": lambda make: make(2),
-    "InstanceNorm2d": lambda make: make(4),
     "Unfold": lambda make: make(3),
     "Fold": lambda make: Do(lambda m, x: m.f(x.flatten(2)), f=make((12, 10), 1)),
 }
@@ -47,9 +44,7 @@ FUNCTIONS = {
     "conv1d": (lambda f, x: f(x.flatten(2), torch.ones(4, 4, 1)),),
     "max_pool1d avg_pool1d": (lambda f, x: f(x.flatten(2), 2),),
     "max_pool3d avg_pool3d": (lambda f, x: f(x, 2),),
-    "group_norm": (lambda f, x: f(x, 2),),
-    "layer_norm": (lambda f, x: f(x, (10,)),),
-    "instance_norm long int": (lambda f, x: f(x),),
+    "long int": (lambda f, x: f(x),),
     "local_response_norm": (lambda f, x: f(x, 2),),
     "scaled_dot_product_attention": (lambda f, x: f(x, x, x),),
 }

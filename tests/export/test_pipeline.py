@@ -190,9 +190,14 @@ def test_the_version_of_onnx_is_asked_for(run, folder):
 def test_batches(batch, measured, run, folder):
     before = content(folder)
     for formats in (("tflite",), ("onnx", "tflite")):
-        with pytest.raises(FsgError, match=r"--batch is of \.onnx files.*: give --format onnx alone"):
-            export_run(run, formats, folder, batch=batch)
-    assert content(folder) == before
+        if batch is None:
+            with pytest.raises(FsgError, match=r"--batch free is of \.onnx files.*: give --format onnx alone"):
+                export_run(run, formats, folder, batch=batch)
+            assert content(folder) == before
+        else:
+            artefact = export_run(run, formats, folder, batch=batch)["artefacts"][-1]
+            assert (artefact["writer"], artefact["verify"]["samples"]) == ("direct", 300)
+            assert open_model(folder / "model.tflite").batch == batch
     report = export_run(run, ("onnx",), folder, batch=batch)
     verify = report["artefacts"][0]["verify"]
     assert verify["samples"] == 300 and verify["median_abs_diff"] < 1e-5

@@ -158,7 +158,10 @@ def test_a_byte_order_mark_is_no_setting(tmp_path):
 
 @pytest.mark.parametrize(
     "setting",
-    ["seed=99999999999999999999", "hidden=1000000", "history=100000000", "epochs=1000000000", "batch_size=99999999"],
+    [
+        *("seed=99999999999999999999", "hidden=1000000", "history=100000000", "epochs=1000000000"),
+        *("batch_size=99999999", "lr=1e300", "fast_lr=1e39", "slow_lr=1e39", "weight_decay=1e39", "temperature=1e39"),
+    ],
 )
 def test_absurd_numbers_are_refused_before_anything_is_made(setting):
     with pytest.raises(FsgError, match=r"it must be at most [\d,]+$"):

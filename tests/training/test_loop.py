@@ -19,8 +19,9 @@ from fsg.training.config import Config, load_config, save_config
 from fsg.training.data.feed import Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import NORMALIZATIONS, normalization
+from fsg.training.data.sets import Dataset
 from fsg.training.distributed import Processes
-from fsg.training.loop import fitting_batch, learning_rate
+from fsg.training.loop import fitting_batch, learning_rate, told_of
 from fsg.training.networks.average import AveragedModel
 from fsg.training.networks.layers import BinaryConv2d, binary_layers
 from fsg.training.networks.resnet import build_float_model, build_model
@@ -320,3 +321,22 @@ def test_a_sign_that_is_the_same_for_all_images_is_told(trained, tmp_path, monke
     _, _, text = trained("run", model="squares:Net")
     assert "warning: every bit is the same in two_sign (+1): what is read there never changes sign" in text
     assert "every bit" not in trained("plain")[2]
+
+
+def test_what_was_read_is_told_by_class_and_size():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (6, 1, 10, 12), np.uint8)
+    labels, names = np.array([0, 0, 1, 1, 1, 5]), tuple("abcdef")
+    data = Dataset("few", images, labels, images[:2], labels[:2], names, mean=(0.5,), std=(1.0,), flip=False, pad=0)
+    assert told_of(data) == [
+        "6 classes (a, b, ..., f) with 0 to 3 training images each (none of c, d, e), 2 test images, all of 12x10"
+        " pixels and 1 channel; training images are taken as they are"
+    ]
+
+
+def test_images_of_a_single_class_are_refused(tmp_path):
+    images, labels = np.zeros((8, 1, 8, 8), np.uint8), np.ones(8, int)
+    np.savez(tmp_path / "one.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    config = Config(dataset=f"npz:{tmp_path}/one.npz")
+    with pytest.raises(FsgError, match=r"one\.npz: all training images are of one class"):
+        loop.train(config, tmp_path, Console(quiet=True))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from fsg.training.config import Config
 from fsg.training.data.sets import DataInfo
@@ -31,6 +31,11 @@ def test_a_forward_that_needs_contiguous_values_gets_them():
     assert model.training and model.conv.weight.is_contiguous()
     model(torch.zeros(2, 1, 32, 32)).sum().backward()
     assert to_device(nn.Sequential(nn.Conv2d(1, 2, 3)), CPU, (1, 8, 8)) is torch.channels_last
+
+
+def test_a_traced_forward_that_needs_contiguous_values_is_no_screen_of_its_code(capfd):
+    assert to_device(fx.symbolic_trace(Viewer()), CPU, (1, 32, 32)) is torch.contiguous_format
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_fails_in_any_order_fails():

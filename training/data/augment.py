@@ -72,8 +72,15 @@ def augment(images: Images, rng: np.random.Generator, *, pad: int, flip: bool) -
 def with_augmentation(data: Dataset, *, augment: bool, crop: int, flip: str) -> Dataset:
     """The data set with the changes that a run's settings ask for: `pad` and `flip` are 0 and False without any.
 
-    A `crop` of -1 and a `flip` of "auto" leave what suits the data.
+    A `crop` of -1 and a `flip` of "auto" leave what suits the data. Errors: FsgError for a crop of more than half of
+    an image.
     """
+    height, width = data.shape[1:]
+    if augment and crop > min(height, width) // 2:
+        raise FsgError(
+            f"--crop {crop} would leave less than half of images of {width}x{height} pixels: give at most"
+            f" {min(height, width) // 2}"
+        )
     pad = data.pad if crop == -1 else crop
     mirrored = data.flip if flip == "auto" else flip == "yes"
     return replace(data, pad=pad if augment else 0, flip=mirrored and augment)

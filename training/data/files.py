@@ -9,6 +9,7 @@ import os
 import threading
 import zipfile
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,12 @@ def _npz_images(path: Path, key: str, values: NDArray[Any]) -> Images:
         values = values[:, None]
     elif values.shape[3] in (1, 3) and values.shape[1] not in (1, 3):
         values = values.transpose(0, 3, 1, 2)
-    if values.shape[1] > MAX_CHANNELS:
+    channels, smaller = values.shape[1], min(values.shape[2:])
+    if channels > MAX_CHANNELS or smaller <= 4 < channels:
         raise FsgError(
-            f"{path}: {key} of shape {list(values.shape)} would have {values.shape[1]} channels; "
-            f"save images [N,C,H,W] of at most {MAX_CHANNELS}, or [N,H,W,C] of 1 or 3"
+            f"{path}: {key} of shape {list(values.shape)} would be images of {channels} channels and"
+            f" {values.shape[3]}x{values.shape[2]} pixels; save [N,C,H,W] of at most {MAX_CHANNELS} channels, or"
+            " [N,H,W,C] of 1 or 3"
         )
     return np.ascontiguousarray(values)
 
@@ -109,6 +112,11 @@ def read_npz(path: Path, *, test_only: bool = False) -> Parts:
         if x_train.shape[1:] != x_test.shape[1:]:
             sizes = f"{list(x_train.shape[1:])} in x_train, but {list(x_test.shape[1:])} in x_test"
             raise FsgError(f"{path}: images [C,H,W] are {sizes}; save both in one size")
+        if unknown := set(y_test.tolist()) - set(y_train.tolist()):
+            raise FsgError(
+                f"{path}: y_test holds the label {min(unknown)}, which y_train does not; add training images of that"
+                " class, or leave its test images out"
+            )
     largest = int(max(y_test.max(), y_train.max(initial=0)))
     return Parts(x_train, y_train, x_test, y_test, _npz_names(path, arrays.get("class_names"), largest))
 
@@ -147,6 +155,11 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
     if not names:
         raise FsgError(f"{folder}: has no folders; put the images into one folder per class")
     return tuple(names)
+
+
+def _loose_files(folder: Path) -> list[Path]:
+    """The files beside the class folders."""
+    return sorted(entry for entry in folder.iterdir() if not entry.is_dir() and entry.name[0] != ".")
 
 
 class _Reading:
@@ -203,15 +216,10 @@ def _class_files(folder: Path, reading: _Reading) -> list[Path]:
         raise error
 
     try:
-        found = sorted(
-            Path(place) / name
-            for place, folders, names in os.walk(folder, onerror=broken)
-            for name in names
-            if not any(part.startswith(".") for part in (Path(place) / name).relative_to(folder).parts)
-        )
+        found = sorted(Path(place) / name for place, names in _walk(folder, broken) for name in names)
     except OSError as error:
         raise FsgError(f"{folder}: cannot be read ({why(error)}); make it readable") from error
-    known = Image.registered_extensions()
+    known = {suffix for suffix, format in Image.registered_extensions().items() if format in Image.OPEN}
     files = []
     for path in found:
         if path.suffix.lower() in known or _is_image(path):  # what claims to be an image must be one: see _decode
@@ -221,6 +229,23 @@ def _class_files(folder: Path, reading: _Reading) -> list[Path]:
     if not files:
         raise FsgError(f"{folder}: has no images; put files in it that Pillow can read, such as .png and .jpg")
     return files
+
+
+def _walk(folder: Path, broken: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
+    """`folder` and every folder below it, with its files; hidden ones are left out.
+
+    Links to folders are followed, but to none twice, and to none that holds `folder`.
+    """
+    top = os.path.realpath(folder)
+    seen = {top}
+    for place, folders, names in os.walk(folder, onerror=broken, followlinks=True):
+        visible, folders[:] = sorted(name for name in folders if name[0] != "."), []
+        for name in visible:
+            real = os.path.realpath(os.path.join(place, name))
+            if real not in seen and not top.startswith(real + os.sep):
+                folders.append(name)
+                seen.add(real)
+        yield place, [name for name in names if name[0] != "."]
 
 
 def _is_image(path: Path) -> bool:
@@ -240,7 +265,7 @@ def _decode(path: Path, size: tuple[int, int] | None, reading: _Reading) -> Imag
     try:
         with Image.open(path) as opened:
             reading.saw("animated, of which the first picture was taken", when=getattr(opened, "n_frames", 1) > 1)
-            turned = opened.getexif().get(ORIENTATION, 1) not in (0, 1)  # before loading, which turns a TIFF by itself
+            turned = opened.getexif().get(ORIENTATION, 1) in range(2, 9)  # before loading, which turns a TIFF by itself
             image = ImageOps.exif_transpose(opened)
             reading.saw("turned as their EXIF orientation says", when=turned)
             if size is not None and image.size != size:
@@ -324,6 +349,8 @@ def read_folder(path: Path, *, test_only: bool = False, progress: Progress | Non
 
     parts = ("test",) if test_only else ("train", "test")
     reading = _Reading()
+    for part in parts:
+        reading.skipped += [f"{file}, which is in no class" for file in _loose_files(path / part)]
     files = {part: [_class_files(path / part / name, reading) for name in names] for part in parts}
     first = files[parts[0]][0][0]
     total = sum(len(group) for part in parts for group in files[part])

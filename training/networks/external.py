@@ -18,7 +18,7 @@ from fsg import FsgError
 from fsg.training.data.vision import import_torchvision
 from fsg.training.networks.binarize import binarize
 from fsg.training.networks.layers import binary_layers
-from fsg.training.networks.trace import copied
+from fsg.training.networks.trace import copied, quiet_failures
 
 Shape = tuple[int, int, int]
 
@@ -49,12 +49,14 @@ def _check(name: str, model: nn.Module, classes: int, shape: Shape) -> None:
     """Runs the model once in evaluation mode."""
     training = model.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet_failures():
             logits = model.eval()(torch.zeros(1, *shape))
     except Exception as error:  # whatever the model's layers raise
         raise FsgError(f"model {name} cannot run on an image of shape {list(shape)}: {_first_line(error)}") from error
     finally:
         model.train(training)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise FsgError(f"model {name}: all of its parameters are frozen (requires_grad is False); leave some to learn")
     got = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if got != [1, classes]:
         raise FsgError(

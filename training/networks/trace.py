@@ -1,7 +1,10 @@
 """A model's forward pass as a graph of steps (torch.fx), and questions about it."""
 
 import copy
+import io
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 
 import torch
 import torch.nn.functional as F
@@ -45,11 +48,26 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+@contextmanager
+def quiet_failures() -> Iterator[None]:
+    """A block that may fail in a forward: torch.fx would print the code around the failing step."""
+    with redirect_stderr(io.StringIO()):
+        yield
+
+
 class LayerTracer(fx.Tracer):
     """Records a forward pass with the layers of torch.nn, and our own, as single steps."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (BinaryActivation, BinaryLayer)) or super().is_leaf_module(m, module_qualified_name)
+        own = isinstance(m, (BinaryActivation, BinaryLayer)) or _asks_for_training(m)
+        return own or super().is_leaf_module(m, module_qualified_name)
+
+
+def _asks_for_training(module: nn.Module) -> bool:
+    """Whether a module without weights or parts does something else in training, as those do that drop paths."""
+    code = getattr(type(module).forward, "__code__", None)
+    alone = next(module.parameters(), None) is None and next(module.children(), None) is None
+    return alone and code is not None and "training" in code.co_names
 
 
 def traced(model: nn.Module) -> fx.GraphModule:

@@ -1,6 +1,7 @@
 """Full-precision weights as scripts save them, for a network to start from or to be taught by."""
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def load_initial_weights(model: nn.Module, path: Path, what: str = "initial weig
         problem = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"
         raise FsgError(f"{what} {path}: the file {problem}; is it of another network?")
     if extra := [name for name in state if name not in own]:
-        notes.append(f"{len(extra)} entries that are no weights left out, such as {extra[0]}")
+        many = "entries that are no weights" if len(extra) > 1 else "entry that is no weight"
+        notes.append(f"{len(extra)} {many} left out, such as {extra[0]}")
         state = {name: tensor for name, tensor in state.items() if name in own}
     heads = head_names(model)
     for name, tensor in list(state.items()):
@@ -58,7 +60,7 @@ def read_weights(path: Path, what: str = "weights") -> tuple[dict[str, Tensor], 
     if is_damaged(path):
         raise FsgError(f"{what} {path}: the file is damaged; restore it from a copy")
     try:
-        with torch.serialization.safe_globals([*HARMLESS, _numpy_scalar()]):
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([*HARMLESS, _numpy_scalar()]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise FsgError(f"{what} {path}: no such file") from error
@@ -66,7 +68,7 @@ def read_weights(path: Path, what: str = "weights") -> tuple[dict[str, Tensor], 
         raise FsgError(f"{what} {path}: not a state dict that torch can read safely") from error
     notes: list[str] = []
     while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
-        key = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
+        key = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), _only_weights(content))
         if key is None:
             break
         notes.append(f"weights found under {key!r}")
@@ -75,20 +77,34 @@ def read_weights(path: Path, what: str = "weights") -> tuple[dict[str, Tensor], 
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors or any(isinstance(value, dict) for value in state.values()):
         raise FsgError(f"{what} {path}: not a state dict of tensors")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FsgError(f"{what} {path}: {name} holds values that are not finite; take an earlier file")
     if any(tensor.is_floating_point() and tensor.element_size() < 4 for tensor in tensors.values()):
         notes.append("half precision made float32")
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}, notes
 
 
 def _without_prefixes(state: dict[str, Tensor], known: Any, notes: list[str]) -> dict[str, Tensor]:
-    """The entries without what wrappers put in front of all names, as long as the model has none of them."""
+    """The entries without what wrappers put in front of names, as long as the model has none of them."""
     while not any(name in known for name in state):
-        prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None)
+        prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)), None)
         if prefix is None:
             break
         notes.append(f"names taken without {prefix!r}")
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
+
+
+def _only_weights(content: dict[Any, Any]) -> Any:
+    """The key of the only state dict in a file's content, itself wrapped or not; None if there are none or more."""
+    keys = [
+        key
+        for key, value in content.items()
+        if isinstance(value, dict)
+        and (any(name in value for name in WRAPPERS) or any(isinstance(entry, Tensor) for entry in value.values()))
+    ]
+    return keys[0] if len(keys) == 1 else None
 
 
 def _may_be_missing(name: str) -> bool:

@@ -12,8 +12,10 @@ from fsg import FsgError
 from fsg.runtime.measure.bench import finished
 from fsg.runtime.measure.estimate import PublishedBoard, estimate
 from fsg.runtime.measure.records import Model
+from fsg.runtime.model.exported import times_smaller
 from fsg.runtime.report import charts
-from fsg.runtime.report.page import page, read_facts
+from fsg.runtime.report.page import page, read_facts, write_page
+from fsg.runtime.report.view import size
 
 VOID = {"meta", "line", "circle", "polyline", "link", "img", "br", "hr", "input"}
 
@@ -208,6 +210,23 @@ def test_text_from_files_is_no_html(run):
     (run / "summary.json").write_text(json.dumps({"model": "<script>alert(1)</script>", "dataset": "a&b"}))
     content = page(read_facts(run))
     assert "<script" not in content and "&lt;script&gt;" in content and "a&amp;b" in content
+
+
+def test_sizes_up_to_ten_megabytes_are_in_one_unit():
+    assert [size(count) for count in (999, 288_000, 1_097_792, 9_999_900, 10_000_000)] == [
+        "999 B", "288.0 kB", "1097.8 kB", "9999.9 kB", "10.0 MB",
+    ]  # fmt: skip
+    assert [times_smaller(1_094_088, count) for count in (74_000, 1_090_000, 1_097_792)] == ["14.8x", "no", "no"]
+
+
+@pytest.mark.parametrize("change", ['"accuracy"', '"size_bytes"', '"format"', '"test_accuracy"'])
+def test_files_without_their_figures_are_one_line(run, change):
+    for path in (run / "summary.json", run / "export/report.json", run / "export/bench.json"):
+        path.write_text(path.read_text().replace(change, '"other"'))
+    try:
+        write_page(run)
+    except FsgError as error:
+        assert "is damaged or of another version" in str(error) and change.strip('"') in str(error)
 
 
 def test_damaged_files_are_named(run, tmp_path):

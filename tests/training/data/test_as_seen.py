@@ -49,6 +49,18 @@ def test_orientation(tmp_path, suffix, orientation):
     assert "2 images turned as their EXIF orientation says" in data.notes
 
 
+@pytest.mark.parametrize("orientation", [0, 1, 9, 200])
+def test_what_turns_nothing_is_not_said_to(tmp_path, orientation):
+    def write(path):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(SEEN).save(path.with_suffix(".png"), exif=exif)
+
+    data = folder_with(tmp_path, write)
+    np.testing.assert_array_equal(data.x_train[0].transpose(1, 2, 0), SEEN)
+    assert data.notes == ()
+
+
 def with_alpha(mode):
     alpha = np.full((6, 8, 1), 255, np.uint8)
     alpha[2:5] = 0  # what is black in SEEN: through it one sees the page
@@ -114,12 +126,37 @@ def test_images_in_subfolders_and_of_any_name_are_read_and_others_are_told(tmp_p
     assert note.startswith("4 files passed over, such as ") and "which is no image that Pillow can read" in note
 
 
+def test_what_pillow_only_writes_and_what_is_in_no_class_is_told(tmp_path):
+    def write(path):
+        Image.fromarray(SEEN).save(path.with_suffix(".png"))
+        path.with_suffix(".pdf").write_bytes(b"%PDF-1.4")
+        Image.fromarray(SEEN).save(path.parent.parent / "loose.png")
+
+    data = folder_with(tmp_path, write)
+    assert len(data.x_train) == 2
+    assert data.notes == (f"4 files passed over, such as {tmp_path}/train/loose.png, which is in no class",)
+
+
+def test_linked_folders_are_read_once(tmp_path):
+    """Also where a link leads back to the folders of all classes, whose images are not of this one."""
+
+    def write(path):
+        store = tmp_path / "store"
+        store.mkdir(exist_ok=True)
+        Image.fromarray(SEEN).save(store / "image.png")
+        for name, target in (("first", store), ("second", store), ("up", path.parent.parent)):
+            (path.parent / name).symlink_to(target, target_is_directory=True)
+
+    data = folder_with(tmp_path, write)
+    assert data.y_train.tolist() == [0, 1]
+
+
 def test_a_file_that_claims_to_be_an_image_must_be_one(tmp_path):
     with refusal("image.png", "not a readable image"):
         folder_with(tmp_path, lambda path: path.with_suffix(".png").write_text("no"))
 
 
-@pytest.mark.parametrize("shape", [(5, 32, 30, 4), (5, 40, 32, 32), (5, 20, 3, 20)])
+@pytest.mark.parametrize("shape", [(5, 32, 30, 4), (5, 40, 32, 32), (5, 20, 3, 20), (5, 16, 16, 4), (5, 8, 8, 2)])
 def test_arrays_whose_axes_are_in_another_order_are_refused(tmp_path, shape):
     images, labels = np.zeros(shape, np.uint8), np.zeros(5, int)
     save_npz(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
@@ -163,3 +200,18 @@ def test_what_is_done_to_images_is_what_was_asked_for_and_said(tmp_path, setting
     data = with_augmentation(arrows(tmp_path), **{"augment": True, "crop": -1, "flip": "auto", **settings})
     assert (data.pad, data.flip) == (pad, flip)
     assert ("mirrored" in described(data), "shifted" in described(data)) == (flip, pad > 0)
+
+
+def test_a_crop_leaves_half_of_the_image(tmp_path):
+    data = load_dataset("digits")
+    assert with_augmentation(data, augment=True, crop=16, flip="auto").pad == 16
+    assert with_augmentation(data, augment=False, crop=17, flip="auto").pad == 0
+    with refusal("--crop 17", "32x32", "at most 16"):
+        with_augmentation(data, augment=True, crop=17, flip="auto")
+
+
+def test_test_images_of_classes_without_training_images_are_refused(tmp_path):
+    images = np.zeros((4, 3, 8, 8), np.uint8)
+    save_npz(tmp_path / "a.npz", x_train=images, y_train=[0, 1, 0, 1], x_test=images, y_test=[0, 1, 3, 2])
+    with refusal("label 2", "y_train"):
+        load_dataset(f"npz:{tmp_path / 'a.npz'}")

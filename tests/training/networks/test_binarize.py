@@ -289,6 +289,26 @@ def test_in_place_steps_and_layers_that_are_called_twice(images):
     assert set(binary_layers(binary)) == {"conv"} and binary(images).shape == (4, 5)
 
 
+class DropPath(nn.Module):
+    """As people write it."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        return x * (torch.rand(len(x), 1, 1, 1) < 0.5) / 0.5
+
+
+def test_paths_that_are_dropped_in_training_stay(images):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), DropPath(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(576, 2))
+    binary = binarize(net, shortcut=False)
+    assert set(binary_layers(binary)) == {"2"}
+    assert torch.equal(binary.eval()(images), binary.eval()(images))
+    torch.manual_seed(0)
+    first, second = binary.train()(images), binary.train()(images)
+    assert not torch.equal(first, second)
+    assert kinds(binary.eval()).count(Sign) == 1
+
+
 # --- refusals ---------------------------------------------------------------------------------------------
 
 

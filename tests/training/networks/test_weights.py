@@ -40,6 +40,19 @@ CASES = {
         lambda: {"state_dict": prefixed("model."), "pytorch-lightning_version": "2"},
         ["weights found under 'state_dict'", "names taken without 'model.'"],
     ),
+    "other names": (
+        lambda: {"network": {"state_dict": weights()}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
+        ["weights found under 'network'", "weights found under 'state_dict'"],
+    ),
+    "averaged": (lambda: {"ema_state_dict": weights(), **BESIDE}, ["weights found under 'ema_state_dict'"]),
+    "beside a metric": (
+        lambda: {"state_dict": prefixed("model.") | {"metric.total": torch.zeros(1)}},
+        [
+            "weights found under 'state_dict'",
+            "names taken without 'model.'",
+            "1 entry that is no weight left out, such as metric.total",
+        ],
+    ),
     "half": (lambda: {name: value.half() for name, value in weights().items()}, ["half precision made float32"]),
     "old": (lambda: {n: v for n, v in weights().items() if not n.endswith("num_batches_tracked")}, []),
     "counted": (
@@ -72,6 +85,8 @@ class Code:
     [
         (lambda: weights() | {"more.weight": torch.zeros(1)}, "has more.weight, which the model lacks"),
         (lambda: prefixed("encoder."), "lacks conv1.weight"),
+        (lambda: {"g": weights(), "d": weights()}, "not a state dict of tensors"),
+        (lambda: weights() | {"fc.bias": torch.full((10,), torch.nan)}, "fc.bias holds values that are not finite"),
         (lambda: {"state_dict": {}}, "not a state dict of tensors"),
         (lambda: [torch.zeros(3)], "not a state dict of tensors"),
         (lambda: {"epoch": 3}, "not a state dict of tensors"),
