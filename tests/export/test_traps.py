@@ -164,7 +164,7 @@ def test_written_by_lce(trap, spelling, path):
     model = settled(trap, spelling)
     graph = simplify(trace(model, SHAPE))
     if trap in REFUSED_BY_LCE:
-        with pytest.raises(FsgError, match="^cannot export .*; --writer direct knows more$"):
+        with pytest.raises(FsgError, match=r"^cannot export .*; --writer direct knows more$"):
             to_tflite(graph, writer="lce")
         content, writer = to_tflite(graph)
         assert writer == "direct"
@@ -179,6 +179,6 @@ def test_written_by_lce(trap, spelling, path):
 def test_zeros_that_no_operator_of_lces_can_pad(spelling, settings):
     sign, conv, _ = SPELLINGS[spelling]
     graph = simplify(trace(nn.Sequential(sign(), conv(3, 8, 3, value=0.0, **settings)).eval(), SHAPE))
-    with pytest.raises(FsgError, match="^cannot export .*train it with padding_value=1$") as caught:
+    with pytest.raises(FsgError, match=r"^cannot export .*train it with padding_value=1$") as caught:
         to_tflite(graph, writer="direct")
     assert "\n" not in str(caught.value)
