@@ -302,7 +302,7 @@ def bench(
         if baseline:
             for package in ("torch", "tensorflow"):
                 if find_spec(package) is None:
-                    raise FsgError(f"--baseline needs the package {package}: pip install 'fsg[all]'")
+                    raise FsgError(f"--baseline needs the package {package}: pip install 'fsg[lce]'")
             from fsg.export.baseline import with_baselines
 
             models = with_baselines(models, baseline, data_dir=data_dir, load=load, show=show)

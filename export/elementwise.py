@@ -85,7 +85,7 @@ OPERATORS = {
         ),
         Elementwise(
             "ReLU6",
-            ("relu6", "relu6_"),
+            ("relu6",),
             compute=lambda x, _: np.clip(x, 0, 6),
             onnx=lambda _: ("Clip", {"min": 0.0, "max": 6.0}),
             tensorflow=lambda tf, x, _: tf.nn.relu6(x),

@@ -34,7 +34,7 @@ from fsg.export.passes import fold_affine, remove_unused, shuffles_as_take, sign
 
 def simplify(graph: BinaryGraph) -> BinaryGraph:
     """The rewrites that every format wants."""
-    graph = without_expansion(graph)
+    graph = zeros_into_convolutions(without_expansion(graph))
     graph = scale_behind_sign(without_identity(fold_affine(signs(shuffles_as_take(graph)))))
     return binary_layers(sign_last(without_identity(fold_affine(graph))))
 
@@ -89,6 +89,26 @@ def without_expansion(graph: BinaryGraph) -> BinaryGraph:
         inputs = tuple(map(before, node.inputs))
         shapes = [graph[name].shape for name in inputs]
         return [replace(node, inputs=inputs) if np.broadcast_shapes(*shapes) == node.shape else node]
+
+    return remove_unused(rewrite(graph, rule))
+
+
+def zeros_into_convolutions(graph: BinaryGraph) -> BinaryGraph:
+    """Convolutions of what was padded with as many zeros on both sides pad it themselves: of signs they can be binary,
+    which with zeros among them are none."""
+
+    def rule(node: Node) -> list[Node]:
+        if not isinstance(node, (Conv, BinaryConv)):
+            return [node]
+        pad = graph[node.inputs[0]]
+        if not isinstance(pad, Pad) or pad.value != 0 or any(pad.channels) or pad.padding[::2] != pad.padding[1::2]:
+            return [node]
+        padding = (node.padding[0] + pad.padding[0], node.padding[1] + pad.padding[2])
+        if isinstance(node, Conv):
+            return [replace(node, inputs=pad.inputs, padding=padding)]
+        if node.padding_value != 0 and any(node.padding):
+            return [node]
+        return [replace(node, inputs=pad.inputs, padding=padding, padding_value=0.0)]
 
     return remove_unused(rewrite(graph, rule))
 

@@ -14,7 +14,7 @@ from fsg import FsgError
 from fsg.export.graph import BinaryGraph
 from fsg.export.reading.builder import BATCH, Builder, Value
 from fsg.export.reading.custom import meaning_of
-from fsg.export.reading.rules import Entry, advice
+from fsg.export.reading.rules import ADVICE, Entry, advice
 from fsg.export.reading.table import BY_LAYER, BY_NAME
 from fsg.training.networks.layers import BinaryActivation, BinaryLayer
 from fsg.training.networks.trace import copied, has_hooks
@@ -39,6 +39,8 @@ TELLS = (
 )
 """Functions that tell of a tensor without its values."""
 SAME = ("data", "real")
+SPELLED = {"log_sigmoid": "logsigmoid", "_threshold": "threshold"}
+"""What functions call themselves, and their names in torch.nn.functional where those are others."""
 TURNED = ("T", "mT")
 """Attributes of tensors that are tensors."""
 
@@ -196,8 +198,13 @@ class Recorder(TorchFunctionMode):
         def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             self.running.append(module)
             try:
-                entry = None if self.inside else _entry_of(module)
-                if entry is None or not self.concerns([*args, *kwargs.values()]):
+                if self.inside or not self.concerns([*args, *kwargs.values()]):
+                    return call(module, *args, **kwargs)
+                entry, kind = _entry_of(module), type(module).__name__
+                if entry is None and kind in ADVICE and type(module) is getattr(nn, kind, None):
+                    self.builder.begin(kind, f"{self.place or 'the model'} ({kind})")
+                    raise self.builder.refuse(ADVICE[kind])
+                if entry is None:
                     return call(module, *args, **kwargs)
                 return self._layer(module, entry, call, args, kwargs)
             except FsgError:
@@ -266,7 +273,8 @@ def _entry_of(module: nn.Module) -> Entry | None:
 def _name(function: Any) -> str:
     """What a function of torch, a method or an attribute of tensors is called."""
     name = function.__self__.__name__ if function.__name__ == "__get__" else function.__name__
-    return str(name[2:-2] if name.startswith("__") and name.endswith("__") else name)
+    name = str(name[2:-2] if name.startswith("__") and name.endswith("__") else name)
+    return SPELLED.get(name, name)
 
 
 def _called(builder: Builder, entry: Entry, args: list[Any], kwargs: dict[str, Any]) -> Any:

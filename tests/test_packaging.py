@@ -85,7 +85,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
     from fsg.export.formats.tflite.write import to_tflite
-    from fsg.export.graph import BinaryConv, BinaryGraph, Input, MeanPool, Reshape, Sign
+    from fsg.export.graph import BinaryConv, BinaryGraph, Input, Reduce, Reshape, Sign
     from fsg.runtime.model.metadata import add_tflite_metadata
 
     rng = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
         Input(name="image", shape=(1, 3, 8, 8)),
         Sign(name="sign", inputs=("image",), shape=(1, 3, 8, 8)),
         conv,
-        MeanPool(name="pool", inputs=("conv",), shape=(1, 4, 1, 1)),
+        Reduce(name="pool", inputs=("conv",), shape=(1, 4, 1, 1), operator="mean", axes=(2, 3)),
         Reshape(name="flat", inputs=("pool",), shape=(1, 4)),
     )
     names = ["ant", "bee", "cat", "dog"]

@@ -348,7 +348,7 @@ def log_softmax(b: Builder, x: Value, dim: Any = None, **_: Any) -> Value:
 # --- what changes nothing ---------------------------------------------------------------------------------
 @reads(
     layers="Identity Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout",
-    functions="contiguous clone detach detach_ float to type type_as requires_grad_ cpu positive pos alias",
+    functions="contiguous clone detach detach_ float to type type_as requires_grad_ cpu positive pos",
     arguments="input",
     becomes="nothing",
 )

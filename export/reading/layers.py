@@ -121,7 +121,7 @@ def transposed_convolution(
 
 
 @reads(
-    layers="Linear BinaryLinear NonDynamicallyQuantizableLinear",
+    layers="Linear BinaryLinear",
     attributes="weight bias",
     functions="linear",
     arguments="input weight bias",
@@ -136,7 +136,7 @@ def linear(b: Builder, x: Value, weight: Any, bias: Any = None, binary: bool = F
 
 
 @reads(
-    functions="matmul mm __matmul__",
+    functions="matmul mm",
     arguments="input other",
     becomes="matrix product with fixed weights",
 )

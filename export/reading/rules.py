@@ -56,9 +56,10 @@ REFUSED = {
     "LSTM GRU RNN": "networks with a state are not exported; use convolutions",
     "MultiheadAttention Transformer TransformerEncoder TransformerEncoderLayer": "attention is not exported",
     "bmm baddbmm einsum scaled_dot_product_attention": "only products with fixed weights are exported",
-    "Embedding EmbeddingBag": "the input is an image, not indices",
+    "Embedding EmbeddingBag embedding embedding_bag long int": "the input is an image, not indices; values stay floats",
     "LocalResponseNorm local_response_norm": "use BatchNorm2d, which costs nothing once exported",
-    "Conv1d Conv3d ConvTranspose1d ConvTranspose3d MaxPool1d MaxPool3d AvgPool1d AvgPool3d conv1d conv3d": (
+    "Conv1d Conv3d ConvTranspose1d ConvTranspose3d MaxPool1d MaxPool3d AvgPool1d AvgPool3d conv1d conv3d"
+    " conv_transpose1d conv_transpose3d max_pool1d max_pool3d avg_pool1d avg_pool3d": (
         "use the layer for images, with 2d in its name"
     ),
     "argmax topk sort argsort": "leave it out and do it with the logits",
@@ -72,9 +73,12 @@ REFUSED = {
 """What is refused with advice of its own: names of layers, functions and methods, and the advice."""
 
 
+ADVICE = {name: text for names, text in REFUSED.items() for name in names.split()}
+
+
 def advice(name: str) -> str:
     """What a person can do about a layer or function that has no rule."""
-    for names, text in REFUSED.items():
-        if name in names.split():
-            return text
-    return "nothing in .tflite and .onnx is known for it; docs/export.md lists what is, build it from that"
+    return (
+        ADVICE.get(name)
+        or "nothing in .tflite and .onnx is known for it; docs/export.md lists what is, build it from that"
+    )

@@ -65,7 +65,7 @@ def of_every_image(b: Builder, constant: Any, like: Value) -> Value:
 # --- other shapes -----------------------------------------------------------------------------------------
 @reads(
     layers="Flatten Unflatten",
-    functions="flatten view reshape squeeze unsqueeze unflatten view_as reshape_as ravel squeeze_ unsqueeze_",
+    functions="flatten view reshape squeeze unsqueeze unflatten view_as reshape_as squeeze_ unsqueeze_",
     arguments="input",
     becomes="another shape of the same values",
 )

@@ -240,7 +240,7 @@ def test_a_layer_without_counterpart_is_named(layer):
     ("layer", "advice"),
     [
         (nn.LocalResponseNorm(2), "use BatchNorm2d"),
-        (nn.Conv1d(12, 3, 3), "conv1d in the forward of stage.1: use the layer for images, with 2d in its name"),
+        (nn.Conv1d(12, 3, 3), "stage.1 (Conv1d): use the layer for images, with 2d in its name"),
         (nn.Hardshrink(), "hardshrink in the forward of stage.1: nothing in .tflite and .onnx is known for it"),
         (nn.Unfold(2), "use a convolution, or slices"),
     ],

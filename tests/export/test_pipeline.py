@@ -89,7 +89,7 @@ def test_the_report(exported, run):
     assert tflite["ops"]["LceBconv2d"] == 18 and tflite["ops"]["CONV_2D"] == 3 and tflite["ops"]["FULLY_CONNECTED"] == 1
     assert onnx_file["ops"]["Conv"] == 21 and onnx_file["ops"]["BitwiseAnd"] == 18
     for artefact in report["artefacts"]:
-        assert artefact.keys() == {"format", "path", "size_bytes", "sha256", "ops", "verify"}
+        assert artefact.keys() == {"format", "path", "writer", "size_bytes", "sha256", "ops", "verify"}
         path = folder / f"model.{artefact['format']}"
         assert artefact["path"] == str(path) and artefact["size_bytes"] == path.stat().st_size
         assert artefact["size_bytes"] * 10 < report["float_size_bytes"]
@@ -127,7 +127,7 @@ def test_an_artefact_that_disagrees_changes_nothing(run, folder, tmp_path, monke
         return proto.SerializeToString()
 
     monkeypatch.setattr(pipeline, "to_onnx", wrong)
-    monkeypatch.setattr(pipeline, "to_tflite", lambda graph: pytest.fail("onnx comes first"))
+    monkeypatch.setattr(pipeline, "to_tflite", lambda graph, **how: pytest.fail("onnx comes first"))
     before = content(folder)
     with pytest.raises(
         FsgError, match=r"model\.onnx disagrees with PyTorch on 300 test images: .*nothing was exported"
@@ -140,7 +140,7 @@ def test_an_artefact_that_disagrees_changes_nothing(run, folder, tmp_path, monke
 
 
 def test_a_good_artefact_waits_for_the_others(run, folder, monkeypatch):
-    def refuse(graph):
+    def refuse(graph, **how):
         raise FsgError("cannot export fc")
 
     monkeypatch.setattr(pipeline, "to_tflite", refuse)
@@ -150,12 +150,12 @@ def test_a_good_artefact_waits_for_the_others(run, folder, monkeypatch):
     assert content(folder) == before
 
 
-@pytest.mark.parametrize(("package", "name"), [("onnx", "onnx"), ("tensorflow", "tflite")])
-def test_a_missing_package_changes_nothing(package, name, run, folder, monkeypatch):
-    before = content(folder)
+@pytest.mark.parametrize(("package", "extra"), [("onnx", "export"), ("tensorflow", "lce")])
+def test_a_missing_package_changes_nothing(package, extra, run, folder, monkeypatch):
+    before, how = content(folder), {"writer": "lce"} if extra == "lce" else {}
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(FsgError, match=rf"needs the package {package}: pip install 'fsg\[export\]'"):
-        export_run(run, (name,), folder)
+    with pytest.raises(FsgError, match=rf"needs the package {package}: pip install 'fsg\[{extra}\]'"):
+        export_run(run, ("tflite" if how else "onnx",), folder, **how)
     assert content(folder) == before
 
 
@@ -190,9 +190,14 @@ def test_the_version_of_onnx_is_asked_for(run, folder):
 def test_batches(batch, measured, run, folder):
     before = content(folder)
     for formats in (("tflite",), ("onnx", "tflite")):
-        with pytest.raises(FsgError, match=r"--batch is of \.onnx files.*: give --format onnx alone"):
-            export_run(run, formats, folder, batch=batch)
-    assert content(folder) == before
+        if batch is None:
+            with pytest.raises(FsgError, match=r"--batch free is of \.onnx files.*: give --format onnx alone"):
+                export_run(run, formats, folder, batch=batch)
+            assert content(folder) == before
+        else:
+            artefact = export_run(run, formats, folder, batch=batch)["artefacts"][-1]
+            assert (artefact["writer"], artefact["verify"]["samples"]) == ("direct", 300)
+            assert open_model(folder / "model.tflite").batch == batch
     report = export_run(run, ("onnx",), folder, batch=batch)
     verify = report["artefacts"][0]["verify"]
     assert verify["samples"] == 300 and verify["median_abs_diff"] < 1e-5

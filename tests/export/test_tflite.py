@@ -266,7 +266,7 @@ def test_a_failure_of_the_converter_is_one_line(monkeypatch, tmp_path):
 def test_without_a_package(package, monkeypatch):
     graph = trace(nn.Sequential(SIGN()), (3, 8, 8))
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(FsgError, match=rf"needs the package {package}: pip install 'fsg\[export\]'"):
+    with pytest.raises(FsgError, match=rf"needs the package {package}: pip install 'fsg\[lce\]'"):
         to_tflite(graph, writer="lce")
 
 

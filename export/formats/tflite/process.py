@@ -74,7 +74,7 @@ def converter(*, packages: tuple[str, ...] = ("tensorflow",)) -> Converter:
     """
     for package in packages:
         if find_spec(package) is None:
-            raise FsgError(f"TensorFlow Lite export needs the package {package}: pip install 'fsg[export]'")
+            raise FsgError(f"TensorFlow's converter needs the package {package}: pip install 'fsg[lce]'")
     if _running and not _running[0].is_alive:
         _running.clear()
     if not _running:

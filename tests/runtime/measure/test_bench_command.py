@@ -159,7 +159,7 @@ def test_a_baseline_needs_the_packages_of_training(refused, parts, here, monkeyp
     records.model_file(run / "export" / "model.tflite")
     (run / "export" / "report.json").write_text("{}")
     monkeypatch.setattr("fsg.cli.find_spec", lambda name: None)
-    assert "--baseline needs the package torch: pip install 'fsg[all]'" in refused("bench", "net", "--baseline", "int8")
+    assert "--baseline needs the package torch: pip install 'fsg[lce]'" in refused("bench", "net", "--baseline", "int8")
 
 
 def test_a_run_that_was_trained_on_since_its_export_has_no_baseline(refused, parts, here, monkeypatch):
