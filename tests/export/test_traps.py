@@ -155,6 +155,7 @@ REFUSED_BY_LCE = {
     "PReLU in a chain",
     "groups",
     "groups at stride 2",
+    "depthwise",
 }
 
 
