@@ -315,9 +315,21 @@ def amax(b: Builder, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
     return reduce(b, x, dim, keepdim, "max")
 
 
+@reads(functions="amin", arguments="input dim keepdim", becomes="a minimum over axes")
+def amin(b: Builder, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    return affine(b, reduce(b, affine(b, x, -1, 0, "minus"), dim, keepdim, "max", "largest"), -1, 0)
+
+
+@reads(functions="min", arguments="input dim keepdim", becomes="a minimum over axes, or the smaller value")
+def least(b: Builder, x: Value, dim: Any = None, keepdim: bool = False) -> Any:
+    if isinstance(dim, Value) or np.ndim(dim):
+        return two(b, x, dim, "min")
+    return amin(b, x, dim, keepdim), None
+
+
 @reads(functions="max", arguments="input dim keepdim", becomes="a maximum over axes, or the larger value")
 def maximum(b: Builder, x: Value, dim: Any = None, keepdim: bool = False) -> Any:
-    if isinstance(dim, Value):
+    if isinstance(dim, Value) or np.ndim(dim):
         return two(b, x, dim, "max")
     return reduce(b, x, dim, keepdim, "max"), None
 

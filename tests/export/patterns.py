@@ -115,6 +115,7 @@ def patterns():
         "a gate expanded": lambda m, x: x * x.mean((2, 3)).view(x.size(0), -1, 1, 1).expand_as(x),
         "reductions": lambda m, x: x.sum(1, keepdim=True) + x.amax(dim=(2, 3), keepdim=True) - x.mean(-1, keepdim=True),
         "max with indices": lambda m, x: x.max(dim=1)[0] + x.max(1, keepdim=True).values.squeeze(1),
+        "minima": lambda m, x: x.amin((2, 3)) + x.min(dim=2)[0].amin(-1) + torch.min(x, m.c).amax((2, 3)),
         "mean of rows": lambda m, x: x.mean(2).mean(2),
         "cat": lambda m, x: torch.cat([x, x * 2, m.big.expand(x.size(0), -1, -1, -1)], 1),
         "cat rows": lambda m, x: torch.cat((x, x.relu()), dim=2),

@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from fsg.export.formats.onnx import to_onnx
-from fsg.export.formats.tflite.direct import to_tflite_direct
 from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
-from fsg.runtime.model.session import open_model
 
 from .patterns import PATTERNS, SHAPE
 
@@ -26,7 +24,7 @@ def settled(model, seed=0):
     return model.eval()
 
 
-def images(count=3):
+def images(count=4):
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
@@ -42,7 +40,7 @@ def test_a_pattern_means_the_same(name):
         assert all(values[node.name].shape[1:] == node.shape[1:] for node in graph.nodes)
 
 
-@pytest.mark.parametrize("batch", [1, 3, None])
+@pytest.mark.parametrize("batch", [2, None])
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_pattern_as_onnx(name, batch):
     model, x = settled(PATTERNS[name]), images()
@@ -50,18 +48,6 @@ def test_a_pattern_as_onnx(name, batch):
         expected = model(x.clone()).numpy()
     content = to_onnx(simplify(trace(model, SHAPE)), {}, batch=batch)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    parts = x.split(batch or 3)
+    parts = x.split(batch or 4)
     found = np.concatenate([session.run(None, {"image": part.numpy()})[0] for part in parts])
-    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("name", PATTERNS)
-def test_a_pattern_as_tflite(name, batch, tmp_path):
-    model, x = settled(PATTERNS[name]), images()
-    with torch.no_grad():
-        expected = model(x.clone()).numpy()
-    path = tmp_path / "model.tflite"
-    path.write_bytes(to_tflite_direct(simplify(trace(model, SHAPE)), batch))
-    found = open_model(path)(x.numpy()).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
