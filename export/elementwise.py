@@ -194,6 +194,27 @@ OPERATORS = {
             onnx=lambda _: ("Sign", {}),
             tensorflow=lambda tf, x, _: tf.sign(x),
         ),
+        Elementwise(
+            "Round",
+            ("round", "round_"),
+            compute=lambda x, _: np.rint(x),
+            onnx=lambda _: ("Round", {}),
+            tensorflow=lambda tf, x, _: tf.round(x),
+        ),
+        Elementwise(
+            "Floor",
+            ("floor", "floor_"),
+            compute=lambda x, _: np.floor(x),
+            onnx=lambda _: ("Floor", {}),
+            tensorflow=lambda tf, x, _: tf.floor(x),
+        ),
+        Elementwise(
+            "Ceil",
+            ("ceil", "ceil_"),
+            compute=lambda x, _: np.ceil(x),
+            onnx=lambda _: ("Ceil", {}),
+            tensorflow=lambda tf, x, _: tf.math.ceil(x),
+        ),
     )
 }
 """The operators by the name of their layer."""

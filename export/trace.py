@@ -24,25 +24,16 @@ ASKS = ("__bool__", "__float__", "__int__", "__index__", "__array__", "item", "t
 TELLS = (
     *("size", "dim", "numel", "nelement", "ndimension", "len", "is_contiguous", "stride", "storage_offset", "hash"),
     *("is_floating_point", "is_complex", "get_device", "repr", "format", "str", "data_ptr", "element_size"),
-    *(
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-        "new_tensor",
-    ),
-    *("requires_grad", "requires_grad_", "is_same_size", "is_contiguous"),
+    *("requires_grad", "requires_grad_", "is_same_size", "zeros_like", "ones_like", "full_like", "empty_like"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
 )
 """Functions that tell of a tensor without its values."""
-SAME = ("data", "real")
+AS = ("expand_as", "view_as", "reshape_as", "type_as")
+"""Functions that take of their second tensor what it is like."""
+SAME, TURNED = ("data", "real"), ("T", "mT")
+"""Attributes of tensors that are the tensor itself, or another one."""
 SPELLED = {"log_sigmoid": "logsigmoid", "_threshold": "threshold"}
 """What functions call themselves, and their names in torch.nn.functional where those are others."""
-TURNED = ("T", "mT")
-"""Attributes of tensors that are tensors."""
 
 
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> BinaryGraph:
@@ -170,6 +161,8 @@ class Recorder(TorchFunctionMode):
         if self.inside or not self.concerns([*args, *kwargs.values()]):
             return function(*args, **kwargs)
         name = _name(function)
+        if name in AS and not self.concerns(args[0]):
+            return function(*args, **kwargs)
         if name in TELLS or (function.__name__ == "__get__" and name not in (*SAME, *TURNED)):
             return function(*args, **kwargs)
         self.builder.begin(name.strip("_") or name, f"{name} in the forward of {self.place or 'the model'}")

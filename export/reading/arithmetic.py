@@ -65,6 +65,14 @@ def of_channels(x: Value, constant: np.ndarray) -> np.ndarray | None:
     return None
 
 
+def unrepeated(constant: np.ndarray) -> np.ndarray:
+    """A constant with axes of length 1 where it is the same all along, as after expand_as."""
+    for axis in range(constant.ndim):
+        first = constant.take([0], axis)
+        constant = first if (constant == first).all() else constant
+    return constant
+
+
 NOTHING = (("add", 0.0), ("sub", 0.0), ("mul", 1.0), ("div", 1.0))
 """What changes no value."""
 
@@ -81,11 +89,12 @@ def two(b: Builder, x: Any, y: Any, operator: str, part: str = "") -> Any:
                     return Value(node.inputs[0], b.kinds[node.inputs[0]].shape)
         return b.add(g.Arithmetic, x, y, part=part, operator=operator, shape=np.broadcast_shapes(x.shape, y.shape))
     value, constant = (x, one_image(y)) if isinstance(x, Value) else (y, one_image(x))
+    grows = np.broadcast_shapes(value.shape, constant.shape) != value.shape
+    constant = constant if grows else unrepeated(constant)
     keeps = constant.size == 1 and constant.ndim <= len(value.shape) and (operator, float(constant.flat[0])) in NOTHING
     if keeps and (value is x or operator in ("add", "mul")):
         return value
     known = of_channels(value, constant)
-    grows = np.broadcast_shapes(value.shape, constant.shape) != value.shape
     if known is not None and not grows and len(value.shape) > 1:
         with np.errstate(divide="ignore"):
             if operator == "add":

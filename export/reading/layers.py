@@ -9,7 +9,7 @@ from fsg.export import graph as g
 from fsg.export.reading.arithmetic import affine
 from fsg.export.reading.builder import Builder, Value
 from fsg.export.reading.rules import reads
-from fsg.export.reading.shapes import pad_image, take
+from fsg.export.reading.shapes import pad_image, reshaped, take
 
 CONVOLUTION = "weight bias stride padding dilation groups"
 
@@ -78,6 +78,36 @@ def convolution(
     if binary:
         return b.add(g.BinaryConv, x, **settings, **signs_of(b, weight), padding_value=padding_value)
     return b.add(g.Conv, x, **settings, weight=weight)
+
+
+@reads(
+    layers="Conv1d",
+    attributes=f"{CONVOLUTION} padding_mode",
+    functions="conv1d",
+    arguments=f"input {CONVOLUTION}",
+    becomes="convolution of an image of one row",
+)
+def convolution_of_a_row(
+    b: Builder,
+    x: Value,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+) -> Value:
+    def beside(value: Any, rows: int) -> Any:
+        return value if isinstance(value, str) else (rows, int(np.ravel(value)[0]))
+
+    if len(x.shape) != 3:
+        raise b.refuse(f"its input has {len(x.shape)} axes; it needs [N, C, L]")
+    row = reshaped(b, x, (1, x.shape[1], 1, x.shape[2]), "row")
+    weight = fixed(b, weight, "weight")[:, :, None]
+    window = (beside(stride, 1), beside(padding, 0), beside(dilation, 1))
+    result = convolution(b, row, weight, bias, *window, groups, padding_mode)
+    return reshaped(b, result, (*result.shape[:2], result.shape[3]), "column")
 
 
 def signs_of(b: Builder, weight: np.ndarray) -> dict[str, Any]:

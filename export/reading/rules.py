@@ -58,7 +58,7 @@ REFUSED = {
     "bmm baddbmm einsum scaled_dot_product_attention": "only products with fixed weights are exported",
     "Embedding EmbeddingBag embedding embedding_bag long int": "the input is an image, not indices; values stay floats",
     "LocalResponseNorm local_response_norm": "use BatchNorm2d, which costs nothing once exported",
-    "Conv1d Conv3d ConvTranspose1d ConvTranspose3d MaxPool1d MaxPool3d AvgPool1d AvgPool3d conv1d conv3d"
+    "Conv3d ConvTranspose1d ConvTranspose3d MaxPool1d MaxPool3d AvgPool1d AvgPool3d conv3d"
     " conv_transpose1d conv_transpose3d max_pool1d max_pool3d avg_pool1d avg_pool3d": (
         "use the layer for images, with 2d in its name"
     ),

@@ -63,6 +63,12 @@ def patterns():
     yield "padding valid", conv(padding="valid")
     for mode in ("reflect", "replicate", "circular"):
         yield f"padding {mode}", conv(padding=2, padding_mode=mode)
+    channels = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+    yield (
+        "attention of channels",
+        Do(lambda m, x: x * m.conv(x.mean((2, 3)).unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(-1), conv=channels),
+    )
+    yield "Conv1d", nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 6, 5, 2, 1, 2, 3), nn.Conv1d(6, 4, 4, padding="same"))
     yield "ConvTranspose2d", nn.ConvTranspose2d(3, 4, 3, 2, 1, output_padding=1)
     yield "ConvTranspose2d groups", nn.ConvTranspose2d(3, 6, (2, 3), (2, 1), (0, 1), groups=3, dilation=(1, 2))
     yield "functional conv", Do(lambda m, x: F.conv2d(x, m.w, stride=2, padding=1), w=seeded(5, 3, 3, 3))
@@ -116,6 +122,8 @@ def patterns():
         "reductions": lambda m, x: x.sum(1, keepdim=True) + x.amax(dim=(2, 3), keepdim=True) - x.mean(-1, keepdim=True),
         "max with indices": lambda m, x: x.max(dim=1)[0] + x.max(1, keepdim=True).values.squeeze(1),
         "minima": lambda m, x: x.amin((2, 3)) + x.min(dim=2)[0].amin(-1) + torch.min(x, m.c).amax((2, 3)),
+        "expanded constants": lambda m, x: x + m.c.expand_as(x) * m.row.expand(x.size()),
+        "quantised": lambda m, x: torch.round(x.clamp(0, 1) * 3) / 3 + x.floor() - torch.ceil(x * 0.5),
         "mean of rows": lambda m, x: x.mean(2).mean(2),
         "cat": lambda m, x: torch.cat([x, x * 2, m.big.expand(x.size(0), -1, -1, -1)], 1),
         "cat rows": lambda m, x: torch.cat((x, x.relu()), dim=2),

@@ -117,6 +117,7 @@ FUNCTIONS: dict[str, tuple[Call, ...]] = {
     "dropout dropout_ dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout": many(
         number(0.5, False)
     ),
+    "conv1d": many(lambda f, x: f(x.flatten(2), weight(5, 4, 3))),
     "conv2d": many(number(weight(5, 4, 3, 3), padding=1), number(weight(4, 1, 3, 3), groups=4)),
     "conv_transpose2d": many(number(weight(4, 5, 3, 3), stride=2)),
     "linear": many(lambda f, x: f(x.flatten(1), weight(5, 480)), number(weight(5, 10))),
@@ -151,6 +152,7 @@ LAYERS: dict[str, Callable[[Any], tuple[nn.Module, ...]]] = {
     "ConstantPad2d": lambda make: (make(1, 0.5),),
     "Upsample UpsamplingNearest2d UpsamplingBilinear2d": lambda make: (make(scale_factor=2),),
     "Softmax LogSoftmax": lambda make: (make(1),),
+    "Conv1d": lambda make: (nn.Sequential(nn.Flatten(2), make(4, 5, 3)),),
     "Conv2d": lambda make: (make(4, 5, 3, padding=1), make(4, 8, 3, 2, 1, groups=4)),
     "ConvTranspose2d": lambda make: (make(4, 5, 3, 2),),
     "Linear": lambda make: (nn.Sequential(nn.Flatten(), make(480, 5)), make(10, 5)),

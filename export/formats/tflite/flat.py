@@ -42,8 +42,6 @@ OPTIONS = {
     "GELU": "GeluOptions",
     "EXP": "ExpOptions",
     "ABS": "AbsOptions",
-    "NEG": "NegOptions",
-    "SQUARE": "SquareOptions",
     "SIGN": "SignOptions",
 }
 """The tables of options of TFLite's schema, of the operators that have one."""

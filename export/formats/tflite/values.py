@@ -52,8 +52,9 @@ WRITE: dict[str, Write] = {
     "Exp": _plain("EXP"),
     "Log": _plain("LOG"),
     "Abs": _plain("ABS"),
-    "Neg": _plain("NEG"),
-    "Square": _plain("SQUARE"),
+    "Round": _plain("ROUND"),
+    "Floor": _plain("FLOOR"),
+    "Ceil": _plain("CEIL"),
     "Sqrt": _plain("SQRT"),
     "Sign": _plain("SIGN"),
 }
