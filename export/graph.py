@@ -147,6 +147,11 @@ class Arithmetic(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class MatMul(Node):
+    """The matrix products of two inputs' last two axes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Concat(Node):
     """All inputs, one behind the other along `axis`."""
 

@@ -140,6 +140,7 @@ MEANINGS: dict[type[g.Node], Callable[..., Any]] = {
     g.Elementwise: lambda node, x: OPERATORS[node.operator].compute(x, node.settings),
     g.PReLU: lambda node, x: np.where(x < 0, per_channel(node.slope, x) * x, x),
     g.Arithmetic: lambda node, x, y: ARITHMETIC[node.operator].compute(x, y),
+    g.MatMul: lambda node, x, y: x @ y,
     g.Concat: lambda node, *inputs: np.concatenate(inputs, node.axis),
     g.Take: lambda node, x: x.take(node.index, node.axis),
     g.Pad: lambda node, x: padded(x, node.padding, node.value, node.channels),

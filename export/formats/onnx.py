@@ -277,6 +277,8 @@ class _Builder:
                 self.constant(name, node.value)
             case g.Arithmetic():
                 self.emit(ARITHMETIC[node.operator].onnx, list(node.inputs), name)
+            case g.MatMul():
+                self.emit("MatMul", list(node.inputs), name)
             case g.PReLU():
                 slope = node.slope.reshape(-1, *[1] * (len(node.shape) - 2))
                 self.emit("PRelu", [x, self.constant(f"{name}.slope", slope)], name)

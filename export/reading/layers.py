@@ -9,7 +9,7 @@ from fsg.export import graph as g
 from fsg.export.reading.arithmetic import affine
 from fsg.export.reading.builder import Builder, Value
 from fsg.export.reading.rules import reads
-from fsg.export.reading.shapes import pad_image, reshaped, take
+from fsg.export.reading.shapes import pad_image, reshaped, take, turned
 
 CONVOLUTION = "weight bias stride padding dilation groups"
 
@@ -166,13 +166,22 @@ def linear(b: Builder, x: Value, weight: Any, bias: Any = None, binary: bool = F
 
 
 @reads(
-    functions="matmul mm",
+    functions="matmul mm bmm",
     arguments="input other",
-    becomes="matrix product with fixed weights",
+    becomes="matrix product, of fixed weights or of two values",
 )
 def product(b: Builder, x: Any, other: Any) -> Value:
+    if isinstance(x, Value) and isinstance(other, Value):
+        if min(len(x.shape), len(other.shape)) < 3 or len(x.shape) != len(other.shape):
+            raise b.refuse("it mixes the images of a batch; only what each image does by itself is exported")
+        return b.add(g.MatMul, x, other)
     if not isinstance(x, Value):
-        raise b.refuse("only a product of a value with fixed weights behind it is exported, x @ weight")
+        last = len(other.shape) - 1
+        order = (*range(last - 1), last, last - 1)
+        weight = fixed(b, x, "left side")
+        if weight.ndim != 2 or last < 2:
+            raise b.refuse("only one fixed matrix in front of a value of three axes or more is exported")
+        return turned(b, linear(b, turned(b, other, order), weight), order)
     weight = fixed(b, other, "right side")
     if weight.ndim != 2:
         raise b.refuse(f"its weights have {weight.ndim} axes; only matrices are exported")

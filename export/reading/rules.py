@@ -55,7 +55,7 @@ def reads(
 REFUSED = {
     "LSTM GRU RNN": "networks with a state are not exported; use convolutions",
     "MultiheadAttention Transformer TransformerEncoder TransformerEncoderLayer": "attention is not exported",
-    "bmm baddbmm einsum scaled_dot_product_attention": "only products with fixed weights are exported",
+    "baddbmm einsum scaled_dot_product_attention": "write it with matmul",
     "Embedding EmbeddingBag embedding embedding_bag long int": "the input is an image, not indices; values stay floats",
     "LocalResponseNorm local_response_norm": "use BatchNorm2d, which costs nothing once exported",
     "Conv3d ConvTranspose1d ConvTranspose3d MaxPool1d MaxPool3d AvgPool1d AvgPool3d conv3d"

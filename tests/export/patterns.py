@@ -79,6 +79,8 @@ def patterns():
     )
     yield "Linear on the last axis", nn.Sequential(conv(), nn.Flatten(2), nn.Linear(80, 7))
     yield "matmul", Do(lambda m, x: x.flatten(1) @ m.w + m.b, w=seeded(360, 5), b=seeded(5))
+    yield "attention", Do(lambda m, x: _attended(x.flatten(2)).view_as(x) + x)
+    yield "mixed rows", Do(lambda m, x: m.w @ x.flatten(2).mT + _likeness(x), w=seeded(5, 120))
     yield "BatchNorm affine=False", nn.BatchNorm2d(3, affine=False)
     yield "BatchNorm1d", nn.Sequential(nn.Flatten(), nn.BatchNorm1d(360))
     yield "BatchNorm1d of three axes", nn.Sequential(nn.Flatten(2), nn.BatchNorm1d(3))
@@ -195,6 +197,15 @@ def patterns():
     yield "identity", nn.Sequential(nn.Identity(), nn.Dropout(), conv(), nn.Dropout2d())
     shared = nn.Conv2d(3, 3, 3, padding=1)
     yield "shared modules", Do(lambda m, x: m.a(m.a(x)) + m.b(x), a=shared, b=shared)
+
+
+def _likeness(x):
+    return torch.bmm(x[:, 0], x[:, 1].mT).mean((1, 2), keepdim=True)
+
+
+def _attended(x):
+    """Each channel a mixture of all, by how alike they are."""
+    return torch.softmax(x @ x.transpose(1, 2) / 10, dim=-1) @ x
 
 
 def _in_place(m, x):

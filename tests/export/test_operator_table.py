@@ -33,7 +33,6 @@ LAYERS = {  # those that are not made of 4 channels and a kernel of 1, or do not
     "Fold": lambda make: Do(lambda m, x: m.f(x.flatten(2)), f=make((12, 10), 1)),
 }
 FUNCTIONS = {
-    "bmm": (lambda f, x: f(x[:, 0], x[:, 1].mT),),
     "einsum": (lambda f, x: f("nchw,ndhw->ncd", x, x),),
     "argmax topk sort argsort": (lambda f, x: f(x, 1),),
     "std": (lambda f, x: f(x, 1),),

@@ -122,6 +122,7 @@ FUNCTIONS: dict[str, tuple[Call, ...]] = {
     "conv_transpose2d": many(number(weight(4, 5, 3, 3), stride=2)),
     "linear": many(lambda f, x: f(x.flatten(1), weight(5, 480)), number(weight(5, 10))),
     "matmul": many(lambda f, x: f(x.flatten(1), weight(480, 5)), number(weight(10, 5))),
+    "bmm": many(lambda f, x: f(x[:, 0], x[:, 1].mT)),
     "mm": many(lambda f, x: f(x.flatten(1), weight(480, 5))),
     "batch_norm": many(number(torch.zeros(4), torch.ones(4))),
     "layer_norm": many(number((4, 12, 10)), number((10,))),

@@ -232,6 +232,13 @@ def _reduce(to: _Lowering, node: g.Reduce, x: Value) -> Value:
     return Value(to.emit(code, [x.tensor, to.integers(*at)], tuple(shape), keepDims=keep), order)
 
 
+def _matmul(to: _Lowering, node: g.MatMul, x: Value, y: Value) -> Value:
+    order = tuple(range(len(node.shape)))
+    left, right = (to.ordered(value, order) for value in (x, y))
+    shape = (*left.shape[:-1], right.shape[-1])
+    return Value(to.emit("BATCH_MATMUL", [left, right], shape, adjX=False, adjY=False), order)
+
+
 def _softmax(to: _Lowering, node: g.Softmax, x: Value) -> Value:
     axis = node.axis % len(x.order)
     order = x.order
@@ -327,6 +334,7 @@ WRITERS: dict[type[g.Node], Callable[..., Value]] = {
     g.MaxPool: _pool,
     g.AveragePool: _pool,
     g.Reduce: _reduce,
+    g.MatMul: _matmul,
     g.Softmax: _softmax,
     g.Resize: _resize,
     g.Transpose: _transpose,
