@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import fsg
 from fsg import TEMPORARY, FsgError, make_folder, remove_stale, replacing
@@ -37,6 +38,7 @@ from fsg.export.graph import (
     Reshape,
     Sign,
 )
+from fsg.export.options import FORMATS
 from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
@@ -50,33 +52,84 @@ from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
 from fsg.training.data.sets import Dataset
 from fsg.training.networks.layers import float_size
-from fsg.training.run import Run, evaluation_batch
+from fsg.training.run import Run, evaluation_batch, predict
 
 MAX_SAMPLES = 1000
 
 
 def export_run(
     run: Run,
-    formats: tuple[str, ...],
+    formats: Collection[str],
     folder: Path,
     *,
     data_dir: str | None = None,
     dataset: str | None = None,
+    on_step: Callable[[str], object] = lambda text: None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Writes model.tflite and model.onnx, as `formats` names them, and report.json into `folder`; returns the report.
+
+    `dataset` says where that of the training is now; `how` is as in `export_model`. Every artefact is compared with the
+    PyTorch model on up to 1000 images of the test split before it takes its place. Errors: FsgError for a model that
+    cannot be exported and for an artefact that disagrees; then `folder` is as it was.
+    """
+    _check_settings(formats, **how)
+    on_step("reading the test images")
+    checkpoint = digest(run.path)
+    images, labels, expected = test_images(run, data_dir, spec=dataset)
+    about = {
+        "run": str(run.path),
+        "checkpoint": checkpoint,
+        "model": run.config.model,
+        "dataset": dataset or run.config.dataset,
+        "activation_bits": run.config.activation_bits,
+        "hypernetwork_parameters_discarded": run.hypernetwork_parameters,
+    }
+    return _export(run.model, folder, formats, (images, labels, expected), run.metadata, about, on_step=on_step, **how)
+
+
+def export_model(
+    model: nn.Module,
+    shape: tuple[int, int, int],
+    folder: Path,
+    formats: Collection[str] = ("tflite", "onnx"),
+    *,
+    images: Floats | None = None,
+    metadata: dict[str, Any] | None = None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Exports any model of PyTorch's that takes images of `shape` (C, H, W); returns the report.
+
+    `images` [N, C, H, W], as the model takes them, are what the files are compared with PyTorch on; random ones if left
+    away. `metadata` travel in the files: mean, std and class_names are what `fsg eval` needs. `opset` is the version of
+    ONNX's operators; None for the oldest that will do. `batch` is how many images a file takes at once; None for any
+    number, of .onnx files. `writer` is one of `formats.tflite.write.WRITERS`. `verify` "deep" also compares every value
+    within the network. Errors: as `export_run`.
+    """
+    _check_settings(formats, **how)
+    if images is None:
+        images = np.random.default_rng(0).standard_normal((64, *shape), np.float32)
+    if images.ndim != 4 or images.shape[1:] != tuple(shape) or len(images) < 2:
+        raise FsgError(f"images of shape {list(images.shape)} are not two or more of {list(shape)}; give such ones")
+    training = model.training
+    expected = predict(model, torch.from_numpy(images)).numpy()
+    model.train(training)
+    expected = expected.reshape(len(images), -1)
+    known = {**(metadata or {}), "input_shape": [1, *shape]}
+    return _export(model, Path(folder), formats, (images, expected.argmax(1), expected), known, {}, **how)
+
+
+def _check_settings(
+    formats: Collection[str],
+    *,
     opset: int | None = None,
     batch: int | None = 1,
     writer: str = "auto",
     verify: str = "logits",
-    on_step: Callable[[str], object] = lambda text: None,
-) -> dict[str, Any]:
-    """Writes model.tflite and model.onnx, as `formats` names them, and report.json into `folder`; returns the report.
-
-    `opset` is the version of ONNX's operators; None for the oldest that will do. `batch` is how many images a file
-    takes at once; None for any number, of .onnx files. `writer` is one of `formats.tflite.write.WRITERS`. `verify`
-    "deep" also compares every value within the network. `dataset` says where that of the training is now.
-    Every artefact is compared with the PyTorch model on up to 1000 images of the test split before it takes its
-    place. Errors: FsgError for a model that cannot be exported and for an artefact that disagrees; then `folder` is
-    as it was.
-    """
+) -> None:
+    """Raises FsgError for settings of a format that is not asked for; starts what takes a while to start."""
+    if unknown := set(formats) - set(FORMATS):
+        raise FsgError(f"there is no format {unknown.pop()!r}; formats are {' and '.join(FORMATS)}")
     if opset is not None and "onnx" not in formats:
         raise FsgError("--opset is of .onnx files: add --format onnx, or leave it away")
     if batch is None and "tflite" in formats:
@@ -84,18 +137,33 @@ def export_run(
     if writer != "auto" and "tflite" not in formats:
         raise FsgError("--writer is of .tflite files: add --format tflite, or leave it away")
     prepare(formats, writer)
-    on_step("reading the test images")
-    checkpoint = digest(run.path)
-    images, labels, expected = test_images(run, data_dir, spec=dataset)
 
+
+def _export(
+    model: nn.Module,
+    folder: Path,
+    formats: Collection[str],
+    trial: tuple[Floats, NDArray[np.int64], Floats],
+    metadata: dict[str, Any],
+    about: dict[str, Any],
+    *,
+    opset: int | None = None,
+    batch: int | None = 1,
+    writer: str = "auto",
+    verify: str = "logits",
+    on_step: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
+    """What every export does, given images, their labels and what PyTorch computes for them; `about` is reported."""
+    images, labels, expected = trial
     on_step("reading the graph")
-    read = trace(run.model, run.data.shape)
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    read = trace(model, shape)
     graph = simplify(read)
     some = images[: min(len(images) // 2 * 2, deep.IMAGES)]
 
     def read_rightly() -> int:
         on_step("comparing every layer with PyTorch")
-        return deep.check_reading(run.model, read, some)
+        return deep.check_reading(model, read, some)
 
     if verify == "deep":
         read_rightly()
@@ -103,10 +171,10 @@ def export_run(
     def near_zero(chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
         return signs_near_zero(graph, images[chosen])
 
-    reference = _reference(graph, images)
+    reference = _reference(graph, images).reshape(expected.shape)
     require_agreement("the graph read from the model", reference, expected, labels, near_zero, read_rightly)
 
-    metadata = run.metadata | {"input_shape": [batch, *run.data.shape]}
+    metadata = metadata | {"input_shape": [batch, *shape]}
     write: dict[str, Callable[[], tuple[bytes, str]]] = {
         "tflite": lambda: to_tflite(graph, writer=writer, batch=batch or 1),
         "onnx": lambda: (to_onnx(graph, metadata, opset=opset, batch=batch), "onnx"),
@@ -126,7 +194,7 @@ def export_run(
             with replacing(path) as target:
                 target.write_bytes(add_tflite_metadata(content, metadata) if name == "tflite" else content)
             on_step(f"comparing {path.name} with PyTorch on {len(images)} test images")
-            logits = open_model(path)(images)
+            logits = open_model(path)(images).reshape(expected.shape)
             found = require_agreement(path.name, logits, expected, labels, near_zero, written_rightly)
             artefacts.append(
                 {
@@ -145,27 +213,22 @@ def export_run(
                 (room / path.name).replace(target)
     report = {
         "fsg_version": fsg.__version__,
-        "run": str(run.path),
-        "checkpoint": checkpoint,
-        "model": run.config.model,
-        "dataset": dataset or run.config.dataset,
-        "activation_bits": run.config.activation_bits,
+        **about,
         "layers": _layers(graph),
         "not_on_bits": not_on_bits(graph),
-        "hypernetwork_parameters_discarded": run.hypernetwork_parameters,
-        "float_size_bytes": float_size(run.model),
-        "artefacts": _with_others(folder, checkpoint, artefacts),
+        "float_size_bytes": float_size(model),
+        "artefacts": _with_others(folder, about.get("checkpoint"), artefacts),
     }
     with replacing(folder / "report.json") as target:
         target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
-def _with_others(folder: Path, checkpoint: str, artefacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_others(folder: Path, checkpoint: str | None, artefacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The artefacts, and those of other formats that an earlier export of the same weights has left in the folder."""
     with suppress(FsgError, KeyError, TypeError):
         earlier = read_object(folder / "report.json")
-        if earlier["checkpoint"] == checkpoint:
+        if checkpoint and earlier["checkpoint"] == checkpoint:
             formats = {artefact["format"] for artefact in artefacts}
             for other in earlier["artefacts"]:
                 path = folder / Path(other["path"]).name
