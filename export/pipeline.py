@@ -23,6 +23,7 @@ from fsg.export.graph import (
     Affine,
     Arithmetic,
     AveragePool,
+    BinaryConv,
     BinaryGraph,
     BinaryLayer,
     Concat,
@@ -44,6 +45,7 @@ from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.export.verify import MIN_AGREEMENT, require_agreement, signs_near_zero
 from fsg.runtime.model.evaluate import match_labels, normalize
+from fsg.runtime.model.exported import DEPTHWISE
 from fsg.runtime.model.files import file_digest, read_object
 from fsg.runtime.model.metadata import add_tflite_metadata
 from fsg.runtime.model.session import open_model
@@ -308,12 +310,14 @@ def _layers(graph: BinaryGraph) -> dict[str, int]:
 
 
 def not_on_bits(graph: BinaryGraph) -> dict[str, str]:
-    """The binary layers whose input is no sign, and what it is."""
-    return {
-        node.name: _in_words(graph, graph[node.inputs[0]])
-        for node in graph.nodes
-        if isinstance(node, BinaryLayer) and not graph.takes_bits(node)
-    }
+    """The binary layers that do not run on bits, and why: what the input is that is no sign, or `DEPTHWISE`."""
+    reasons = {}
+    for node in graph.nodes:
+        if isinstance(node, BinaryLayer) and not graph.takes_bits(node):
+            reasons[node.name] = _in_words(graph, graph[node.inputs[0]])
+        elif isinstance(node, BinaryConv) and node.groups > 1 and node.negative.shape[1] == 1:
+            reasons[node.name] = DEPTHWISE
+    return reasons
 
 
 def _in_words(graph: BinaryGraph, node: Node) -> str:

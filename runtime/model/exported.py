@@ -3,6 +3,7 @@
 from typing import Any
 
 SHOWN = 4  # names of layers in a line
+DEPTHWISE = "one channel in each group"  # of which there is nothing to gain
 WORTH_TELLING = 1.05  # how many times smaller a file is
 
 
@@ -49,7 +50,8 @@ def float_layers(report: dict[str, Any]) -> list[str]:
     for layer, reason in report.get("not_on_bits", {}).items():
         reasons.setdefault(reason, []).append(layer)
     return [
-        f"not on bits, for the input is {reason} and no sign: {', '.join(layers[:SHOWN])}"
+        f"not on bits, {f'having {reason}' if reason == DEPTHWISE else f'for the input is {reason} and no sign'}"
+        + f": {', '.join(layers[:SHOWN])}"
         + (f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else "")
         for reason, layers in reasons.items()
     ]

@@ -10,7 +10,7 @@ from fsg.export.pipeline import not_on_bits
 from fsg.export.recognise import simplify
 from fsg.export.table import export_table
 from fsg.export.trace import trace
-from fsg.runtime.model.exported import float_layers
+from fsg.runtime.model.exported import DEPTHWISE, float_layers
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d
 
 
@@ -49,6 +49,8 @@ def test_the_image_is_a_reason_and_joined_signs_are_none():
     graph = simplify(trace(nn.Sequential(BinaryConv2d(3, 4, 1), nn.BatchNorm2d(4)), (3, 6, 6)))
     assert not_on_bits(graph) == {"0": "the image"}
     assert not_on_bits(simplify(trace(exact(Joined()), (3, 8, 8)))) == {}
+    depthwise = nn.Sequential(BinaryActivation(), BinaryConv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4))
+    assert not_on_bits(simplify(trace(depthwise, (4, 6, 6)))) == {"1": DEPTHWISE}
 
 
 def test_layers_are_grouped_by_reason():
@@ -57,6 +59,7 @@ def test_layers_are_grouped_by_reason():
         "not on bits, for the input is a sum and no sign: block0, block1, block2, block3 and 2 more",
         "not on bits, for the input is an average and no sign: b",
     ]
+    assert float_layers({"not_on_bits": {"c": DEPTHWISE}}) == ["not on bits, having one channel in each group: c"]
     assert float_layers({"not_on_bits": layers, "activation_bits": 32}) == float_layers({}) == []
 
 
@@ -64,7 +67,8 @@ def test_layers_are_grouped_by_reason():
 def test_the_table_says_where_a_file_saves_nothing(bits, size, told):
     verify = {"samples": 9, "accuracy": 1.0, "torch_accuracy": 1.0, "top1_agreement": 1.0}
     verify |= {"class_median_abs_diff": 1e-7, "limit": 1e-4}
-    artefact = {"format": "tflite", "path": "export/model.tflite", "size_bytes": size, "verify": verify}
+    artefact = {"format": "tflite", "writer": "direct", "path": "export/model.tflite", "size_bytes": size}
+    artefact["verify"] = verify
     report = {"layers": {"bitwise": 0, "float": 4}, "dataset": "digits", "hypernetwork_parameters_discarded": 0}
     report |= {"activation_bits": bits, "float_size_bytes": 228_000, "artefacts": [artefact]}
     console = Console(width=200)
