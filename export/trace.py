@@ -42,7 +42,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> BinaryGraph:
     The model stays as it is. What its output does not depend on is left out. Errors: FsgError that names the layer, or
     the function and the module that calls it, that has no counterpart here.
     """
-    images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     recorder, result = _recorded(model, images)
     found = recorder.value(result) if isinstance(result, torch.Tensor) else None
     if found is None or found == recorder.builder.image:
@@ -66,7 +66,7 @@ def _recorded(model: nn.Module, images: torch.Tensor) -> tuple["Recorder", Any]:
     model, shape = copied(model).cpu().float().eval(), tuple(images.shape[1:])
     recorder = Recorder(model, (shape[0], shape[1], shape[2]))
     recorder.know(images, recorder.builder.image)
-    with torch.no_grad(), recorder.layers(), recorder:
+    with torch.no_grad(), _in_float32(), recorder.layers(), recorder:
         try:
             result = model(images)
         except FsgError:
@@ -75,6 +75,17 @@ def _recorded(model: nn.Module, images: torch.Tensor) -> tuple["Recorder", Any]:
             what = f"cannot run {recorder.failed or 'the model'} on {BATCH} images of shape {list(shape)}"
             raise FsgError(f"{what}: {_first_line(error)}; it must fit the model") from error
     return recorder, result
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """New tensors are of single precision within it, whatever a training works with."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _check_inputs(model: nn.Module) -> None:

@@ -253,7 +253,7 @@ def test_an_export_of_one_format_leaves_those_of_the_same_weights_in_the_report(
         ("tflite", "direct"),
         ("onnx", "onnx"),
     ]
-    assert all(artefact["verify"]["values_compared"] > 40 for artefact in report["artefacts"])
+    assert all(artefact["verify"]["values_compared"] > 30 for artefact in report["artefacts"])
     (tmp_path / "model.onnx").write_bytes(b"another")
     report = export_run(run, ("tflite",), tmp_path, writer="direct")
     assert [artefact["format"] for artefact in report["artefacts"]] == ["tflite"]
