@@ -198,6 +198,11 @@ def _export(
             on_step(f"comparing {path.name} with PyTorch on {len(images)} test images")
             logits = open_model(path)(images).reshape(expected.shape)
             found = require_agreement(path.name, logits, expected, labels, near_zero, written_rightly)
+            if by == "lce" and verify == "deep":
+                on_step(f"comparing {path.name} with what fsg writes directly")
+                (room / "direct.tflite").write_bytes(to_tflite(graph, writer="direct")[0])
+                direct = open_model(room / "direct.tflite")(images).reshape(expected.shape)
+                require_agreement(f"{path.name} of LCE's converter", logits, direct, labels, near_zero)
             artefacts.append(
                 {
                     "format": name,

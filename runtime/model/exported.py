@@ -38,7 +38,7 @@ def depth(artefact: dict[str, Any]) -> str:
     if count is None:
         return ""
     if not count:
-        return "only its results were compared, as LCE's converter does not say which value is which"
+        return "its results are those of a file written directly too; LCE's converter does not say which value is which"
     return f"{count} values within the network are right, each computed of the file's own"
 
 

@@ -257,3 +257,21 @@ def test_an_export_of_one_format_leaves_those_of_the_same_weights_in_the_report(
     (tmp_path / "model.onnx").write_bytes(b"another")
     report = export_run(run, ("tflite",), tmp_path, writer="direct")
     assert [artefact["format"] for artefact in report["artefacts"]] == ["tflite"]
+
+
+def test_what_lces_converter_wrote_is_compared_with_what_is_written_directly(run, tmp_path, monkeypatch):
+    steps = []
+    report = export_run(run, ("tflite",), tmp_path / "out", verify="deep", on_step=steps.append)
+    (artefact,) = report["artefacts"]
+    assert artefact["writer"] == "lce" and artefact["verify"]["values_compared"] == 0
+    assert "comparing model.tflite with what fsg writes directly" in steps
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".tflite"] == ["model.tflite"]
+    write = pipeline.to_tflite
+
+    def wrong(graph, writer="auto", batch=1):
+        last = replace(graph.nodes[-1], bias=graph.nodes[-1].bias + (writer == "direct"))
+        return write(type(graph)((*graph.nodes[:-1], last)), writer=writer, batch=batch)
+
+    monkeypatch.setattr(pipeline, "to_tflite", wrong)
+    with pytest.raises(FsgError, match=r"model.tflite of LCE's converter disagrees"):
+        export_run(run, ("tflite",), tmp_path / "out", verify="deep")
