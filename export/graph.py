@@ -254,6 +254,24 @@ class BinaryGraph:
         return isinstance(self[node.inputs[0]], Sign)
 
 
+def sides(node: Convolution | Pool) -> Sides:
+    """A node's padding: rows above and below, columns left and right."""
+    if isinstance(node, Pool):
+        return node.padding
+    rows, columns = node.padding
+    return rows, rows, columns, columns
+
+
+def one_bit(weight: Floats) -> tuple[NDArray[np.bool_], Floats] | None:
+    """Which of the weights [O, ...] are negative, and the scale [O] of each output channel; None where weights are not
+    +c or -c in every one."""
+    sizes = np.abs(weight).reshape(len(weight), -1)
+    scale = sizes[:, 0].copy()
+    if not (np.all(sizes == scale[:, None]) and np.all(scale > 0) and np.all(np.isfinite(scale))):
+        return None
+    return weight < 0, scale
+
+
 def rewrite(graph: BinaryGraph, rule: Callable[[Node], list[Node]]) -> BinaryGraph:
     """Replaces every node by the nodes that `rule` returns for it; the last of them must keep the node's name.
 

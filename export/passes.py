@@ -25,11 +25,11 @@ from fsg.export.graph import (
     Pad,
     Pool,
     Reshape,
-    Sides,
     Sign,
     Take,
     Transpose,
     rewrite,
+    sides,
 )
 
 
@@ -406,11 +406,3 @@ def _pad(graph: BinaryGraph, node: Convolution | Pool, source: str, value: float
         padding=(top, bottom, left, right),
         value=value,
     )
-
-
-def sides(node: Convolution | Pool) -> Sides:
-    """A node's padding: rows above and below, columns left and right."""
-    if isinstance(node, Pool):
-        return node.padding
-    rows, columns = node.padding
-    return rows, rows, columns, columns

@@ -27,6 +27,7 @@ from fsg.export.graph import (
     Sign,
     Take,
     Transpose,
+    one_bit,
     rewrite,
 )
 from fsg.export.passes import fold_affine, remove_unused, shuffles_as_take, sign_last
@@ -153,11 +154,11 @@ def binary_layers(graph: BinaryGraph) -> BinaryGraph:
     def rule(node: Node) -> list[Node]:
         if not isinstance(node, (Conv, Dense)) or not graph.takes_bits(node):
             return [node]
-        sizes = np.abs(node.weight).reshape(len(node.weight), -1)
-        if not ((sizes == sizes[:, :1]).all() and (sizes[:, 0] > 0).all() and np.isfinite(sizes).all()):
+        bits = one_bit(node.weight)
+        if bits is None:
             return [node]
         base: dict[str, Any] = {"name": node.name, "inputs": node.inputs, "shape": node.shape, "bias": node.bias}
-        base |= {"negative": node.weight < 0, "scale": sizes[:, 0].copy()}
+        base |= {"negative": bits[0], "scale": bits[1]}
         if isinstance(node, Dense):
             return [BinaryDense(**base)]
         window = {name: getattr(node, name) for name in ("stride", "padding", "dilation", "groups")}

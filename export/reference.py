@@ -23,11 +23,11 @@ def compute(node: g.Node, inputs: list[g.Floats]) -> g.Floats:
 
 
 def _conv(node: g.Conv, x: g.Floats) -> g.Floats:
-    return convolve(padded(x, _both(node.padding), 0.0), node.weight, node) + per_channel(node.bias, x)
+    return convolve(padded(x, g.sides(node), 0.0), node.weight, node) + per_channel(node.bias, x)
 
 
 def _binary_conv(node: g.BinaryConv, x: g.Floats) -> g.Floats:
-    sums = convolve(padded(x, _both(node.padding), node.padding_value), node.signs(), node)
+    sums = convolve(padded(x, g.sides(node), node.padding_value), node.signs(), node)
     return sums * per_channel(node.scale, x) + per_channel(node.bias, x)
 
 
@@ -88,10 +88,6 @@ def padded(x: g.Floats, sides: g.Sides, value: float, channels: g.Pair = (0, 0))
     """x [N, C, H, W] with so many rows above and below, columns left and right, and channels, of a value."""
     top, bottom, left, right = sides
     return np.pad(x, ((0, 0), channels, (top, bottom), (left, right)), constant_values=np.float32(value))
-
-
-def _both(padding: g.Pair) -> g.Sides:
-    return padding[0], padding[0], padding[1], padding[1]
 
 
 def per_channel(values: g.Floats, like: g.Floats) -> g.Floats:

@@ -9,7 +9,6 @@ import numpy as np
 from fsg import FsgError, __version__
 from fsg.export import graph as g
 from fsg.export.elementwise import ARITHMETIC, OPERATORS
-from fsg.export.passes import sides
 
 OLDEST_OPSET = 13
 """Before, Softmax meant something else."""
@@ -249,7 +248,7 @@ class _Builder:
             case g.BinaryConv():
                 padding = node.padding
                 if node.padding_value and any(padding):
-                    x = self.pad(x, sides(node), node.padding_value, f"{name}.padded")
+                    x = self.pad(x, g.sides(node), node.padding_value, f"{name}.padded")
                     padding = (0, 0)
                 weight = self.signs(name, node.negative)
                 self.scale_and_shift(self.conv(x, weight, node, padding, f"{name}.sum"), node)

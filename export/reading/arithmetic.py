@@ -182,7 +182,7 @@ def power(b: Builder, x: Any, exponent: Any) -> Any:
     if value == 0.5:
         return elementwise(b, x, "Sqrt")
     if value == -0.5:
-        return two(b, 1.0, elementwise(b, x, "Sqrt", part="root"), "div")
+        return rsqrt(b, x)
     if value != int(value) or not 1 <= abs(value) <= 8:
         raise b.refuse(f"the exponent {value:g} is not exported; only 0.5, -0.5 and whole numbers up to 8 are")
     result = x
@@ -268,9 +268,8 @@ def compare(b: Builder, x: Any, other: Any, kind: str) -> Value:
     """1 where it holds, else 0: as 1/2 sign(difference) + 1/2, exact since sign(0) is +1."""
     turned = kind in ("gt", "le")
     difference = two(b, other, x, "sub", "difference") if turned else two(b, x, other, "sub", "difference")
-    sign = b.add(g.Sign, difference, part="sign", shape=difference.shape)
     factor = 0.5 if kind in ("ge", "le") else -0.5
-    return affine(b, sign, factor, 0.5)
+    return affine(b, sign(b, difference, "sign"), factor, 0.5)
 
 
 for _name in ("ge", "gt", "le", "lt"):

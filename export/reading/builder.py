@@ -7,6 +7,7 @@ import numpy as np
 
 from fsg import FsgError
 from fsg.export import graph as g
+from fsg.export.passes import remove_unused
 from fsg.export.reference import compute
 
 BATCH = 2  # images in the trial that finds the shapes: what is 1 in a graph is this then
@@ -77,11 +78,5 @@ class Builder:
 
     def finish(self, result: Value) -> g.BinaryGraph:
         """The graph whose result that is; what it does not depend on is left out."""
-        used, kept = {result.node}, []
-        for node in reversed(self.nodes):
-            if node.name in used or isinstance(node, g.Input):
-                kept.append(node)
-                used.update(node.inputs)
-        nodes = kept[::-1]
-        last = next(node for node in nodes if node.name == result.node)
-        return g.BinaryGraph((*(node for node in nodes if node is not last), last))
+        last = self.kinds[result.node]
+        return remove_unused(g.BinaryGraph((*(node for node in self.nodes if node is not last), last)))

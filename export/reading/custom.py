@@ -5,21 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from fsg.export import graph as g
 from fsg.export.elementwise import OPERATORS
-from fsg.export.reading.arithmetic import affine, compare, elementwise, two
+from fsg.export.reading.arithmetic import affine, compare, elementwise, sign, square
 from fsg.export.reading.builder import Builder, Value
 
-TRIED = np.array([sign * size for sign in (-1, 1) for size in (3e4, 7, 2, 1.5, 1, 0.5, 1e-3, 1e-30, 0)], np.float32)
-
-
-def _sign(b: Builder, x: Value) -> Value:
-    return b.add(g.Sign, x, shape=x.shape)
+TRIED = np.array([side * size for side in (-1, 1) for size in (3e4, 7, 2, 1.5, 1, 0.5, 1e-3, 1e-30, 0)], np.float32)
 
 
 KNOWN: list[tuple[Callable[[Any], Any], Callable[[Builder, Value], Any]]] = [
     (lambda x: x, lambda b, x: x),
-    (lambda x: np.where(x >= 0, 1, -1), _sign),
+    (lambda x: np.where(x >= 0, 1, -1), sign),
     (lambda x: np.where(x > 0, 1, -1), lambda b, x: affine(b, compare(b, x, 0.0, "gt"), 2, -1)),
     (lambda x: np.where(x <= 0, 1, -1), lambda b, x: affine(b, compare(b, x, 0.0, "le"), 2, -1)),
     (lambda x: np.where(x < 0, 1, -1), lambda b, x: affine(b, compare(b, x, 0.0, "lt"), 2, -1)),
@@ -27,7 +22,7 @@ KNOWN: list[tuple[Callable[[Any], Any], Callable[[Builder, Value], Any]]] = [
     (lambda x: np.where(x > 0, 1, 0), lambda b, x: compare(b, x, 0.0, "gt")),
     (lambda x: np.where(x >= 0.5, 1, 0), lambda b, x: compare(b, x, 0.5, "ge")),
     (lambda x: np.where(x > 0.5, 1, 0), lambda b, x: compare(b, x, 0.5, "gt")),
-    (lambda x: x * x, lambda b, x: two(b, x, x, "mul")),
+    (lambda x: x * x, square),
 ]
 """What such functions compute most often, and what it becomes."""
 

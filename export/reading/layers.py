@@ -112,11 +112,10 @@ def convolution_of_a_row(
 
 def signs_of(b: Builder, weight: np.ndarray) -> dict[str, Any]:
     """Signs and scale of binary weights, from what the forward pass uses."""
-    magnitude = np.abs(weight).reshape(len(weight), -1)
-    scale = magnitude[:, 0].copy()
-    if not (np.all(magnitude == scale[:, None]) and np.all(scale > 0) and np.all(np.isfinite(scale))):
+    bits = g.one_bit(weight)
+    if bits is None:
         raise b.refuse("its quantised weights are not +c or -c in every output channel")
-    return {"negative": weight < 0, "scale": scale}
+    return {"negative": bits[0], "scale": bits[1]}
 
 
 @reads(

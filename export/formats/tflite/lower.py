@@ -28,11 +28,8 @@ from fsg.export.passes import (
     pad_before_sign,
 )
 
-KNOWN = (
-    *(Input, Sign, Conv, BinaryConv, Dense, BinaryDense, Affine, Elementwise, Pad, MaxPool, AveragePool),
-    *(Arithmetic, Concat, Reduce, Reshape),
-)
-"""What is spelled for LCE's converter in a way that it is known to understand."""
+KNOWN = (Input, Sign, Conv, BinaryConv, Pad, MaxPool, AveragePool)
+"""What is spelled for LCE's converter in a way that it is known to understand, whatever the settings."""
 
 
 def is_known(node: Node) -> bool:
