@@ -142,9 +142,12 @@ def run_training(config: Config, folder: Path) -> int:
 @sweep_options("ste,fsg")
 @option("--seeds", default="0,1,2", help="One run of each method for each.")
 @option("--out", type=PATH, help="Folder to write into.  [default: runs/compare-MODEL-DATASET]")
+@option("--jobs", default=1, type=click.IntRange(min=1), help="Runs at a time; they share the cores.")
 @option("--yes", is_flag=True, help="Train the default methods on the default data, too.")
 @click.pass_context
-def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Path | None, **settings: Any) -> None:
+def compare(
+    context: click.Context, runs: tuple[Path, ...], seeds: str, out: Path | None, jobs: int, **settings: Any
+) -> None:
     """Train with several methods and seeds, and compare the runs.
 
     Writes compare.md, compare.csv and compare.png. Interrupted, the same command continues: finished runs are kept,
@@ -156,7 +159,7 @@ def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Pat
 
     if runs:
         default = click.core.ParameterSource.DEFAULT
-        for name in (*settings, "seeds"):
+        for name in (*settings, "seeds", "jobs"):
             if context.get_parameter_source(name) is not default:
                 option = "--" + name.replace("_", "-")
                 raise FsgError(f"{option} is for new runs, but finished ones are given: leave one or the other away")
@@ -169,7 +172,7 @@ def compare(context: click.Context, runs: tuple[Path, ...], seeds: str, out: Pat
         folder = out or RUNS / f"compare-{run_label(next(iter(entries.values())))}"
         try:
             console, agreed = make_console(stderr=False), chosen(context) or settings["yes"]
-            groups = run_sweep(entries, parse_seeds(seeds), folder, console, agreed=agreed)
+            groups = run_sweep(entries, parse_seeds(seeds), folder, console, agreed=agreed, jobs=jobs)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command continues")
             sys.exit(130)

@@ -52,7 +52,7 @@ from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
 from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
-from fsg.training.data.sets import Dataset
+from fsg.training.data.sets import Dataset, resized
 from fsg.training.networks.layers import float_size
 from fsg.training.run import Run, evaluation_batch, predict
 
@@ -253,6 +253,7 @@ def test_images(
     """
     spec = spec or run.config.dataset
     data = load(spec, data_dir=data_dir or run.config.data_dir or None, test_only=True)
+    data = resized(data, run.config.image_size)
     if data.shape != run.data.shape:
         raise FsgError(f"{spec}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}")
     chosen = np.linspace(0, len(data.x_test) - 1, min(len(data.x_test), MAX_SAMPLES)).astype(int)

@@ -24,7 +24,8 @@ def settings(tiny_npz):
 
 def test_compare_trains_reports_and_collects(fsg, refused, settings, tmp_path):
     methods = "ste:lr=1e30,ste"  # a run that fails does not keep the others back
-    line = refused("compare", "--methods", methods, "--seeds", "4", "--epochs", "1", "--out", "out", *settings)
+    both = ["--methods", methods, "--seeds", "4", "--epochs", "1", "--out", "out", *settings, "--jobs", "2"]
+    line = refused("compare", *both)
     assert "1 of 2 runs are not finished; ste:lr=1e30, seed 4: the loss became" in line
     assert (tmp_path / "out/ste-seed4/summary.json").exists() and not (tmp_path / "out/compare.md").exists()
 
@@ -56,7 +57,7 @@ def test_nothing_is_trained_before_people_know_what(refused, fsg, tmp_path, monk
         line = refused("compare", *settings)
         assert planned in line and "choose --methods or --dataset, or say --yes" in line
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(sweep, "run_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(sweep, "run_all", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     for settings in (["--yes"], ["--dataset", "digits"], ["--methods", "ste,fsg"], ["--set", "dataset=digits"]):
         code, out, _ = fsg("compare", *settings)
         assert code == 130 and planned in out

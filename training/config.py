@@ -42,6 +42,15 @@ class Config:
     dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
     data_dir: str = _setting("", "Folder where the data set is; without it, named ones are in a cache.")
     init: str = _setting("", "Start from the full-precision weights in this .pth file.")
+    train_images: int = _setting(
+        0,
+        "Train on so many of the training images, always the same, of all classes alike; 0 takes all.",
+        low=0,
+        before=lambda run: 0,
+    )
+    image_size: int = _setting(
+        0, "Resize images to so many pixels a side; 0 leaves them.", low=0, high=4096, before=lambda run: 0
+    )
     augment: bool = _setting(True, "Random changes of the training images: --crop and --flip.")
     crop: int = _setting(
         -1,
@@ -106,6 +115,9 @@ class Config:
     teacher: str = _setting("", "Full-precision weights of the same network (.pth) to distil from.")
     teacher_weight: float = _setting(0.5, "Share of the teacher in the loss.", low=0, high=1)
     temperature: float = _setting(4.0, "Of the teacher's softmax.", above=0, high=1000)
+    test_every: int = _setting(
+        1, "Test after every so many epochs, and after the last.", low=1, high=10**6, before=lambda run: 1
+    )
     patience: int = _setting(0, "Stop after so many epochs without a better test loss; 0 is never.", low=0, high=10**6)
     max_minutes: float = _setting(0.0, "Stop before an epoch that would end after so many minutes; 0 never.", low=0)
 
@@ -118,6 +130,11 @@ class Config:
         5, "FSG: gradients that the slow net sees; 0 keeps none, not even momentum.", low=0, high=1000
     )
     slow: bool = _setting(True, "FSG: the slow net.")
+    hypernetwork: str = _setting(
+        "",
+        "FSG: what fsg meta-train wrote, or none; without it, that which comes with fsg.",
+        before=lambda run: "",
+    )
     embedding: bool = _setting(True, "FSG: the embedding that tells the slow net its layer.")
     fast_lr: float = _setting(
         0.0, "FSG, MetaQuant: learning rate of the fast net; 0 takes the variant's own.", low=0, high=1000
@@ -186,7 +203,7 @@ HEADINGS = {
 RESUMABLE = (
     *("dataset", "data_dir", "teacher"),
     *("threads", "device", "compile", "tensorboard"),
-    *("epochs", "patience", "max_minutes"),
+    *("epochs", "test_every", "patience", "max_minutes"),
 )
 """Settings that a resumed run may change: where files are, how the machine is used, when to stop."""
 
@@ -244,6 +261,8 @@ def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
         return found
 
     changed = {name: absolute(settings[name]) for name in ("init", "teacher", "data_dir") if settings.get(name)}
+    if settings.get("hypernetwork") not in (None, "", "none"):
+        changed["hypernetwork"] = absolute(settings["hypernetwork"])
     kind, _, path = settings.get("dataset", "").partition(":")
     if kind in ("folder", "npz") and path:
         changed["dataset"] = f"{kind}:{absolute(path)}"

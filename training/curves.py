@@ -1,5 +1,6 @@
 """The curves of a run as PNG."""
 
+from math import isfinite
 from pathlib import Path
 
 from fsg import replacing
@@ -17,7 +18,9 @@ def plot_curves(rows: list[dict[str, float]], path: Path, title: str) -> None:
         names = [f"train_{quantity}", f"test_{quantity}"]
         for name, colour in zip(names, ("tab:gray", "tab:blue"), strict=True):
             label = "training" if name.startswith("train") else "test"
-            axes.plot(epochs, [row[name] for row in rows], color=colour, label=label, markersize=4, **marks(epochs))
+            known = [row for row in rows if isfinite(row[name])]
+            x, y = [row["epoch"] for row in known], [row[name] for row in known]
+            axes.plot(x, y, color=colour, label=label, markersize=4, **marks(x))
         axes.set(xlabel="epoch", ylabel="loss (nats)" if quantity == "loss" else "accuracy")
         set_epochs(axes, epochs)
         set_values = set_loss if quantity == "loss" else set_accuracy

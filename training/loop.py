@@ -24,7 +24,7 @@ from fsg.training.data.augment import batches, described, mirror_images, with_au
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo, Dataset, Images
+from fsg.training.data.sets import DataInfo, Dataset, Images, resized, smaller
 from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
 from fsg.training.networks.constant import constant_signs, constant_signs_told
@@ -79,7 +79,8 @@ class Training:
         self.config, self.folder, self.console = config, folder, console
         self.device, self.processes = device, processes
         with console.status(f"reading {config.dataset}"), processes.in_turn():
-            data = load_dataset(config.dataset, data_dir=config.data_dir or None)
+            data = smaller(load_dataset(config.dataset, data_dir=config.data_dir or None), config.train_images)
+            data = resized(data, config.image_size)
             if len(np.unique(data.y_train)) < 2:
                 raise FsgError(f"{config.dataset}: all training images are of one class: add images of another")
             self.data = data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
@@ -154,8 +155,12 @@ class Training:
         start = time.monotonic()
         before = signs(self.learner.model)
         train_loss, train_accuracy = self._train_epoch(epoch)
-        test_loss, test_accuracy = evaluate(self.learner.tested, self.x_test, self.y_test, self.processes)
-        self._check_finite(test_loss, epoch)
+        test_loss, test_accuracy = math.nan, math.nan
+        every = 1 if self.config.max_minutes else self.config.test_every  # who may stop at any epoch needs its test
+        tested = epoch + 1 == self.config.epochs or (epoch + 1) % every == 0
+        if tested:
+            test_loss, test_accuracy = evaluate(self.learner.tested, self.x_test, self.y_test, self.processes)
+            self._check_finite(test_loss, epoch)
         flips, layer_flips = count_flips(before, signs(self.learner.model))
         row = {
             "epoch": epoch + 1,
@@ -174,7 +179,8 @@ class Training:
         total = self.config.epochs
         self._print(
             f"epoch {epoch + 1:>{len(str(total))}}/{total}  train loss {train_loss:.4f}"
-            f"  test loss {test_loss:.4f}  test accuracy {test_accuracy:.2%}  flips {flips:.2%}"
+            + (f"  test loss {test_loss:.4f}  test accuracy {test_accuracy:.2%}" if tested else "")
+            + f"  flips {flips:.2%}"
         )
         self.epoch_seconds = time.monotonic() - start
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +25,8 @@ class Record:
 
     `rows` are those of metrics.csv: epoch, lr at its start, losses in nats (the training loss is the one descended),
     accuracies and flips as fractions, seconds of training since the start. `flips` are those of flips.csv: the share
-    of each binary layer's weights whose sign is another at the epoch's end than at its start. Without `writes`, it only
-    remembers.
+    of each binary layer's weights whose sign is another at the epoch's end than at its start. Test figures of epochs
+    that were not tested are NaN. Without `writes`, it only remembers.
     """
 
     def __init__(self, config: Config, folder: Path, *, writes: bool = True) -> None:
@@ -58,7 +59,7 @@ class Record:
 
     def summary(self, more: dict[str, Any]) -> dict[str, Any]:
         """What summary.json tells of the epochs so far, and what only the caller knows."""
-        last, best = self.rows[-1], max(self.rows, key=lambda row: row["test_accuracy"])
+        last, best = self.rows[-1], max(filter(was_tested, self.rows), key=lambda row: row["test_accuracy"])
         names = ("method", "variant", "model", "dataset", "seed", "activation_bits")
         return {
             **{name: getattr(self.config, name) for name in names},
@@ -83,9 +84,11 @@ class Record:
             (self.folder / "summary.json").unlink(missing_ok=True)
 
     def epochs_without_gain(self) -> int:
-        """How many epochs have passed since the one with the lowest test loss."""
-        losses = [row["test_loss"] for row in self.rows]
-        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+        """How many epochs have passed since the one with the lowest test loss; 0 if the last one was not tested."""
+        if not self.rows or not was_tested(self.rows[-1]):
+            return 0
+        best = min(filter(was_tested, self.rows), key=lambda row: row["test_loss"])
+        return int(self.rows[-1]["epoch"] - best["epoch"])
 
     def _write_events(self, row: Row, flips: Row) -> None:
         epoch = int(row["epoch"])
@@ -94,7 +97,7 @@ class Record:
         shares = {f"flips/{name}": share for name, share in flips.items()}
         for name, value in {**row, **shares}.items():
             part, _, quantity = name.partition("_")
-            if not name.endswith("epoch"):
+            if not name.endswith("epoch") and math.isfinite(value):
                 self._events.add_scalar(f"{quantity}/{part}" if part in ("train", "test") else name, value, epoch)
         self._events.flush()
 
@@ -110,6 +113,10 @@ def _import_tensorboard() -> Any:
     import torch.utils.tensorboard
 
     return torch.utils.tensorboard
+
+
+def was_tested(row: Row) -> bool:
+    return math.isfinite(row["test_loss"])
 
 
 def signs(model: nn.Module) -> dict[str, Tensor]:

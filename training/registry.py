@@ -34,7 +34,10 @@ class Method:
 METHODS = {
     "fsg": Method(
         "fsg.training.methods.fsg:FSG",
-        settings=("alpha", "fast_lr", "slow_lr", "hidden", "nonlinearity", "expand", "d_state", "d_conv"),
+        settings=(
+            *("alpha", "hypernetwork"),
+            *("fast_lr", "slow_lr", "hidden", "nonlinearity", "expand", "d_state", "d_conv"),
+        ),
         always=("variant", "history", "slow", "embedding"),
     ),
     "ste": Method("fsg.training.methods.base:STE"),

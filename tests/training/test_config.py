@@ -94,6 +94,7 @@ def test_a_resumed_run_may_move_and_go_on_but_not_change(tmp_path):
         "threads": 2,
         "device": "cpu",
         "epochs": 20,
+        "test_every": 2,
         "patience": 3,
         "max_minutes": 5.0,
         "tensorboard": True,

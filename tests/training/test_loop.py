@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,8 @@ from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import NORMALIZATIONS, normalization
 from fsg.training.data.sets import Dataset
 from fsg.training.distributed import Processes
+from fsg.training.evaluate import evaluate_on
+from fsg.training.folder import read_metrics
 from fsg.training.loop import fitting_batch, learning_rate, told_of
 from fsg.training.networks.average import AveragedModel
 from fsg.training.networks.layers import BinaryConv2d, binary_layers
@@ -174,6 +177,23 @@ def test_a_run_that_stops_for_its_time_goes_on_exactly(trained):
     assert_same(read_checkpoint(whole), read_checkpoint(folder))
     times = {"seconds": 0, "seconds_per_step": 0}
     assert summary | times == whole_summary | times
+
+
+def test_epochs_between_tests_have_no_test_figures(trained):
+    folder, summary, text = trained("run", epochs=4, test_every=3, patience=1)
+    rows = read_metrics(folder)
+    assert [math.isfinite(row["test_loss"]) for row in rows] == [False, False, True, True]
+    assert summary["test_accuracy"] == rows[-1]["test_accuracy"] and summary["stopped"] == ""
+    assert text.count("test accuracy") == 2 and (folder / "curves.png").exists()
+    every, *_ = trained("every", epochs=4)
+    assert read_metrics(every)[-1]["test_loss"] == rows[-1]["test_loss"]
+
+
+def test_images_are_resized_wherever_the_run_is_used(trained):
+    folder, *_ = trained("run", image_size=16, train_images=40, epochs=1)
+    run = open_run(folder)
+    assert run.input_shape[1:] == (16, 16) and run.metadata["image_size"] == 16
+    assert evaluate_on(folder)["accuracy"] == read_metrics(folder)[-1]["test_accuracy"]
 
 
 def test_the_average_is_tested_and_exported_and_the_weights_are_kept(trained):

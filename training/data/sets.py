@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import NamedTuple
 
@@ -82,6 +82,44 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+def smaller(data: Dataset, train_images: int) -> Dataset:
+    """The data set with its first `train_images` training images, as many of each class as its share allows; 0: all.
+
+    Errors: FsgError where there are not so many.
+    """
+    available = len(data.y_train)
+    if not train_images or train_images == available:
+        return data
+    if train_images > available:
+        raise FsgError(f"{data.name} has {available:,} training images: --train-images {train_images} asks for more")
+    of_class = [np.flatnonzero(data.y_train == label) for label in range(data.num_classes)]
+    # The n-th image of a class comes when a share n of it is due: cut anywhere, all classes are there alike.
+    due = np.concatenate([(np.arange(len(indices)) + 0.5) / max(len(indices), 1) for indices in of_class])
+    chosen = np.sort(np.concatenate(of_class)[np.argsort(due, kind="stable")[:train_images]])
+    return replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
+
+
+def resized(data: Dataset, size: int) -> Dataset:
+    """The data set with images of `size` x `size` pixels, averaged where they shrink; 0 leaves them as they are.
+
+    Errors: FsgError without Pillow.
+    """
+    height, width = data.shape[1:]
+    if not size or (height, width) == (size, size):
+        return data
+    image = need("PIL.Image", "--image-size needs Pillow")
+    filter = image.Resampling.BOX if size < min(height, width) else image.Resampling.BILINEAR
+
+    def scaled(images: Images) -> Images:
+        result = np.empty((*images.shape[:2], size, size), np.uint8)
+        for source, target in zip(images.reshape(-1, height, width), result.reshape(-1, size, size), strict=True):
+            target[:] = image.fromarray(source).resize((size, size), filter)
+        return result
+
+    pad = round(data.pad * size / max(height, width))
+    return replace(data, x_train=scaled(data.x_train), x_test=scaled(data.x_test), pad=pad)
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, pairwise
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ def plot_comparison(curves: Sequence[Curve], path: Path, title: str) -> None:
 
 def _draw_mean(axes: "Axes", x: list[float], values: list[tuple[float, float | None]], colour: Any, label: str) -> None:
     """A line through the means and a band of one standard error about it; a bar where there is one epoch."""
+    known = [isfinite(mean) for mean, _ in values]
+    x, values = list(compress(x, known)), list(compress(values, known))
     axes.plot(x, [mean for mean, _ in values], color=colour, label=label, markersize=4, **marks(x))
     low, high = zip(*(_band(*value) for value in values), strict=True)
     if len(x) == 1:

@@ -26,7 +26,9 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Estimate":
-        """The estimate from at least one value."""
+        """The estimate from at least one value; NaN where one is."""
+        if any(map(math.isnan, values)):  # of an epoch that was not tested
+            return cls(math.nan, None, len(values))
         error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
         return cls(statistics.fmean(values), error, len(values))
 

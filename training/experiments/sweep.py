@@ -1,16 +1,17 @@
-"""Runs of several methods and seeds, one after another, each in a process of its own; interrupted, they continue."""
+"""Runs of several methods and seeds, one or several at a time, each in a process; interrupted, they continue."""
 
+import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import IO
 
 from rich.console import Console
-from rich.status import Status
 
 from fsg import FsgError, make_folder, python
 from fsg.training.config import Config, load_config, save_config
@@ -53,7 +54,13 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def run_sweep(
-    entries: Mapping[str, Config], seeds: Sequence[int], folder: Path, console: Console, *, agreed: bool = True
+    entries: Mapping[str, Config],
+    seeds: Sequence[int],
+    folder: Path,
+    console: Console,
+    *,
+    agreed: bool = True,
+    jobs: int = 1,
 ) -> list[RunGroup]:
     """Trains what is not trained yet of all entries for all seeds, in `folder`; the finished runs of each entry.
 
@@ -64,7 +71,7 @@ def run_sweep(
     if not agreed:
         raise FsgError(f"this would be {plan}: choose --methods or --dataset, or say --yes")
     _print(console, plan)
-    run_all(planned, folder, console)
+    run_all(planned, folder, console, jobs=jobs)
     return labelled_groups({label: [run.folder for run in planned if run.label == label] for label in entries})
 
 
@@ -122,35 +129,45 @@ def check_same(run: PlannedRun) -> None:
             )
 
 
-def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console) -> None:
-    """Trains what is not finished yet, each run in a child process, and shows how far it is and how long it may take.
+def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs: int = 1) -> None:
+    """Trains what is not finished yet, `jobs` runs at a time, and shows how far it is and how long it may take.
 
-    The children's output is in RUN/train.log. Errors: FsgError, after all runs, where one failed or ended before its
-    last epoch; and where another process is at work in the folder. KeyboardInterrupt passes, once the run has been
-    ended in good order; the next call continues it.
+    Each run is a child process, which shares the machine's cores evenly with the others unless its settings give it
+    threads. Their output is in RUN/train.log. Errors: FsgError, after all runs, where one failed or ended before its
+    last epoch; and where another process is at work in the folder. KeyboardInterrupt passes, once the runs have been
+    ended in good order; the next call continues them.
     """
     make_folder(folder)
-    failures = []
+    failures: list[str] = []
+    number = {run: f"run {place} of {len(runs)}: {run.name}" for place, run in enumerate(runs, 1)}
+    waiting, at_work = deque(runs), dict[PlannedRun, subprocess.Popen[bytes]]()
     with only_one(folder, f"another fsg compare is at work in {folder}: wait for it, or choose another --out") as lock:
-        for number, run in enumerate(runs, 1):
-            where = f"run {number} of {len(runs)}: {run.name}"
-            if run.finished:
-                _print(console, f"{where}: finished before")
-                continue
-            _print(console, f"{where}: into {run.folder}")
-            try:
-                with console.status(where) as status:
-                    _train(run, lock, partial(_show, where, run, runs, status))
-            except FsgError as error:
-                failures.append(str(error))
-                _print(console, f"  {error}")
-                continue
-            last, left = _rows(run)[-1], seconds_left(runs)
-            _print(
-                console,
-                f"  epoch {last['epoch']:.0f}: training loss {last['train_loss']:.4f},"
-                f" test accuracy {last['test_accuracy']:.2%}" + (f"; about {_duration(left)} left" if left else ""),
-            )
+        try:
+            with console.status("starting") as status:
+                while waiting or at_work:
+                    while waiting and len(at_work) < jobs:
+                        run = waiting.popleft()
+                        if run.finished:
+                            _print(console, f"{number[run]}: finished before")
+                            continue
+                        _print(console, f"{number[run]}: into {run.folder}")
+                        at_work[run] = _start(run, lock, jobs)
+                    status.update(_state(number, at_work, runs, jobs))
+                    _wait(at_work.values(), POLL_SECONDS)
+                    for run in [run for run, process in at_work.items() if process.poll() is not None]:
+                        try:
+                            _require_finished(run, at_work.pop(run).returncode)
+                        except FsgError as error:
+                            failures.append(str(error))
+                            _print(console, f"  {error}")
+                        else:
+                            _print(console, _outcome(run, runs, jobs))
+        except BaseException:
+            for process in at_work.values():
+                process.send_signal(signal.SIGINT)
+            for process in at_work.values():
+                process.wait()
+            raise
     if failures:
         raise FsgError(f"{len(failures)} of {len(runs)} runs are not finished; {failures[0]}")
 
@@ -159,49 +176,59 @@ def _print(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def _show(where: str, run: PlannedRun, runs: Sequence[PlannedRun], status: Status) -> None:
-    """Says which epoch a run is in, and what is left to do."""
-    epoch = min(len(_rows(run)) + 1, run.config.epochs)
+def _state(
+    number: Mapping[PlannedRun, str], at_work: Collection[PlannedRun], runs: Sequence[PlannedRun], jobs: int
+) -> str:
+    """Which epochs the runs at work are in, and what is left to do."""
+    epochs = {run: min(len(_rows(run)) + 1, run.config.epochs) for run in at_work}
     left = seconds_left(runs)
-    about = "" if left is None else f", about {_duration(left)} left for all"
-    status.update(f"{where}: epoch {epoch} of {run.config.epochs}{about}")
+    about = "" if left is None else f", about {_duration(left / jobs)} left for all"
+    return "; ".join(f"{number[run]}: epoch {epoch} of {run.config.epochs}" for run, epoch in epochs.items()) + about
 
 
-def _train(run: PlannedRun, lock: IO[bytes], show: Callable[[], None]) -> None:
-    """Trains one run to its end in a child process, calling `show` every second."""
+def _outcome(run: PlannedRun, runs: Sequence[PlannedRun], jobs: int) -> str:
+    last, left = _rows(run)[-1], seconds_left(runs)
+    return (
+        ("  " if jobs == 1 else f"  {run.name}, ")
+        + f"epoch {last['epoch']:.0f}: training loss {last['train_loss']:.4f},"
+        + f" test accuracy {last['test_accuracy']:.2%}"
+        + (f"; about {_duration(left / jobs)} left" if left else "")
+    )
+
+
+def _start(run: PlannedRun, lock: IO[bytes], jobs: int) -> "subprocess.Popen[bytes]":
+    """Begins or continues a run in a child process, one of so many at a time."""
     make_folder(run.folder)
     if not run.begun:
         save_config(run.config, run.folder / "config.toml")
+    share = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs))} if jobs > 1 else {}
     with open(run.folder / LOG, "ab") as log:
         # In a process group of its own, so that Ctrl-C at a terminal reaches it once, from here.
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [*CHILD, str(run.folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env={**share, **os.environ},
             pass_fds=[lock.fileno()],
             process_group=0,
         )
-        try:
-            while process.poll() is None:
-                show()
-                _wait(process, POLL_SECONDS)
-        except BaseException:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
-    if process.returncode:
+
+
+def _require_finished(run: PlannedRun, code: int) -> None:
+    """Raises FsgError, with the reason, unless a child process that ended with `code` has finished its run."""
+    if code:
         lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
         raise FsgError(f"{run.name}: {lines[-1].removeprefix('fsg: error: ')} (see {run.folder / LOG})")
     if not run.finished:
         raise FsgError(f"{run.name}: stopped before its last epoch; the same command continues it")
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return
+def _wait(processes: Iterable["subprocess.Popen[bytes]"], seconds: float) -> None:
+    """Until one of them has ended, but no longer than so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and all(process.poll() is None for process in processes):
+        time.sleep(POLL_SECONDS / 20)
 
 
 def _rows(run: PlannedRun) -> list[dict[str, float]]:

@@ -1,7 +1,10 @@
 """Fast and slow gradient generation (FSG), the default method, and its per-weight variant."""
 
+import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,41 +13,48 @@ from torch import Tensor, nn
 from fsg import FsgError
 from fsg.training.methods.base import GradientRule, LookaheadRule
 from fsg.training.methods.fsg_published import ReferenceFSG
-from fsg.training.methods.history import GradientHistory
-from fsg.training.methods.hypernet import NONLINEARITIES, FastNet, SlowNet
+from fsg.training.methods.hyperfile import Hypernetwork, read_hypernetwork, shipped
+from fsg.training.methods.slow import LayerNet, orthogonalized
+from fsg.training.networks.layers import BinaryActivation
 from fsg.training.registry import check_name
 
 EPS = 1e-8  # beside the root of the squared gradients, as everywhere in Adam
-GATE = 0.54  # a gate stays within 1 - GATE and 1 + GATE, so that one weight gets at most 3.3 times another's share
-DT = (0.1, 1.0)  # initial step sizes of the slow net: its sequences are short
-CHUNK = 262144  # weights whose histories pass the slow net together, for the sake of memory
-META_SAMPLE = 32768  # weights whose gradient teaches the hypernetworks in one step
+GATE = 0.7  # a gate stays within exp(-GATE) and exp(GATE)
+MEMORY = 8.0  # steps after which a flip counts as old, 1/e of a new one
+FAR = 5.0  # steps of lr from the threshold; whoever is farther away is not about to flip
 
 
 class PerWeightFSG(LookaheadRule):
-    """Fast and slow gradient generation (Chen et al., AAAI 2025, arXiv 2412.11777), with time as the sequence axis.
+    """Fast and slow gradient generation (after Chen et al., AAAI 2025, arXiv 2412.11777), weight by weight.
 
-    For every weight, with g its straight-through gradient of the previous minibatch, r the root mean square of its
-    gradients so far (decay beta2) and M their mean (decay beta1), both corrected for their start as Adam does:
+    With g the newest straight-through gradient of a weight w, r the root mean square of its gradients so far (decay
+    beta2) and M their mean (decay beta1), both corrected for their start as Adam does:
 
-        slow = M (1 + GATE tanh(SlowNet(layer embedding, last gradients / r, seen along M)))
-        fast = g (1 + GATE tanh(FastNet(g / r, seen along M)))
-        u = alpha slow + (1 - alpha) fast
-        look-ahead weight = w - lr u / r, scaled per layer to the size that it would have with all gates at 1
+        slow, fast = M / r, g / r
+        v = exp(GATE tanh(logit)) (alpha slow + (1 - alpha) fast), scaled per layer to the size without gates
+        v = (1 - spectral) v + spectral O, where O is v's nearest semi-orthogonal matrix [out, in], as large as v
+        u = exp(step) (v + outward sign(w) [|w| > FAR lr])
+        look-ahead weight = w - lr u
 
-    where "seen along M" means multiplied by its sign: a history and its mirror image are one, and whether the newest
-    gradient agrees with its predecessors is there to read. The forward pass uses the look-ahead weights, and after the
-    backward pass they become the weights. The last layers of both nets start at zero, so the rule starts as Adam with
-    Nesterov's momentum (with alpha 1, as Adam) and departs from it as far as the hypernetworks learn to. They ascend
-    the inner product of u with the gradient at the look-ahead weights, which is how the loss there depends on them.
+    where, with near = exp(-|w| / (2 lr)), home = sign(w M) (+1 where M leads to the threshold), fresh =
+    exp(-age / MEMORY) and age the steps since the weight last flipped,
 
-    `history` counts the gradients that the slow net sees, the newest included. With 0 none is kept: the slow gradient
-    is g itself under a gate that sees nothing else. Without `slow` the rule is the fast gradient alone; without
-    `embedding` the slow net does not know the layer. With optimizer "sgd" nothing is divided by r. Errors: FsgError for
-    settings out of range and a model without binary layers.
+        logit = agreement tanh(2 g M / r^2) + (homeward + homeward_near near) home + fresh_near near fresh
+        alpha = sigmoid(logit(alpha setting) + mix + mix_near near)
 
-    Differs from the published code, in which the history of a weight lies out of its slow net's reach and the slow
-    gradient does not enter the update.
+    step, mix, ... spectral, outward are what the slow net makes, for each layer and step, of the layer's history and
+    of what kind of layer it is; see `LayerNet`. With a slow net of zeros all that is left is Adam with Nesterov's
+    momentum (for alpha 1: Adam). The forward pass uses the look-ahead weights, which then become the weights.
+
+    The slow net is learnt beforehand, over many short trainings (`fsg meta-train`), and does not change:
+    `hypernetwork` names its file, "" the one that comes with fsg, "none" that of zeros. With `history` 0 there is no
+    momentum and the slow net sees nothing of the past; without `slow` there is neither momentum nor slow net; without
+    `embedding` it does not know the layer. With optimizer "sgd" nothing is divided by r. Errors: FsgError for settings
+    out of range, files that are no hypernetwork and a model without binary layers.
+
+    Differs from the published code, in which the history of a weight lies out of its slow net's reach, the slow
+    gradient does not enter the update and the hypernetworks learn during the training, from a loss that looks one step
+    ahead.
     """
 
     def __init__(
@@ -60,141 +70,141 @@ class PerWeightFSG(LookaheadRule):
         history: int = 5,
         slow: bool = True,
         embedding: bool = True,
-        fast_lr: float = 1e-3,
-        slow_lr: float = 1e-3,
-        hidden: int = 8,
-        nonlinearity: str = "tanh",
-        expand: int = 8,
-        d_state: int = 4,
-        d_conv: int = 4,
+        hypernetwork: str | Hypernetwork = "",
     ) -> None:
         super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
         if not 0 <= alpha <= 1:
             raise FsgError(f"alpha is {alpha:g}: it must be from 0 to 1")
         if history < 0:
             raise FsgError(f"the history length is {history}: it must be at least 0")
-        weights = [layer.weight for layer in self.layers]
-        self.layer_of = torch.arange(len(weights)).repeat_interleave(torch.tensor(self.sizes)).to(weights[0].device)
+        like = self.layers[0].weight
         self.alpha = alpha if slow else 0.0
         self.decay = beta1 if history and slow else 0.0  # of the momentum
-        self.embedding = embedding
+        net = chosen(hypernetwork) if slow else Hypernetwork()
+        one_bit = any(isinstance(module, BinaryActivation) for module in model.modules())
+        self.slow = LayerNet(net, self.layers, history=bool(history), embedding=embedding, one_bit=one_bit).to(like)
+        self.layer_of = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes)).to(like.device)
+        self.count = 0  # of gradients
+        zeros = like.new_zeros(sum(self.sizes))
+        self.newest, self.mean, self.square = (
+            zeros,
+            zeros.clone(),
+            zeros.clone(),
+        )  # gradient, means of it and its square
+        self.flipped = zeros - 100 * MEMORY  # the step in which a weight last flipped
 
-        activation = NONLINEARITIES[check_name(nonlinearity, NONLINEARITIES, "nonlinearity")]
-        self.fast = FastNet(hidden, activation).to(weights[0])
-        nn.init.zeros_(self.fast[-1].weight)  # type: ignore[arg-type]
-        groups = [{"params": list(self.fast.parameters()), "lr": fast_lr}]
-        self.slow: SlowNet | None = None
-        if slow:
-            self.slow = SlowNet(len(weights) if embedding else 0, expand, d_state, d_conv, dt=DT).to(weights[0])
-            # The customary values are for hundreds of inputs: with one, the state would be a hundredth of the output.
-            nn.init.normal_(self.slow.mamba.in_proj.weight)
-            nn.init.normal_(self.slow.mamba.x_proj.weight)
-            nn.init.zeros_(self.slow.mamba.out_proj.weight)
-            groups.append({"params": list(self.slow.parameters()), "lr": slow_lr})
-        self.meta_optimizer = torch.optim.Adam(groups, eps=1e-12)
+    def layer_sums(self, values: Tensor) -> Tensor:
+        """Values of all binary weights, [N] -> their sum in each layer, [layers]."""
+        return torch.stack([part.sum() for part in values.split(self.sizes)])
 
-        self.history = GradientHistory(max(history, 1), sum(self.sizes)).to(weights[0])
-        self.mean = weights[0].new_zeros(sum(self.sizes))  # of all gradients
-        self.square = weights[0].new_zeros(sum(self.sizes))  # of their squares
+    def _direction(self, w: Tensor) -> Tensor:
+        """What is subtracted, times lr, from the weights [N]."""
+        slow, of = self.slow, self.slow.outputs(self.progress)  # of: [layers] by name
 
-    def _layer_mean(self, values: Tensor, layer: Tensor) -> Tensor:
-        """Values [n] of weights in the layers [n] -> their mean in each layer, [layers]."""
-        sums = values.new_zeros(len(self.sizes)).index_add(0, layer, values)
-        return sums / torch.bincount(layer, minlength=len(self.sizes))
+        def each(name: str) -> Tensor:
+            return of[name][self.layer_of]
 
-    def _direction(self, index: Tensor | None) -> Tensor:
-        """What is subtracted, times lr, from the weights at `index` [n] or from all; differentiable in the nets."""
-        layer, tokens, mean, rms = self.layer_of, self.history.ordered(), self.mean, self.rms
-        if index is not None:
-            layer, tokens, mean, rms = layer[index], tokens[index], mean[index], rms[index]
-        newest = tokens[:, -1]
-        mean = mean / (1 - self.decay ** int(self.history.count))
-        heading = torch.where(mean < 0, -1.0, 1.0) / rms
-        fast = newest * self._gate(self.fast((newest * heading)[:, None])[:, 0])
-        combined, plain = (1 - self.alpha) * fast, (1 - self.alpha) * newest
-        if self.slow is not None:
-            slow = mean * self._gate(self._slow_logits(self.slow, tokens * heading[:, None], layer))
-            combined, plain = combined + self.alpha * slow, plain + self.alpha * mean
-        unit = rms if self.adaptive else torch.full_like(rms, 1 - self.decay)
-        combined, plain = combined / unit, plain / unit
-        size_of = [self._layer_mean(u.square(), layer) for u in (plain, combined)]
-        return combined * (size_of[0] / (size_of[1] + torch.finfo(rms.dtype).tiny)).sqrt()[layer]
+        self.rms = (self.square / (1 - self.beta2**self.count)).sqrt_().add_(EPS)
+        unit = self.rms if self.adaptive else torch.full_like(self.rms, 1 - self.decay)
+        g, M = self.newest / unit, self.mean / (1 - self.decay**self.count) / unit
+        plain = v = self.alpha * M + (1 - self.alpha) * g
+        near = torch.exp(w.abs() / (-2 * max(self.lr, torch.finfo(w.dtype).tiny)))
+        if slow.uses("mix", "mix_near"):
+            odds = math.log(max(self.alpha, EPS) / max(1 - self.alpha, EPS))
+            alpha = torch.sigmoid(odds + each("mix") + each("mix_near") * near)
+            v = alpha * M + (1 - alpha) * g
+        logit = torch.zeros_like(w)
+        if slow.uses("agreement"):
+            logit += each("agreement") * torch.tanh(2 * g * M * (unit / self.rms).square())
+        if slow.uses("homeward", "homeward_near"):
+            logit += (each("homeward") + each("homeward_near") * near) * torch.sign(w * M)
+        if slow.uses("fresh_near"):
+            logit += each("fresh_near") * near * torch.exp((self.flipped - self.count) / MEMORY)
+        if slow.uses("mix", "mix_near", "agreement", "homeward", "homeward_near", "fresh_near"):
+            v = v * torch.exp(GATE * torch.tanh(logit))
+            v = v * self._ratio(plain, v)[self.layer_of]
+        if slow.uses("spectral"):
+            flat = self.join(orthogonalized(self.split(v)))
+            share = each("spectral").clamp(0, 1)
+            v = (1 - share) * v + share * flat * self._ratio(v, flat)[self.layer_of]
+        if slow.uses("outward"):
+            v = v + each("outward") * torch.where(w.abs() > FAR * self.lr, torch.sign(w), 0.0)
+        return torch.exp(each("step").clamp(-1, 1)) * v if slow.uses("step") else v
 
-    def _slow_logits(self, slow: SlowNet, tokens: Tensor, layer: Tensor) -> Tensor:
-        """Histories [n, L] of weights in the layers [n] -> [n]."""
-        chunks = zip(tokens.split(CHUNK), layer.split(CHUNK), strict=True)
-        return torch.cat([slow(part, of if self.embedding else None) for part, of in chunks])
-
-    @staticmethod
-    def _gate(logits: Tensor) -> Tensor:
-        return 1 + GATE * torch.tanh(logits)
+    def _ratio(self, wanted: Tensor, found: Tensor) -> Tensor:
+        """Per layer, what `found` [N] is to be multiplied with to be as large as `wanted`: [layers]."""
+        squares = (self.layer_sums(values.square()) for values in (wanted, found))
+        return (next(squares) / (next(squares) + torch.finfo(wanted.dtype).tiny)).sqrt()
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
-        lookahead = self.latent()
-        count = int(self.history.count)
-        if count:  # the first step only produces gradients
-            self.rms = (self.square / (1 - self.beta2**count)).sqrt_().add_(EPS)
-            with torch.no_grad():
-                lookahead -= self.lr * self._direction(None)
-        with self.lend(lookahead):
+        weights = self.latent()
+        with torch.no_grad():
+            if self.count:  # the first step only produces gradients
+                weights -= self.lr * self._direction(weights)
+        with self.lend(weights):
             yield
 
     def step(self) -> None:
-        lookahead, gradient = self.returned()
-        if self.history.count:
-            self._learn(gradient)
+        weights, gradient = self.returned()
         with torch.no_grad():
+            if self.count:
+                self._look_at(weights, gradient)
             self.mean.lerp_(gradient, 1 - self.decay)
             self.square.lerp_(gradient.square(), 1 - self.beta2)
-            self.history.push(gradient)
-        self.move_to(lookahead)
+            self.newest = gradient
+            self.count += 1
+        self.move_to(weights)
         super().step()
 
-    def _learn(self, gradient: Tensor) -> None:
-        """Moves the hypernetworks down the loss, whose gradient at the look-ahead weights is `gradient` [N].
-
-        A few hundred parameters need no more than a sample of the weights; over the steps every weight has its turn.
-        Gradients are counted in units of r, so that all layers teach alike, whatever lr is.
-        """
-        stride = -(-len(gradient) // META_SAMPLE)
-        index = torch.arange(int(self.history.count) % stride, len(gradient), stride, device=gradient.device)
-        target = -gradient[index] / self.rms[index] / len(index)
-        self._direction(index).backward(target)
-        self.meta_optimizer.step()
-        self.meta_optimizer.zero_grad()
+    def _look_at(self, weights: Tensor, gradient: Tensor) -> None:
+        """Tells the slow net what became of the step to `weights` [N], where the gradient is `gradient`."""
+        up = weights > 0
+        flips = up != (self.latent() > 0)
+        if self.slow.uses("fresh_near"):
+            self.flipped[flips] = self.count
+        if self.slow.remembers:
+            credit = torch.where(flips, torch.where(up, -gradient, gradient) / self.rms, 0.0)
+            products = (gradient * self.newest, gradient.square(), self.newest.square())
+            self.slow.see(self.layer_sums(credit), self.layer_sums(flips), *map(self.layer_sums, products))
 
     @property
     def hypernetwork_parameters(self) -> int:
-        nets = (self.fast,) if self.slow is None else (self.fast, self.slow)
-        return sum(parameter.numel() for net in nets for parameter in net.parameters())
+        return self.slow.weights.numel()
 
     def state_dict(self) -> dict[str, Any]:
-        slow = {} if self.slow is None else {"slow": self.slow.state_dict()}
-        return {
-            **super().state_dict(),
-            **slow,
-            "fast": self.fast.state_dict(),
-            "meta_optimizer": self.meta_optimizer.state_dict(),
-            "history": self.history.state_dict(),
-            "mean": self.mean,
-            "square": self.square,
-        }
+        tensors = {name: getattr(self, name) for name in ("newest", "mean", "square", "flipped")}
+        return {**super().state_dict(), **tensors, "count": self.count, "slow": self.slow.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.fast.load_state_dict(state["fast"])
-        if self.slow is not None:
-            self.slow.load_state_dict(state["slow"])
-        self.meta_optimizer.load_state_dict(state["meta_optimizer"])
-        self.history.load_state_dict(state["history"])
-        self.mean.copy_(state["mean"])
-        self.square.copy_(state["square"])
+        self.slow.load_state_dict(state["slow"])
+        self.count = state["count"]
+        self.newest = state["newest"].to(self.newest, copy=True)
+        for name in ("mean", "square", "flipped"):
+            getattr(self, name).copy_(state[name])
+
+
+def chosen(hypernetwork: str | Hypernetwork) -> Hypernetwork:
+    """What a setting names: a file, "" the one that comes with fsg, "none" one of zeros."""
+    if isinstance(hypernetwork, Hypernetwork):
+        return hypernetwork
+    if hypernetwork == "none":
+        return Hypernetwork()
+    return read_hypernetwork(Path(hypernetwork)) if hypernetwork else shipped()
 
 
 VARIANTS: dict[str, type[GradientRule]] = {"per-weight": PerWeightFSG, "reference": ReferenceFSG}
 
 
 def FSG(model: nn.Module, *, variant: str = "per-weight", **settings: Any) -> GradientRule:
-    """Fast and slow gradient generation: variant "per-weight" (`PerWeightFSG`) or "reference" (`ReferenceFSG`)."""
-    return VARIANTS[check_name(variant, VARIANTS, "variant")](model, **settings)
+    """Fast and slow gradient generation: variant "per-weight" (`PerWeightFSG`) or "reference" (`ReferenceFSG`).
+
+    Errors: FsgError for a setting that the variant does not have, and those of the variant.
+    """
+    rule = VARIANTS[check_name(variant, VARIANTS, "variant")]
+    known = inspect.signature(rule).parameters
+    for name in settings:
+        if name not in known:
+            raise FsgError(f"{name.replace('_', ' ')} is no setting of FSG's variant {variant}: leave it away")
+    return rule(model, **settings)

@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dataset_files import make_fashion, make_folder, pictures, refusal, save_npz
 
+from fsg import FsgError
 from fsg.training.data import load as data
 from fsg.training.data.load import check_spec, load_dataset
+from fsg.training.data.sets import resized, smaller
 
 # --- specs ------------------------------------------------------------------------------------------------
 
@@ -96,3 +99,25 @@ load_dataset("fashion-mnist", data_dir="{tmp_path}/fashion")
 print(load, "torch" in sys.modules)
 """)
     assert output == "set() False\n"
+
+
+def test_a_smaller_data_set_has_all_classes_alike_and_is_always_the_same():
+    data = load_dataset("digits")
+    few = smaller(data, 500)
+    shares = np.bincount(few.y_train) / np.bincount(data.y_train)
+    assert len(few.x_train) == 500 and np.ptp(shares) < 0.01
+    np.testing.assert_array_equal(few.x_train, smaller(data, 500).x_train)
+    more = smaller(data, 501)
+    assert len(more.y_train) == 501 and set(map(bytes, few.x_train)) < set(map(bytes, more.x_train))
+    assert smaller(data, 0) is data
+    with pytest.raises(FsgError, match="--train-images 2000 asks for more"):
+        smaller(data, 2000)
+
+
+def test_images_are_averaged_where_they_shrink():
+    data = load_dataset("digits")
+    small = resized(data, 16)
+    assert small.shape == (3, 16, 16) and small.pad == data.pad // 2 and resized(data, 32) is data
+    blocks = data.x_test.reshape(-1, 3, 16, 2, 16, 2).mean((3, 5))
+    assert np.abs(small.x_test - blocks).max() <= 0.5
+    assert resized(data, 40).x_train.shape[1:] == (3, 40, 40)

@@ -1,6 +1,7 @@
-"""Gradient rules: FSG starts as plain straight-through estimation and learns from there."""
+"""Gradient rules: straight-through estimation, and FSG, which modulates it."""
 
-import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,16 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.training.methods.base import STE
-from fsg.training.methods.fsg import FSG
+from fsg.training.methods.fsg import FSG, chosen
+from fsg.training.methods.hyperfile import (
+    INPUTS,
+    OUTPUTS,
+    SHIPPED,
+    Hypernetwork,
+    read_hypernetwork,
+    save_hypernetwork,
+)
+from fsg.training.methods.slow import orthogonalized
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 
 
@@ -37,7 +47,7 @@ def train(model, rule, steps, start=0):
     for step in range(start, start + steps):
         x, y = batch(step)
         with rule.lookahead():
-            loss = F.cross_entropy(model(x), y)
+            loss = F.cross_entropy(model(x.to(model[0].weight)), y)
         loss.backward()
         rule.step()
         losses.append(loss.item())
@@ -48,10 +58,10 @@ def latent(model):
     return torch.cat([model[3].weight.detach().flatten(), model[7].weight.detach().flatten()])
 
 
-def test_with_hypernetworks_at_their_start_fsg_is_adam_with_nesterovs_momentum():
+def test_without_its_hypernetwork_fsg_is_adam_with_nesterovs_momentum():
     """Written down once more, in float64."""
     model = network().double()
-    rule = FSG(model, lr=1e-2, alpha=0.8, beta1=0.7, beta2=0.95, fast_lr=0.0, slow_lr=0.0)
+    rule = FSG(model, lr=1e-2, alpha=0.8, beta1=0.7, beta2=0.95, hypernetwork="none")
     means, squares = {3: 0.0, 7: 0.0}, {3: 0.0, 7: 0.0}
     expected = {index: model[index].weight.detach().clone() for index in means}
     for step in range(1, 6):
@@ -73,93 +83,157 @@ def test_with_hypernetworks_at_their_start_fsg_is_adam_with_nesterovs_momentum()
         rule.step()
 
 
-def test_hypernetworks_learn_and_change_the_update():
-    model = network()
-    rule = FSG(model, lr=1e-2, fast_lr=1e-2, slow_lr=1e-2)
-    train(model, rule, 3)
-    before = rule._direction(None).detach()
-    state = copy.deepcopy(rule.state_dict())
-    train(model, rule, 30, start=3)
-    assert rule.slow.mamba.out_proj.weight.abs().max() > 0 and rule.fast[-1].weight.abs().max() > 0
-    assert all(p.grad is None for p in rule.slow.parameters())
-    learned = rule.slow.state_dict(), rule.fast.state_dict()
-    rule.load_state_dict(state)
-    rule.slow.load_state_dict(learned[0])
-    rule.fast.load_state_dict(learned[1])
-    after = rule._direction(None).detach()
-    assert ((after - before).norm() / before.norm()).item() > 1e-3
+def constant(**outputs):
+    """A hypernetwork whose outputs are the same for all layers and steps."""
+    return Hypernetwork.of({name: {"constant": value} for name, value in outputs.items()})
 
 
-def test_hypernetwork_gradient_is_that_of_the_loss_at_the_lookahead_weights():
-    """The published objective: dL/dtheta through w - lr * direction(theta), here by finite differences."""
-    model = network()
-    rule = FSG(model, lr=0.05, fast_lr=1e-2, slow_lr=1e-2)
-    train(model, rule, 8)
-    parameter = rule.slow.mamba.out_proj.weight
-    x, y = batch(99)
-    with rule.lookahead():
-        loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    gradient = rule.leaf.grad
-    direction = rule._direction(None)
-    direction.backward(-rule.lr * gradient)
-    analytic = parameter.grad[0, 0].item()
-    epsilon = 1e-3
-    with torch.no_grad():
-        parameter[0, 0] += epsilon
-        moved = rule._direction(None)
-    numeric = (-rule.lr * gradient * (moved - direction.detach())).sum().item() / epsilon
-    assert numeric == pytest.approx(analytic, rel=2e-2)
+def random_net(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rows = (torch.randn(len(OUTPUTS), len(INPUTS), generator=generator) / 2).tolist()
+    return Hypernetwork(tuple(map(tuple, rows)))
 
 
-def trained_rule(**settings):
-    """After 30 steps, with hypernetworks that have something to say."""
-    model = network()
-    rule = FSG(model, lr=1e-2, **settings)
-    train(model, rule, 30)
-    nn.init.normal_(rule.fast[-1].weight)
-    if rule.slow is not None:
-        nn.init.normal_(rule.slow.mamba.out_proj.weight)
+def trained_rule(model, net, steps=30, **settings):
+    rule = FSG(model, lr=1e-2, hypernetwork=net, **settings)
+    train(model, rule, steps)
     return rule
 
 
-def slow_gradient(rule):
-    """The slow part of the update alone."""
-    rule.alpha = 1.0
-    with torch.no_grad():
-        return rule._direction(None)
+def direction(rule, model):
+    rule.lr = 1e-2
+    return rule._direction(latent(model))
 
 
 def relative_change(before, after):
     return ((after - before).norm() / before.norm()).item()
 
 
-def test_older_gradients_make_up_the_slow_gradient():
-    rule = trained_rule()
-    full = slow_gradient(rule)
-    newest = rule.history.newest().clone()
-    rule.history.gradients.zero_()
-    rule.history.gradients[(int(rule.history.count) - 1) % 5] = newest
-    seen = slow_gradient(rule)
-    assert relative_change(full, seen) > 0.01  # what the slow net makes of them
-    rule.mean = newest * 0.1
-    assert relative_change(full, slow_gradient(rule)) > 0.1
+def test_a_hypernetwork_of_zeros_changes_nothing_to_the_last_digit():
+    """Also where every part of the rule is computed."""
+    torch.set_num_threads(1)
+    weights = []
+    for computed in (False, True):
+        model = network()
+        rule = FSG(model, lr=1e-2, hypernetwork="none")
+        if computed:
+            rule.slow.used = set(OUTPUTS)
+            rule.slow.remembers = True
+        train(model, rule, 8)
+        weights.append(latent(model))
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
 
 
-def test_the_embedding_tells_the_layers_apart():
-    rule = trained_rule()
-    before = slow_gradient(rule)
-    embedding = rule.slow.layer_embedding.weight
-    embedding.data = embedding.data.flip(0)
-    assert relative_change(before, slow_gradient(rule)) > 1e-3
+def test_every_output_and_every_input_has_a_part_in_the_update():
+    model = network()
+    rule = trained_rule(model, random_net())
+    before, kept = direction(rule, model), rule.slow.weights.clone()
+    for index in range(len(OUTPUTS)):
+        rule.slow.weights[index] = 0
+        assert relative_change(before, direction(rule, model)) > 1e-4, OUTPUTS[index]
+        rule.slow.weights.copy_(kept)
+    for index, name in enumerate(INPUTS):
+        rule.progress = 0.5
+        whole = direction(rule, model)
+        rule.slow.weights[:, index] = 0
+        if name != "depth" or len(rule.sizes) > 1:
+            assert relative_change(whole, direction(rule, model)) > 1e-4, name
+        rule.slow.weights.copy_(kept)
 
 
-def test_the_update_keeps_its_size_whatever_the_gates_do():
-    rule = trained_rule()
-    gated = rule._direction(None).detach()
-    nn.init.zeros_(rule.fast[-1].weight)
-    nn.init.zeros_(rule.slow.mamba.out_proj.weight)
-    plain = rule._direction(None).detach()
+def test_the_update_is_what_its_formula_says():
+    """Written down once more, in float64, layer by layer, with all parts at once."""
+    model = network().double()
+    rule = trained_rule(model, random_net(1), steps=12)
+    rule.progress = 0.4
+    w, step = latent(model), rule.count
+    found = direction(rule, model)
+    rms = (rule.square / (1 - 0.9**step)).sqrt() + 1e-8
+    rule.rms = rms
+    z = rule.slow.weights @ rule.slow.inputs(0.4)
+    start = 0
+    for layer, size in enumerate(rule.sizes):
+        part = slice(start, start + size)
+        start += size
+        of = dict(zip(OUTPUTS, z[:, layer].tolist(), strict=True))
+        weight, r = w[part], rms[part]
+        g, M = rule.newest[part] / r, rule.mean[part] / (1 - 0.9**step) / r
+        near = torch.exp(-weight.abs() / 0.02)
+        fresh = torch.exp(-(step - rule.flipped[part]) / 8)
+        home = torch.sign(weight * M)
+        logit = of["agreement"] * torch.tanh(2 * g * M) + of["homeward"] * home
+        logit += of["homeward_near"] * near * home + of["fresh_near"] * near * fresh
+        alpha = torch.sigmoid(of["mix"] + of["mix_near"] * near)
+        v = torch.exp(0.7 * torch.tanh(logit)) * (alpha * M + (1 - alpha) * g)
+        v *= (M / 2 + g / 2).norm() / v.norm()
+        shape = model[3].weight.shape if layer == 0 else model[7].weight.shape
+        flat = newton_schulz(v.view(shape)).flatten()
+        share = min(max(of["spectral"], 0), 1)
+        v = (1 - share) * v + share * flat * v.norm() / flat.norm()
+        v = v + of["outward"] * torch.sign(weight) * (weight.abs() > 0.05)
+        u = math.exp(min(max(of["step"], -1), 1)) * v
+        torch.testing.assert_close(found[part], u)
+
+
+def newton_schulz(tensor):
+    """As Muon's authors write it, without its shortcuts."""
+    x = tensor.flatten(1)
+    x = x.T if x.shape[0] > x.shape[1] else x
+    x = x / x.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.T if tensor.flatten(1).shape[0] > tensor.flatten(1).shape[1] else x).reshape(tensor.shape)
+
+
+def test_orthogonalized_agrees_with_the_plain_iteration():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(16, 16, 3, 3), (32, 16, 3, 3), (10, 64), (64, 10), (16, 16, 3, 3), (1, 5), (7, 1), (40, 3, 1, 1)]
+    tensors = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    for tensor, found in zip(tensors, orthogonalized(tensors), strict=True):
+        torch.testing.assert_close(found, newton_schulz(tensor))
+        values = torch.linalg.svdvals(found.flatten(1))
+        assert values.min() > 0.6 and values.max() < 1.25
+    zero = orthogonalized([torch.zeros(3, 4)])[0]
+    assert torch.equal(zero, torch.zeros(3, 4))
+
+
+def test_the_slow_net_sees_flips_their_credit_and_the_turns_of_the_gradient():
+    model = network().double()
+    rule = FSG(model, lr=3e-2, hypernetwork=random_net())
+    credits, counts = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    gradients = []
+    for step in range(6):
+        before = latent(model)
+        train(model, rule, 1, start=step)
+        gradients.append(rule.newest.clone())
+        if step == 0:
+            continue
+        after = latent(model)
+        flips = (before > 0) != (after > 0)
+        of_flips = torch.where(flips, -gradients[-1] * torch.sign(after) / rule.rms, 0.0)
+        for layer, part in enumerate((slice(0, 576), slice(576, None))):
+            credits[layer] = 0.95 * credits[layer] + 0.05 * of_flips[part].sum()
+            counts[layer] = 0.95 * counts[layer] + 0.05 * flips[part].sum()
+    assert (counts > 0).all()
+    seen = dict(zip(INPUTS, rule.slow.inputs(0.25), strict=True))
+    torch.testing.assert_close(seen["credit@0"], credits / counts / 0.1)
+    first = slice(0, 576)
+    cosine = F.cosine_similarity(gradients[-1][first], gradients[-2][first], dim=0)
+    torch.testing.assert_close(seen["cosine@0"][0], cosine)
+    share = flips[first].sum() / 576
+    torch.testing.assert_close(seen["flips@0"][0], torch.log10((share / 0.003).clamp(0.01)).double())
+    assert seen["progress"].tolist() == [0.25, 0.25] and seen["depth"].tolist() == [0.0, 1.0]
+    assert seen["one_bit"].tolist() == [1.0, 1.0]
+    assert seen["fan_in"].tolist() == pytest.approx([math.log2(72) / 10, 0.5])
+
+
+def test_gates_change_the_direction_and_not_the_size():
+    model = network()
+    rule = trained_rule(model, constant(agreement=1.0, homeward=-0.5, mix_near=1.0))
+    gated = direction(rule, model)
+    rule.slow.used.clear()
+    plain = direction(rule, model)
     for layer in range(2):
         of_layer = rule.layer_of == layer
         assert gated[of_layer].norm().item() == pytest.approx(plain[of_layer].norm().item(), rel=1e-5)
@@ -167,17 +241,45 @@ def test_the_update_keeps_its_size_whatever_the_gates_do():
 
 
 def test_switches():
-    without_slow = trained_rule(slow=False)
-    assert without_slow.slow is None
-    torch.testing.assert_close(without_slow.mean, without_slow.history.newest())
+    model = network()
+    without_slow = trained_rule(model, random_net(), slow=False)
+    assert not without_slow.slow.used and without_slow.hypernetwork_parameters == len(INPUTS) * len(OUTPUTS)
+    torch.testing.assert_close(without_slow.mean, without_slow.newest)
 
-    without_history = trained_rule(history=0)
-    assert without_history.history.gradients.shape[0] == 1
-    torch.testing.assert_close(without_history.mean, without_history.history.newest())
+    without_history = trained_rule(network(), random_net(), history=0)
+    assert not without_history.slow.seen.any() and not without_history.slow.remembers
+    torch.testing.assert_close(without_history.mean, without_history.newest)
 
-    without_embedding = trained_rule(embedding=False)
-    assert without_embedding.slow.layer_embedding.weight.numel() == 0
-    assert without_embedding.hypernetwork_parameters == trained_rule().hypernetwork_parameters - 2
+    assert not trained_rule(network(), random_net(), embedding=False).slow.kind.any()
+
+
+def test_a_file_holds_a_hypernetwork(tmp_path, refused):
+    path = tmp_path / "net.json"
+    net = random_net(3)
+    save_hypernetwork(replace(net, made={"command": "fsg meta-train", "seeds": [1]}), path)
+    assert read_hypernetwork(path) == net and read_hypernetwork(path).made["seeds"] == [1]
+    assert chosen("none") == Hypernetwork() and chosen("") == read_hypernetwork(SHIPPED)
+    text = path.read_text()
+    for content, reason in {
+        "": "damaged or no hypernetwork",
+        text[: len(text) // 2]: "damaged or no hypernetwork",
+        "[]": "it is no hypernetwork",
+        text.replace('"version": 1', '"version": 2'): "its version is 2",
+        text.replace('"depth"', '"height"'): "do not fit",
+        text.replace('"outward": [', '"outward": [1.5, '): "do not fit",
+        text.replace('"outward": [', '"outward": [NaN, '): "do not fit",
+        text.replace('"weights"', '"numbers"'): "do not fit",
+    }.items():
+        path.write_text(content)
+        assert reason in refused("train", "--dataset", "digits", "--hypernetwork", str(path))
+    assert "No such file" in refused("train", "--dataset", "digits", "--hypernetwork", "nothing.json")
+
+
+def test_a_setting_of_the_other_variant_is_refused():
+    with pytest.raises(FsgError, match="slow lr is no setting of FSG's variant per-weight"):
+        FSG(network(), lr=1, slow_lr=1e-3)
+    with pytest.raises(FsgError, match="hypernetwork is no setting of FSG's variant reference"):
+        FSG(network(), lr=1, variant="reference", hypernetwork="none")
 
 
 @pytest.mark.parametrize("method", {"ste": STE, "fsg": FSG})

@@ -15,7 +15,7 @@ from fsg.training.registry import METHODS, make_rule, quantizers
 def learner(method):
     """A small binary network and its rule; the same ones for every call."""
     torch.manual_seed(0)
-    config = Config(method=method, lr=1e-2, hidden=4, history=2)
+    config = Config(method=method, lr=1e-2, history=2, hidden=4 if method == "metaquant" else 0)
     weights, gradient = quantizers(config)
     conv = [BinaryConv2d(6, 6, 3, padding=1, quantizer=weights), nn.BatchNorm2d(6), BinaryActivation(gradient)]
     model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), BinaryActivation(gradient), *conv)
