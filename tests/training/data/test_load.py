@@ -119,5 +119,5 @@ def test_images_are_averaged_where_they_shrink():
     small = resized(data, 16)
     assert small.shape == (3, 16, 16) and small.pad == data.pad // 2 and resized(data, 32) is data
     blocks = data.x_test.reshape(-1, 3, 16, 2, 16, 2).mean((3, 5))
-    assert np.abs(small.x_test - blocks).max() <= 0.5
+    assert np.abs(small.x_test - blocks).max() <= 1  # rounded for each axis
     assert resized(data, 40).x_train.shape[1:] == (3, 40, 40)
