@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from fsg import FsgError, __version__, make_folder, require_utf8, shell_command, within_memory
+from fsg.cli_meta import meta_train
 from fsg.export.options import export_options
 from fsg.terminal import make_console, print_anything, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
@@ -203,6 +204,9 @@ def bench_train(context: click.Context, rounds: int, steps: int, json_path: str 
     write_text(json.dumps(records(costs, entries), indent=2) + "\n", json_path)
     if json_path != "-":
         print_table(step_table(costs, entries))
+
+
+cli.add_command(meta_train)
 
 
 @cli.command()

@@ -143,7 +143,7 @@ def test_summary_and_env(project, fsg):
     ("arguments", "message"),
     [
         (["train", "--dataset", "cifra10"], "did you mean cifar10"),
-        (["train", "--model", "resnet21"], "unknown model 'resnet21': choose one of resnet20"),
+        (["train", "--model", "resnet21"], "unknown model 'resnet21': choose one of resnet8, resnet20"),
         (["train", "--set", "epoch=3"], "unknown key 'epoch'; did you mean epochs?"),
         (["train", "--set", "learning_rate=1e-3"], "unknown key 'learning_rate'; did you mean lr?"),
         (["train", "--learning-rate", "1e-3"], "No such option: --learning-rate; did you mean --lr?"),

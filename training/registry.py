@@ -52,7 +52,7 @@ METHODS = {
 COMMON = ("lr", "optimizer", "beta1", "weight_decay")
 """Settings that every rule takes; and beta2, where it is set."""
 
-MODELS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
+MODELS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
 """CIFAR ResNets and their blocks per stage: depth = 6 blocks + 2."""
 FIRST_LAST = ("float", "binary")
 

@@ -13,6 +13,8 @@ from fsg.runtime.axes import MARGIN, marks, set_accuracy, set_epochs, set_loss, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from fsg.training.experiments.results import Estimate
+
 LABEL = 130  # characters of the legend that fit beside each other
 
 
@@ -66,6 +68,27 @@ def plot_comparison(curves: Sequence[Curve], path: Path, title: str) -> None:
         f"{wrapped(title, 140)}\nline: mean over the seeds (how many: in brackets); band: ± one standard error",
         fontsize=11,
     )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def plot_progress(checks: Sequence[tuple[int, "Estimate"]], path: Path) -> None:
+    """Draws how meta-training went: generations, and the mean relative change of the fitness against the start."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    generations = [0, *(generation for generation, _ in checks)]
+    means = [0.0, *(change.mean for _, change in checks)]
+    errors = [0.0, *(change.error or 0 for _, change in checks)]
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color="tab:gray", linewidth=1)
+    axes.errorbar(generations, means, errors, color="tab:blue", capsize=3, markersize=4, marker="o")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 1))
+    axes.set(xlabel="generation", ylabel="loss against the start")
+    set_epochs(axes, generations)
+    axes.grid(alpha=0.3)
+    figure.suptitle(f"{checks[-1][1].count} tasks that are not learnt on; bar: ± one standard error", fontsize=10)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 

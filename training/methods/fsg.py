@@ -22,6 +22,7 @@ EPS = 1e-8  # beside the root of the squared gradients, as everywhere in Adam
 GATE = 0.7  # a gate stays within exp(-GATE) and exp(GATE)
 MEMORY = 8.0  # steps after which a flip counts as old, 1/e of a new one
 FAR = 5.0  # steps of lr from the threshold; whoever is farther away is not about to flip
+OUTWARD = 0.05  # so much of lr a step for an output of 1
 
 
 class PerWeightFSG(LookaheadRule):
@@ -33,7 +34,7 @@ class PerWeightFSG(LookaheadRule):
         slow, fast = M / r, g / r
         v = exp(GATE tanh(logit)) (alpha slow + (1 - alpha) fast), scaled per layer to the size without gates
         v = (1 - spectral) v + spectral O, where O is v's nearest semi-orthogonal matrix [out, in], as large as v
-        u = exp(step) (v + outward sign(w) [|w| > FAR lr])
+        u = exp(step) (v + OUTWARD outward sign(w) [|w| > FAR lr])
         look-ahead weight = w - lr u
 
     where, with near = exp(-|w| / (2 lr)), home = sign(w M) (+1 where M leads to the threshold), fresh =
@@ -128,7 +129,7 @@ class PerWeightFSG(LookaheadRule):
             share = each("spectral").clamp(0, 1)
             v = (1 - share) * v + share * flat * self._ratio(v, flat)[self.layer_of]
         if slow.uses("outward"):
-            v = v + each("outward") * torch.where(w.abs() > FAR * self.lr, torch.sign(w), 0.0)
+            v = v + OUTWARD * each("outward") * torch.where(w.abs() > FAR * self.lr, torch.sign(w), 0.0)
         return torch.exp(each("step").clamp(-1, 1)) * v if slow.uses("step") else v
 
     def _ratio(self, wanted: Tensor, found: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from fsg import FsgError, replacing
 
 KIND, VERSION = "fsg hypernetwork", 1
 SHIPPED = Path(__file__).with_name("hypernetwork.json")
-DECAYS = (0.0, 0.9, 0.99)
-"""Of the means that the slow net keeps of what it sees of a layer: the newest value, some ten and a hundred steps."""
+DECAYS = (0.9, 0.99)
+"""Of the means that the slow net keeps of what it sees of a layer, over some ten and a hundred steps."""
 
 FIXED = ("constant", "progress", "depth", "fan_in", "one_bit")
 SEEN = ("credit", "cosine", "flips")

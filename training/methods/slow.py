@@ -19,12 +19,12 @@ CREDIT_UNIT, FLIPS_UNIT = 0.1, 0.003  # what they usually are
 class LayerNet(nn.Module):
     """Reads the history of each layer: outputs = weights x inputs, for every layer and step.
 
-    Inputs, in the order of `hyperfile.INPUTS`: 1; the progress from 0 to 1; what tells one layer from another (the
-    layer recognition embedding): depth from 0 to 1, log2(fan-in) / 10, and whether its inputs are one bit; and of the
-    layer's past, each as its newest value and as means over some ten and a hundred steps:
+    Inputs, in the order of `hyperfile.INPUTS`, all about 0 on the average: 1; the progress from -1 to 1; what tells one
+    layer from another (the layer recognition embedding): depth from -1 to 1, log2(fan-in) / 2 - 4, and 1 for one-bit
+    and -1 for float inputs; and of the layer's past, each as means over some ten and a hundred steps:
 
-        credit    of the weights that flipped: -g dq / (2 r) in units of 0.1, g the gradient after the flip of a weight
-                  by dq; negative where the gradient wants them back
+        credit    of the weights that flipped: 1 - 10 g dq / (2 r), g the gradient after the flip of a weight by dq; it
+                  is usually negative, which is to say that the gradient wants them back
         cosine    of the last two gradients
         flips     log10 of the share of weights that flipped in a step, 0.3 % being 0
     """
@@ -43,8 +43,8 @@ class LayerNet(nn.Module):
         self.register_buffer("weights", torch.tensor(net.weights))
         sizes = torch.tensor([float(layer.weight.numel()) for layer in layers])
         self.register_buffer("sizes", sizes, persistent=False)
-        fan_in = torch.tensor([layer.weight[0].numel() for layer in layers]).log2() / 10
-        kind = torch.stack([torch.linspace(0, 1, len(layers)), fan_in, torch.full_like(fan_in, float(one_bit))])
+        fan_in = torch.tensor([layer.weight[0].numel() for layer in layers]).log2() / 2 - 4
+        kind = torch.stack([torch.linspace(-1, 1, len(layers)), fan_in, torch.full_like(fan_in, one_bit or -1.0)])
         self.register_buffer("kind", kind if embedding else torch.zeros_like(kind), persistent=False)
         self.register_buffer("credit", torch.zeros(2, len(layers)))  # means of the credit's sum, and of the flips
         self.register_buffer("seen", torch.zeros(3, len(DECAYS), len(layers)))
@@ -62,7 +62,7 @@ class LayerNet(nn.Module):
         ones = torch.ones_like(self.kind[:1])
         correction = 1 - torch.tensor(DECAYS, device=ones.device, dtype=ones.dtype)[:, None] ** self.count.clamp(min=1)
         past = (self.seen / correction).flatten(0, 1)
-        return torch.cat([ones, progress * ones, self.kind, past])
+        return torch.cat([ones, (2 * progress - 1) * ones, self.kind, past])
 
     def outputs(self, progress: float) -> dict[str, Tensor]:
         """By name, [layers] each."""
@@ -75,7 +75,7 @@ class LayerNet(nn.Module):
         self.credit.lerp_(torch.stack([credit, flips.to(credit)]), 1 - CREDIT_DECAY)
         values = torch.stack(
             [
-                self.credit[0] / (self.credit[1] + tiny) / CREDIT_UNIT,
+                1 + self.credit[0] / (self.credit[1] + tiny) / CREDIT_UNIT,
                 product / (square * before + tiny).sqrt(),
                 torch.log10((flips / self.sizes / FLIPS_UNIT).clamp(0.01)),
             ]

@@ -12,8 +12,10 @@ from fsg import FsgError
 from fsg.training.methods.base import STE
 from fsg.training.methods.fsg import FSG, chosen
 from fsg.training.methods.hyperfile import (
+    DECAYS,
     INPUTS,
     OUTPUTS,
+    SEEN,
     SHIPPED,
     Hypernetwork,
     read_hypernetwork,
@@ -133,7 +135,7 @@ def test_every_output_and_every_input_has_a_part_in_the_update():
         assert relative_change(before, direction(rule, model)) > 1e-4, OUTPUTS[index]
         rule.slow.weights.copy_(kept)
     for index, name in enumerate(INPUTS):
-        rule.progress = 0.5
+        rule.progress = 0.7
         whole = direction(rule, model)
         rule.slow.weights[:, index] = 0
         if name != "depth" or len(rule.sizes) > 1:
@@ -170,7 +172,7 @@ def test_the_update_is_what_its_formula_says():
         flat = newton_schulz(v.view(shape)).flatten()
         share = min(max(of["spectral"], 0), 1)
         v = (1 - share) * v + share * flat * v.norm() / flat.norm()
-        v = v + of["outward"] * torch.sign(weight) * (weight.abs() > 0.05)
+        v = v + 0.05 * of["outward"] * torch.sign(weight) * (weight.abs() > 0.05)
         u = math.exp(min(max(of["step"], -1), 1)) * v
         torch.testing.assert_close(found[part], u)
 
@@ -201,8 +203,8 @@ def test_orthogonalized_agrees_with_the_plain_iteration():
 def test_the_slow_net_sees_flips_their_credit_and_the_turns_of_the_gradient():
     model = network().double()
     rule = FSG(model, lr=3e-2, hypernetwork=random_net())
-    credits, counts = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    gradients = []
+    sums = torch.zeros(2, 2, dtype=torch.float64)  # of the credit and of the flips, in each layer
+    course, gradients, parts = [], [], (slice(0, 576), slice(576, None))
     for step in range(6):
         before = latent(model)
         train(model, rule, 1, start=step)
@@ -211,21 +213,24 @@ def test_the_slow_net_sees_flips_their_credit_and_the_turns_of_the_gradient():
             continue
         after = latent(model)
         flips = (before > 0) != (after > 0)
-        of_flips = torch.where(flips, -gradients[-1] * torch.sign(after) / rule.rms, 0.0)
-        for layer, part in enumerate((slice(0, 576), slice(576, None))):
-            credits[layer] = 0.95 * credits[layer] + 0.05 * of_flips[part].sum()
-            counts[layer] = 0.95 * counts[layer] + 0.05 * flips[part].sum()
-    assert (counts > 0).all()
+        credit = torch.where(flips, -gradients[-1] * torch.sign(after) / rule.rms, 0.0)
+        now = []
+        for layer, part in enumerate(parts):
+            sums[:, layer] = 0.95 * sums[:, layer] + 0.05 * torch.stack([credit[part].sum(), flips[part].sum()])
+            cosine = F.cosine_similarity(gradients[-1][part], gradients[-2][part], dim=0)
+            share = flips[part].double().mean() / 0.003
+            now.append(torch.stack([1 + sums[0, layer] / sums[1, layer] / 0.1, cosine, share.clamp(0.01).log10()]))
+        course.append(torch.stack(now, 1))  # [values, layers]
+    assert (sums[1] > 0).all()
     seen = dict(zip(INPUTS, rule.slow.inputs(0.25), strict=True))
-    torch.testing.assert_close(seen["credit@0"], credits / counts / 0.1)
-    first = slice(0, 576)
-    cosine = F.cosine_similarity(gradients[-1][first], gradients[-2][first], dim=0)
-    torch.testing.assert_close(seen["cosine@0"][0], cosine)
-    share = flips[first].sum() / 576
-    torch.testing.assert_close(seen["flips@0"][0], torch.log10((share / 0.003).clamp(0.01)).double())
-    assert seen["progress"].tolist() == [0.25, 0.25] and seen["depth"].tolist() == [0.0, 1.0]
+    for decay in DECAYS:
+        weights = torch.tensor([decay ** (len(course) - 1 - i) for i in range(len(course))], dtype=torch.float64)
+        mean = torch.einsum("t,tvl->vl", weights / weights.sum(), torch.stack(course))
+        for name, expected in zip(SEEN, mean, strict=True):
+            torch.testing.assert_close(seen[f"{name}@{decay:g}"], expected, rtol=1e-5, atol=1e-6)
+    assert seen["progress"].tolist() == [-0.5, -0.5] and seen["depth"].tolist() == [-1.0, 1.0]
     assert seen["one_bit"].tolist() == [1.0, 1.0]
-    assert seen["fan_in"].tolist() == pytest.approx([math.log2(72) / 10, 0.5])
+    assert seen["fan_in"].tolist() == pytest.approx([math.log2(72) / 2 - 4, -1.5])
 
 
 def test_gates_change_the_direction_and_not_the_size():
