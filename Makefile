@@ -64,7 +64,7 @@ build/mypy/fsg:
 
 # What a machine with an NVIDIA GPU makes of fsg, in six minutes, with its own Python and PyTorch for CUDA: no setup.
 gpu-check: | build/mypy/fsg
-	PYTHONPATH=build/mypy $(GPU_PYTHON) tests/benchmarks/gpu_check.py --out $(or $(OUT),build/gpu-check) $(GPU_OPTIONS)
+	PYTHONPATH=$(CURDIR)/build/mypy $(GPU_PYTHON) tests/benchmarks/gpu_check.py --out $(or $(OUT),build/gpu-check) $(GPU_OPTIONS)
 
 lint: setup | build/mypy/fsg
 	$(BIN)/ruff check .

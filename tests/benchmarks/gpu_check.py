@@ -99,14 +99,16 @@ def machine(check: Check) -> None:
     from fsg.runtime.machine import cpu_name
 
     found = {"torch": torch.__version__, "cuda": torch.version.cuda, "cpu": cpu_name(), "cores": os.cpu_count()}
-    if check.device == "cuda":
-        import triton
+    if check.device != "cuda":
+        check.write(**found)
+        return
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    check.write(**found, gpu=name, capability=capability, cudnn=torch.backends.cudnn.version())
+    import triton
 
-        query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-        told = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-        cudnn, capability = torch.backends.cudnn.version(), torch.cuda.get_device_capability()
-        found |= {"gpu": told, "cudnn": cudnn, "triton": triton.__version__, "capability": capability}
-    check.write(**found)
+    query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
+    told_driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    check.write(triton=triton.__version__, driver=told_driver)
 
 
 def scan(check: Check) -> None:
@@ -116,6 +118,7 @@ def scan(check: Check) -> None:
     from fsg.training.methods.hypernet import MambaBlock
     from fsg.training.scan.backends import choose_backend
 
+    torch.backends.cudnn.allow_tf32 = False  # the plain one's convolution is to be as precise as it can
     wrong = []
     shapes = [(5, 3, 4, [33, 1, 70]), (9, 4, 4, [6] * 50), (100, 16, 8, [2000, 300]), (100, 16, 8, [5] * 300)]
     for channels, states, taps, lengths in shapes[: 2 if check.quick else None]:
@@ -371,6 +374,7 @@ def main() -> int:
     parser.add_argument("--step", choices=STEPS, help="only this one, in this process")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "results.jsonl").touch()
     end = time.monotonic() + 60 * given.minutes
     common = {"device": given.device, "out": given.out, "data": given.data, "quick": given.quick}
     if given.step:
