@@ -22,7 +22,7 @@ EPS = 1e-8  # beside the root of the squared gradients, as everywhere in Adam
 GATE = 0.7  # a gate stays within exp(-GATE) and exp(GATE)
 MEMORY = 8.0  # steps after which a flip counts as old, 1/e of a new one
 FAR = 5.0  # steps of lr from the threshold; nobody farther away is about to flip
-INWARD = 0.05  # so much of lr a step draws those who are far, for an output of 1
+INWARD = 0.2  # so much of lr a step draws those who are far, for an output of 1
 
 
 class PerWeightFSG(LookaheadRule):
