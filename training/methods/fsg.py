@@ -21,8 +21,8 @@ from fsg.training.registry import check_name
 EPS = 1e-8  # beside the root of the squared gradients, as everywhere in Adam
 GATE = 0.7  # a gate stays within exp(-GATE) and exp(GATE)
 MEMORY = 8.0  # steps after which a flip counts as old, 1/e of a new one
-FAR = 5.0  # steps of lr from the threshold; whoever is farther away is not about to flip
-OUTWARD = 0.05  # so much of lr a step for an output of 1
+FAR = 5.0  # steps of lr from the threshold; nobody farther away is about to flip
+INWARD = 0.05  # so much of lr a step draws those who are far, for an output of 1
 
 
 class PerWeightFSG(LookaheadRule):
@@ -34,7 +34,7 @@ class PerWeightFSG(LookaheadRule):
         slow, fast = M / r, g / r
         v = exp(GATE tanh(logit)) (alpha slow + (1 - alpha) fast), scaled per layer to the size without gates
         v = (1 - spectral) v + spectral O, where O is v's nearest semi-orthogonal matrix [out, in], as large as v
-        u = exp(step) (v + OUTWARD outward sign(w) [|w| > FAR lr])
+        u = exp(step) (v + INWARD inward sign(w) [|w| > FAR lr])
         look-ahead weight = w - lr u
 
     where, with near = exp(-|w| / (2 lr)), home = sign(w M) (+1 where M leads to the threshold), fresh =
@@ -43,7 +43,7 @@ class PerWeightFSG(LookaheadRule):
         logit = agreement tanh(2 g M / r^2) + (homeward + homeward_near near) home + fresh_near near fresh
         alpha = sigmoid(logit(alpha setting) + mix + mix_near near)
 
-    step, mix, ... spectral, outward are what the slow net makes, for each layer and step, of the layer's history and
+    step, mix, ... spectral, inward are what the slow net makes, for each layer and step, of the layer's history and
     of what kind of layer it is; see `LayerNet`. With a slow net of zeros all that is left is Adam with Nesterov's
     momentum (for alpha 1: Adam). The forward pass uses the look-ahead weights, which then become the weights.
 
@@ -128,8 +128,8 @@ class PerWeightFSG(LookaheadRule):
             flat = self.join(orthogonalized(self.split(v)))
             share = each("spectral").clamp(0, 1)
             v = (1 - share) * v + share * flat * self._ratio(v, flat)[self.layer_of]
-        if slow.uses("outward"):
-            v = v + OUTWARD * each("outward") * torch.where(w.abs() > FAR * self.lr, torch.sign(w), 0.0)
+        if slow.uses("inward"):
+            v = v + INWARD * each("inward") * torch.where(w.abs() > FAR * self.lr, torch.sign(w), 0.0)
         return torch.exp(each("step").clamp(-1, 1)) * v if slow.uses("step") else v
 
     def _ratio(self, wanted: Tensor, found: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def test_the_update_is_what_its_formula_says():
         flat = newton_schulz(v.view(shape)).flatten()
         share = min(max(of["spectral"], 0), 1)
         v = (1 - share) * v + share * flat * v.norm() / flat.norm()
-        v = v + 0.05 * of["outward"] * torch.sign(weight) * (weight.abs() > 0.05)
+        v = v + 0.05 * of["inward"] * torch.sign(weight) * (weight.abs() > 0.05)
         u = math.exp(min(max(of["step"], -1), 1)) * v
         torch.testing.assert_close(found[part], u)
 
@@ -271,8 +271,8 @@ def test_a_file_holds_a_hypernetwork(tmp_path, refused):
         "[]": "it is no hypernetwork",
         text.replace('"version": 1', '"version": 2'): "its version is 2",
         text.replace('"depth"', '"height"'): "do not fit",
-        text.replace('"outward": [', '"outward": [1.5, '): "do not fit",
-        text.replace('"outward": [', '"outward": [NaN, '): "do not fit",
+        text.replace('"inward": [', '"inward": [1.5, '): "do not fit",
+        text.replace('"inward": [', '"inward": [NaN, '): "do not fit",
         text.replace('"weights"', '"numbers"'): "do not fit",
     }.items():
         path.write_text(content)
