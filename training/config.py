@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fsg import FsgError, expanded, replacing, require_utf8
-from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name
+from fsg.training.aliases import ALIASES
+from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name, quantizers
 
 FORMAT = 3
 """Version of the run folder's files; raised when older runs can no longer be read."""
@@ -84,6 +85,16 @@ class Config:
         "Surrogate gradient of the activations' sign; auto takes the method's own.",
         choices=("auto", "polynomial", "clipped", "ede"),
     )
+    thresholds: bool = _setting(
+        False,
+        "A learnt shift of each channel before its sign, as in ReActNet (networks of fsg's own).",
+        before=lambda run: False,
+    )
+    shortcut_pool: bool = _setting(
+        False,
+        "Where a block halves the image, its shortcut takes means of 2x2 pixels (networks of fsg's own).",
+        before=lambda run: False,
+    )
     keep_float: str = _setting("", "Layers of your own or torchvision's model to leave float: names, * and ?, commas.")
     shortcut: bool = _setting(True, "Bi-Real shortcuts in your own or torchvision's model.")
     export_check: bool = _setting(
@@ -111,6 +122,27 @@ class Config:
     label_smoothing: float = _setting(0.0, "Share of each label spread over all classes.", low=0, below=1)
     ema: float = _setting(
         0.0, "Decay of averaged latent weights, tested and exported in their stead; 0 is off.", low=0, below=1
+    )
+    ede_end: float = _setting(
+        0.0,
+        "The polynomial gradient of signs becomes IR-Net's, ever narrower, for this last share of the training.",
+        low=0,
+        below=1,
+        before=lambda run: 0.0,
+    )
+    two_stages: float = _setting(
+        0.0,
+        "Weights are trained as floats, activations as bits, for this first share of the training; tests are of bits.",
+        low=0,
+        below=1,
+        before=lambda run: 0.0,
+    )
+    recalibrate: int = _setting(
+        0,
+        "After the last of --epochs, take the batch norms' statistics anew, of so many training images; 0 is off.",
+        low=0,
+        high=10**9,
+        before=lambda run: 0,
     )
     teacher: str = _setting("", "Full-precision weights of the same network (.pth) to distil from.")
     teacher_weight: float = _setting(0.5, "Share of the teacher in the loss.", low=0, high=1)
@@ -178,6 +210,20 @@ class Config:
                     raise FsgError(f"{name} is {value}: it must be {relation} {_written(bound)}")
         if self.warmup_epochs >= self.epochs:
             raise FsgError(f"warmup epochs is {self.warmup_epochs:g}: it must be below epochs, {self.epochs}")
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Raises FsgError for parts of a recipe that this network or method does not have."""
+        own = ":" not in self.model
+        for option, given, fits, where in (
+            ("--thresholds", self.thresholds, own, f"fsg's own networks, not {self.model}"),
+            ("--shortcut-pool", self.shortcut_pool, own, f"fsg's own networks, not {self.model}"),
+            ("--thresholds", self.thresholds, self.activation_bits == 1, "one-bit activations"),
+            ("--ede-end", self.ede_end, self.activation_bits == 1, "one-bit activations"),
+            ("--ede-end", self.ede_end, quantizers(self)[1] == "polynomial", "--activation-gradient polynomial"),
+        ):
+            if given and not fits:
+                raise FsgError(f"{option} is for {where}: leave it away")
 
 
 def _written(bound: float) -> str:
@@ -267,34 +313,6 @@ def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     if kind in ("folder", "npz") and path:
         changed["dataset"] = f"{kind}:{absolute(path)}"
     return {**settings, **changed}
-
-
-ALIASES = {
-    "activation_bits": ("bits", "a_bits", "abits", "act_bits", "activation_bit", "bit_width"),
-    "batch_size": ("batch", "bs", "batchsize", "train_batch_size"),
-    "beta1": ("momentum", "betas"),
-    "dataset": ("data", "data_set", "dataset_name"),
-    "data_dir": ("root", "data_path", "data_root", "dataset_path", "datadir"),
-    "device": ("gpu", "cuda"),
-    "epochs": ("num_epochs", "n_epochs", "max_epochs", "epoch"),
-    "init": ("pretrained", "weights", "checkpoint", "init_weights"),
-    "label_smoothing": ("smoothing",),
-    "lr": ("learning_rate", "base_lr", "initial_lr", "alpha_lr"),
-    "max_minutes": ("time_limit", "max_time", "minutes"),
-    "model": ("arch", "network", "net", "backbone"),
-    "optimizer": ("optim", "opt", "optimiser"),
-    "patience": ("early_stopping", "early_stop"),
-    "precision": ("fp16", "bf16", "mixed_precision", "autocast"),
-    "schedule": ("scheduler", "lr_schedule", "lr_scheduler"),
-    "seed": ("random_seed", "manual_seed"),
-    "step_epochs": ("step_size", "lr_step"),
-    "teacher_weight": ("distill_weight", "kd_weight"),
-    "temperature": ("temp",),
-    "threads": ("num_threads", "workers", "num_workers", "jobs"),
-    "warmup_epochs": ("warmup",),
-    "weight_decay": ("wd", "l2", "decay"),
-}
-"""What people who come from other tools call our settings: for hints only."""
 
 
 def nearest_setting(name: str) -> str:
