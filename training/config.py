@@ -14,6 +14,9 @@ from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name, quant
 FORMAT = 3
 """Version of the run folder's files; raised when older runs can no longer be read."""
 
+EARLIER_FSG = "learned with the weights"
+"""`hypernetwork` of runs from before it was a setting: such a run can be exported but not trained on."""
+
 AUTO_YES_NO = ("auto", "yes", "no")  # on a command line a pair of flags, --NAME and --no-NAME
 
 
@@ -165,7 +168,7 @@ class Config:
     hypernetwork: str = _setting(
         "",
         "FSG: what fsg meta-train wrote, or none; without it, that which comes with fsg.",
-        before=lambda run: "",
+        before=lambda run: EARLIER_FSG if (run["method"], run["variant"]) == ("fsg", "per-weight") else "",
     )
     embedding: bool = _setting(True, "FSG: the embedding that tells the slow net its layer.")
     fast_lr: float = _setting(
@@ -307,7 +310,7 @@ def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
         return found
 
     changed = {name: absolute(settings[name]) for name in ("init", "teacher", "data_dir") if settings.get(name)}
-    if settings.get("hypernetwork") not in (None, "", "none"):
+    if settings.get("hypernetwork") not in (None, "", "none", EARLIER_FSG):
         changed["hypernetwork"] = absolute(settings["hypernetwork"])
     kind, _, path = settings.get("dataset", "").partition(":")
     if kind in ("folder", "npz") and path:

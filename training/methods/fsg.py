@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsg import FsgError
+from fsg.training.config import EARLIER_FSG
 from fsg.training.methods.base import GradientRule, LookaheadRule
 from fsg.training.methods.fsg_published import ReferenceFSG
 from fsg.training.methods.hyperfile import Hypernetwork, read_hypernetwork, shipped
@@ -203,6 +204,10 @@ def FSG(model: nn.Module, *, variant: str = "per-weight", **settings: Any) -> Gr
 
     Errors: FsgError for a setting that the variant does not have, and those of the variant.
     """
+    if settings.get("hypernetwork") == EARLIER_FSG:
+        raise FsgError(
+            "the run is one of FSG as it was before its hypernetwork became a file: export it, or train anew"
+        )
     rule = VARIANTS[check_name(variant, VARIANTS, "variant")]
     known = inspect.signature(rule).parameters
     for name in settings:
