@@ -45,8 +45,8 @@ def test_a_run_is_exported_to_the_same_network(run, fsg):
 
 def test_a_run_of_the_earlier_rule_is_not_trained_on(run, refused):
     files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    line = refused("train", "--resume", run, "--epochs", "9", "--dataset", f"npz:{run.parent / 'digits.npz'}")
-    assert "FSG as it was before its hypernetwork became a file: export it, or train anew" in line
+    line = refused("train", "--resume", run, "--epochs", "99", "--dataset", f"npz:{run.parent / 'digits.npz'}")
+    assert "a run of FSG from before its hypernetwork became a file: it can be exported; train anew" in line
     changed = [path.name for path, content in files.items() if path.read_bytes() != content]
     assert changed in ([], ["train.log"])
 

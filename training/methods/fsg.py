@@ -205,9 +205,7 @@ def FSG(model: nn.Module, *, variant: str = "per-weight", **settings: Any) -> Gr
     Errors: FsgError for a setting that the variant does not have, and those of the variant.
     """
     if settings.get("hypernetwork") == EARLIER_FSG:
-        raise FsgError(
-            "the run is one of FSG as it was before its hypernetwork became a file: export it, or train anew"
-        )
+        raise FsgError("a run of FSG from before its hypernetwork became a file: it can be exported; train anew")
     rule = VARIANTS[check_name(variant, VARIANTS, "variant")]
     known = inspect.signature(rule).parameters
     for name in settings:
