@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fsg import FsgError, expanded, replacing, require_utf8
-from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name
+from fsg.training.aliases import ALIASES
+from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name, quantizers
 
 FORMAT = 3
 """Version of the run folder's files; raised when older runs can no longer be read."""
+
+EARLIER_FSG = "learned with the weights"
+"""`hypernetwork` of runs from before it was a setting: such a run can be exported but not trained on."""
 
 AUTO_YES_NO = ("auto", "yes", "no")  # on a command line a pair of flags, --NAME and --no-NAME
 
@@ -84,6 +88,16 @@ class Config:
         "Surrogate gradient of the activations' sign; auto takes the method's own.",
         choices=("auto", "polynomial", "clipped", "ede"),
     )
+    thresholds: bool = _setting(
+        False,
+        "A learnt shift of each channel before its sign, as in ReActNet (networks of fsg's own).",
+        before=lambda run: False,
+    )
+    shortcut_pool: bool = _setting(
+        False,
+        "Where a block halves the image, its shortcut takes means of 2x2 pixels (networks of fsg's own).",
+        before=lambda run: False,
+    )
     keep_float: str = _setting("", "Layers of your own or torchvision's model to leave float: names, * and ?, commas.")
     shortcut: bool = _setting(True, "Bi-Real shortcuts in your own or torchvision's model.")
     export_check: bool = _setting(
@@ -112,6 +126,27 @@ class Config:
     ema: float = _setting(
         0.0, "Decay of averaged latent weights, tested and exported in their stead; 0 is off.", low=0, below=1
     )
+    ede_end: float = _setting(
+        0.0,
+        "The polynomial gradient of signs becomes IR-Net's, ever narrower, for this last share of the training.",
+        low=0,
+        below=1,
+        before=lambda run: 0.0,
+    )
+    two_stages: float = _setting(
+        0.0,
+        "Weights are trained as floats, activations as bits, for this first share of the training; tests are of bits.",
+        low=0,
+        below=1,
+        before=lambda run: 0.0,
+    )
+    recalibrate: int = _setting(
+        0,
+        "After the last of --epochs, take the batch norms' statistics anew, of so many training images; 0 is off.",
+        low=0,
+        high=10**9,
+        before=lambda run: 0,
+    )
     teacher: str = _setting("", "Full-precision weights of the same network (.pth) to distil from.")
     teacher_weight: float = _setting(0.5, "Share of the teacher in the loss.", low=0, high=1)
     temperature: float = _setting(4.0, "Of the teacher's softmax.", above=0, high=1000)
@@ -133,7 +168,7 @@ class Config:
     hypernetwork: str = _setting(
         "",
         "FSG: what fsg meta-train wrote, or none; without it, that which comes with fsg.",
-        before=lambda run: "",
+        before=lambda run: EARLIER_FSG if (run["method"], run["variant"]) == ("fsg", "per-weight") else "",
     )
     embedding: bool = _setting(True, "FSG: the embedding that tells the slow net its layer.")
     fast_lr: float = _setting(
@@ -178,6 +213,20 @@ class Config:
                     raise FsgError(f"{name} is {value}: it must be {relation} {_written(bound)}")
         if self.warmup_epochs >= self.epochs:
             raise FsgError(f"warmup epochs is {self.warmup_epochs:g}: it must be below epochs, {self.epochs}")
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Raises FsgError for parts of a recipe that this network or method does not have."""
+        own = ":" not in self.model
+        for option, given, fits, where in (
+            ("--thresholds", self.thresholds, own, f"fsg's own networks, not {self.model}"),
+            ("--shortcut-pool", self.shortcut_pool, own, f"fsg's own networks, not {self.model}"),
+            ("--thresholds", self.thresholds, self.activation_bits == 1, "one-bit activations"),
+            ("--ede-end", self.ede_end, self.activation_bits == 1, "one-bit activations"),
+            ("--ede-end", self.ede_end, quantizers(self)[1] == "polynomial", "--activation-gradient polynomial"),
+        ):
+            if given and not fits:
+                raise FsgError(f"{option} is for {where}: leave it away")
 
 
 def _written(bound: float) -> str:
@@ -261,40 +310,12 @@ def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
         return found
 
     changed = {name: absolute(settings[name]) for name in ("init", "teacher", "data_dir") if settings.get(name)}
-    if settings.get("hypernetwork") not in (None, "", "none"):
+    if settings.get("hypernetwork") not in (None, "", "none", EARLIER_FSG):
         changed["hypernetwork"] = absolute(settings["hypernetwork"])
     kind, _, path = settings.get("dataset", "").partition(":")
     if kind in ("folder", "npz") and path:
         changed["dataset"] = f"{kind}:{absolute(path)}"
     return {**settings, **changed}
-
-
-ALIASES = {
-    "activation_bits": ("bits", "a_bits", "abits", "act_bits", "activation_bit", "bit_width"),
-    "batch_size": ("batch", "bs", "batchsize", "train_batch_size"),
-    "beta1": ("momentum", "betas"),
-    "dataset": ("data", "data_set", "dataset_name"),
-    "data_dir": ("root", "data_path", "data_root", "dataset_path", "datadir"),
-    "device": ("gpu", "cuda"),
-    "epochs": ("num_epochs", "n_epochs", "max_epochs", "epoch"),
-    "init": ("pretrained", "weights", "checkpoint", "init_weights"),
-    "label_smoothing": ("smoothing",),
-    "lr": ("learning_rate", "base_lr", "initial_lr", "alpha_lr"),
-    "max_minutes": ("time_limit", "max_time", "minutes"),
-    "model": ("arch", "network", "net", "backbone"),
-    "optimizer": ("optim", "opt", "optimiser"),
-    "patience": ("early_stopping", "early_stop"),
-    "precision": ("fp16", "bf16", "mixed_precision", "autocast"),
-    "schedule": ("scheduler", "lr_schedule", "lr_scheduler"),
-    "seed": ("random_seed", "manual_seed"),
-    "step_epochs": ("step_size", "lr_step"),
-    "teacher_weight": ("distill_weight", "kd_weight"),
-    "temperature": ("temp",),
-    "threads": ("num_threads", "workers", "num_workers", "jobs"),
-    "warmup_epochs": ("warmup",),
-    "weight_decay": ("wd", "l2", "decay"),
-}
-"""What people who come from other tools call our settings: for hints only."""
 
 
 def nearest_setting(name: str) -> str:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from fsg.training.launch import in_several_processes
 from fsg.training.networks.constant import constant_signs, constant_signs_told
 from fsg.training.networks.layers import count_parameters
 from fsg.training.networks.network import model_for
+from fsg.training.networks.recalibrate import recalibrate
 from fsg.training.objective import Objective, load_teacher
 from fsg.training.probe import probe, require_same
 from fsg.training.record import Record, count_flips, signs
@@ -158,6 +160,8 @@ class Training:
         test_loss, test_accuracy = math.nan, math.nan
         every = 1 if self.config.max_minutes else self.config.test_every  # who may stop at any epoch needs its test
         tested = epoch + 1 == self.config.epochs or (epoch + 1) % every == 0
+        if self.config.recalibrate and epoch + 1 == self.config.epochs:
+            self._recalibrate(epoch)
         if tested:
             test_loss, test_accuracy = evaluate(self.learner.tested, self.x_test, self.y_test, self.processes)
             self._check_finite(test_loss, epoch)
@@ -207,6 +211,15 @@ class Training:
         self.seconds += time.perf_counter() - start
         self._check_finite(train_loss, epoch)
         return train_loss, processes.total(hits).item() / (per_epoch * self.batch_size)
+
+    def _recalibrate(self, epoch: int) -> None:
+        """Takes the tested network's batch statistics anew over whole batches of training images without changes."""
+        rng = np.random.default_rng([self.config.seed, epoch, 1])
+        indices = batches(len(self.data.x_train), self.batch_size, rng, drop_last=True)
+        count = math.ceil(self.config.recalibrate / self.batch_size)
+        part = self.processes.part(self.batch_size)
+        images = (self.feed.normalize(self.data.x_train[index[part]]) for index in islice(indices, count))
+        recalibrate(self.learner.tested, images)
 
     def _stop(self) -> str:
         """The setting that ends the run before its last epoch, or ""."""

@@ -82,4 +82,5 @@ def make_rule(config: "Config", model: "nn.Module") -> "GradientRule":
     settings |= {name: value for name, value in own.items() if value != unset[name]}
     module, _, name = method.rule.partition(":")
     rule: GradientRule = getattr(import_module(module), name)(model, **settings)
+    rule.plan(ede_end=config.ede_end, two_stages=config.two_stages)
     return rule

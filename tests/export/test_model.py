@@ -13,6 +13,8 @@ from fsg import FsgError
 from fsg.export.pipeline import export_model
 from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.session import open_model
+from fsg.training.networks.layers import Shift
+from fsg.training.networks.resnet import build_model
 
 from .patterns import OwnSign
 
@@ -56,6 +58,25 @@ def test_files_of_a_model_without_a_run(model, tmp_path):
     for artefact in report["artefacts"]:
         assert artefact["verify"]["samples"] == 20 and artefact["verify"]["values_compared"] > 4
         assert read_metadata(artefact["path"])["class_names"] == list("abcde")
+        np.testing.assert_allclose(open_model(artefact["path"])(images.numpy()), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7)])
+def test_thresholds_and_pools_of_shortcuts_are_exported(tmp_path, size):
+    torch.manual_seed(0)
+    model = build_model("resnet8", classes=5, thresholds=True, shortcut_pool=True)
+    for module in model.modules():
+        if isinstance(module, Shift):
+            module.shift.data.normal_()
+    images = torch.randn(20, 3, *size)
+    model(images)
+    with torch.no_grad():
+        expected = model.eval()(images)
+    report = export_model(model, (3, *size), tmp_path, images=images.numpy(), writer="direct", verify="deep")
+    assert report["layers"] == {"bitwise": 6, "float": 4} and report["not_on_bits"] == {}
+    assert [artefact["format"] for artefact in report["artefacts"]] == ["tflite", "onnx"]
+    for artefact in report["artefacts"]:
+        assert artefact["verify"]["samples"] == 20
         np.testing.assert_allclose(open_model(artefact["path"])(images.numpy()), expected, rtol=1e-3, atol=1e-4)
 
 

@@ -196,6 +196,29 @@ def test_runs_from_before_a_setting_keep_what_they_did(tmp_path):
     path = tmp_path / "config.toml"
     for dataset, flip in (("npz:/a.npz", "yes"), ("folder:/b", "yes"), ("digits", "auto"), ("cifar10", "auto")):
         save_config(Config(dataset=dataset), path)
-        later = ("flip", "crop", "export_check")
+        recipe = ("thresholds", "shortcut_pool", "ede_end", "two_stages", "recalibrate")
+        later = ("flip", "crop", "export_check", *recipe)
         path.write_text("".join(line for line in path.open() if line.split(" ")[0] not in later))
         assert load_config(path) == Config(dataset=dataset, flip=flip, export_check=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "torchvision:resnet18", "thresholds": True}, "--thresholds is for fsg's own networks, not torchv"),
+        ({"model": "my:net", "shortcut_pool": True}, "--shortcut-pool is for fsg's own networks, not my:net: leave"),
+        ({"activation_bits": 32, "thresholds": True}, "--thresholds is for one-bit activations: leave it away"),
+        ({"activation_bits": 32, "ede_end": 0.5}, "--ede-end is for one-bit activations: leave it away"),
+        ({"method": "irnet", "ede_end": 0.5}, "--ede-end is for --activation-gradient polynomial: leave it away"),
+        ({"activation_gradient": "clipped", "ede_end": 0.5}, "--ede-end is for --activation-gradient polynomial"),
+        ({"ede_end": 1.0}, "ede end is 1.0: it must be below 1"),
+        ({"two_stages": 1.0}, "two stages is 1.0: it must be below 1"),
+        ({"recalibrate": -1}, "recalibrate is -1: it must be at least 0"),
+    ],
+)
+def test_parts_of_a_recipe_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(FsgError) as error:
+        Config(**settings)
+    assert message in str(error.value)
+    Config(method="irnet", activation_gradient="polynomial", ede_end=0.5, activation_bits=1)
+    Config(activation_bits=32, shortcut_pool=True, two_stages=0.5, recalibrate=5)

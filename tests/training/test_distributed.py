@@ -69,7 +69,7 @@ def flat(content, path=""):
 def twenty_steps(dataset, method):
     """The arguments of a run that two processes should carry out as one does."""
     settings = ["--dataset", f"npz:{dataset}", "--batch-size", "8", "--precision", "float64", "--method", method]
-    return [*TRAIN, *settings]
+    return [*TRAIN, *settings, "--recalibrate", "40"]
 
 
 def two_epochs(dataset):

@@ -207,6 +207,51 @@ def test_the_average_is_tested_and_exported_and_the_weights_are_kept(trained):
     assert loop.evaluate(run.model, images, torch.from_numpy(data.y_test), Processes())[1] == summary["test_accuracy"]
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_statistics_are_taken_anew_after_the_last_epoch_and_then_tested(trained, ema):
+    settings = {"epochs": 2, "ema": ema, "seed": 5}
+    plain, *_ = trained("plain", **settings)
+    folder, summary, _ = trained("run", recalibrate=20, **settings)  # of 48 images, in batches of 16
+    before, after = read_checkpoint(plain), read_checkpoint(folder)
+    assert read_metrics(plain)[0]["test_loss"] == read_metrics(folder)[0]["test_loss"]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    for name, value in before["model"].items():
+        assert torch.equal(after["model"][name], value) != name.endswith(statistics), name
+    if ema:
+        assert_same(before["latent"], after["latent"])
+
+    run = open_run(folder)
+    data = load_dataset(run.config.dataset)
+    normalize = Normalizer(run.data, torch.device("cpu"))
+    order = np.random.default_rng([5, 1, 1]).permutation(48)
+    with torch.no_grad():
+        maps = [run.model.conv1(normalize(data.x_train[order[start : start + 16]])) for start in (0, 16)]
+    state = run.model.state_dict()
+    for name, statistic in (("running_mean", torch.mean), ("running_var", torch.var)):
+        expected = torch.stack([statistic(values, (0, 2, 3)) for values in maps]).mean(0)
+        torch.testing.assert_close(state[f"bn1.{name}"], expected)
+    images = normalize(data.x_test)
+    found = loop.evaluate(run.model, images, torch.from_numpy(data.y_test), Processes())
+    assert found == pytest.approx((read_metrics(folder)[-1]["test_loss"], summary["test_accuracy"]))
+
+    again = trained("run", replace(load_config(folder / "config.toml"), epochs=3))[1]
+    assert again["epochs"] == 3
+
+
+@pytest.mark.parametrize("method", ["fsg", "ste"])
+def test_all_parts_of_the_recipe_are_trained_resumed_and_opened(trained, method):
+    settings = {"epochs": 3, "thresholds": True, "shortcut_pool": True, "ede_end": 0.4, "two_stages": 0.4}
+    settings |= {"recalibrate": 32, "method": method, "model": "resnet8"}
+    whole, *_ = trained("whole", **settings)
+    trained("run", max_minutes=1e-9, **settings)
+    for _ in range(2):
+        config = load_config(whole.parent / "run" / "config.toml")
+        folder, *_ = trained("run", config)
+    assert_same(read_checkpoint(whole), read_checkpoint(folder))
+    assert evaluate_on(folder)["accuracy"] == read_metrics(folder)[-1]["test_accuracy"]
+    assert open_run(folder).model.layer1[0].sign1[0].shift.any()
+
+
 def test_more_epochs_and_what_the_folder_then_says(trained):
     folder, _, _ = trained("run", schedule="constant")
     whole, _, _ = trained("whole", schedule="constant", epochs=2)

@@ -3,6 +3,9 @@
 import csv
 import math
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -66,7 +69,8 @@ class Workers:
 
     def __enter__(self) -> "Workers":
         if self.jobs > 1:
-            self.pool = ProcessPoolExecutor(self.jobs, mp_context=multiprocessing.get_context("spawn"))
+            spawn = multiprocessing.get_context("spawn")
+            self.pool = ProcessPoolExecutor(self.jobs, mp_context=spawn, initializer=_end_with_parent)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,6 +94,18 @@ class Workers:
                 yield trials[future], future.result()
         except BrokenProcessPool as error:
             raise FsgError("a training was killed; if memory ran out, lower --jobs or --batch-size") from error
+
+
+def _end_with_parent() -> None:
+    """Ends this worker process as soon as the one that it works for is gone, be it killed."""
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 _trainer: list[ShortTrainer] = []  # of a worker process

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fsg import FsgError
-from fsg.training.networks.layers import binary_layers, sharpened
-from fsg.training.networks.quantizers import ede_sharpness
+from fsg.training.networks.layers import binary_layers, narrowable, sharpened
+from fsg.training.networks.quantizers import ede_sharpness, narrowing_sharpness
 from fsg.training.registry import check_name
 
 BETA2 = 0.999  # decay of the mean squared gradients, as everywhere in Adam
@@ -27,8 +27,11 @@ class GradientRule:
 
     `optimizer` is "adam" (betas `beta1` and `beta2`) or "sgd" (momentum `beta1`). `weight_decay` is the L2 penalty of
     all parameters but the latent weights of binary layers. `progress` is the share of the training that has passed; the
-    gradients of IR-Net's quantisers change with it.
+    gradients of IR-Net's quantisers change with it, and what `plan` says.
     """
+
+    lends = ""
+    """The attribute of BinaryLayer that takes what the rule lends for a forward pass, if it does."""
 
     def __init__(
         self,
@@ -41,7 +44,8 @@ class GradientRule:
         weight_decay: float = 0.0,
     ) -> None:
         check_name(optimizer, ("adam", "sgd"), "optimizer")
-        binary = {id(layer.weight) for layer in binary_layers(model).values()}
+        self.layers = list(binary_layers(model).values())
+        binary = {id(layer.weight) for layer in self.layers}
         latent = [parameter for parameter in self._optimizer_parameters(model) if id(parameter) in binary]
         others = [parameter for parameter in self._optimizer_parameters(model) if id(parameter) not in binary]
         groups: list[dict[str, Any]] = [{"params": others, "weight_decay": weight_decay}]
@@ -53,7 +57,8 @@ class GradientRule:
         else:
             self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=beta1)
         self.adaptive = optimizer == "adam"
-        self.sharpened = sharpened(model)
+        self.sharpened, self.narrowable = sharpened(model), narrowable(model)
+        self.ede_end = self.two_stages = 0.0
         self.progress = 0.0
 
     def _optimizer_parameters(self, model: nn.Module) -> list[nn.Parameter]:
@@ -78,6 +83,25 @@ class GradientRule:
         self._progress = value
         for module in self.sharpened:
             module.sharpness = ede_sharpness(value)
+        for activation in self.narrowable:
+            activation.narrowed = narrowing_sharpness(value, self.ede_end)
+        for layer in self.layers:
+            layer.unquantized = value < self.two_stages
+
+    def plan(self, *, ede_end: float = 0.0, two_stages: float = 0.0) -> None:
+        """What the network does in parts of the training, given as shares from 0 to below 1.
+
+        In the last `ede_end` the polynomial gradient of activations is narrowed, see `narrowing_sharpness`. In the
+        first `two_stages`, passes in training mode use latent weights as they are (Martinez et al. 2020, arXiv
+        2003.11535); in evaluation mode the network is binary throughout. Errors: FsgError where there is nothing to
+        narrow, or where the method computes the bits itself.
+        """
+        if ede_end and not self.narrowable:
+            raise FsgError("--ede-end: the network has no BinaryActivation of polynomial gradient: leave it away")
+        if two_stages and self.lends == "binary":
+            raise FsgError(f"--two-stages: {type(self).__name__} trains bits from the first step: leave it away")
+        self.ede_end, self.two_stages = ede_end, two_stages
+        self.progress = self.progress
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
@@ -118,7 +142,7 @@ class LookaheadRule(GradientRule):
     `lends = "binary"` the binary weights themselves. Raises FsgError for a model without binary layers.
     """
 
-    lends = "lookahead"  # the attribute of BinaryLayer that takes them
+    lends = "lookahead"
 
     def __init__(
         self,
@@ -130,10 +154,9 @@ class LookaheadRule(GradientRule):
         beta2: float = BETA2,
         weight_decay: float = 0.0,
     ) -> None:
-        self.layers = list(binary_layers(model).values())
+        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
         if not self.layers:
             raise FsgError("the model has no binary layer, so there is no gradient to learn")
-        super().__init__(model, lr=lr, optimizer=optimizer, beta1=beta1, beta2=beta2, weight_decay=weight_decay)
         self.beta2 = beta2
         self.sizes = [layer.weight.numel() for layer in self.layers]
         self.leaf: Tensor | None = None  # the lent weights [N], between lookahead() and step()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsg import FsgError
+from fsg.training.config import EARLIER_FSG
 from fsg.training.methods.base import GradientRule, LookaheadRule
 from fsg.training.methods.fsg_published import ReferenceFSG
 from fsg.training.methods.hyperfile import Hypernetwork, read_hypernetwork, shipped
@@ -22,7 +23,7 @@ EPS = 1e-8  # beside the root of the squared gradients, as everywhere in Adam
 GATE = 0.7  # a gate stays within exp(-GATE) and exp(GATE)
 MEMORY = 8.0  # steps after which a flip counts as old, 1/e of a new one
 FAR = 5.0  # steps of lr from the threshold; nobody farther away is about to flip
-INWARD = 0.05  # so much of lr a step draws those who are far, for an output of 1
+INWARD = 0.2  # so much of lr a step draws those who are far, for an output of 1
 
 
 class PerWeightFSG(LookaheadRule):
@@ -205,6 +206,8 @@ def FSG(model: nn.Module, *, variant: str = "per-weight", **settings: Any) -> Gr
 
     Errors: FsgError for a setting that the variant does not have, and those of the variant.
     """
+    if settings.get("hypernetwork") == EARLIER_FSG:
+        raise FsgError("a run of FSG from before its hypernetwork became a file: it can be exported; train anew")
     rule = VARIANTS[check_name(variant, VARIANTS, "variant")]
     known = inspect.signature(rule).parameters
     for name in settings:

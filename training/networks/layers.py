@@ -16,26 +16,45 @@ from fsg.training.registry import check_name
 class BinaryActivation(nn.Module):
     """Sign of the input, -1 or +1 (zero gives +1), any shape. See `quantizers.sign` for the gradients.
 
-    `sharpness` belongs to the gradient "ede"; a GradientRule raises it as the training goes on.
+    `sharpness` belongs to the gradient "ede"; a GradientRule raises it as the training goes on. Where `narrowed` is not
+    0, it is the sharpness of the gradient "ede" that stands in for the layer's own.
     """
 
     sharpness = 0.1
+    narrowed = 0.0
 
     def __init__(self, gradient: str = "polynomial") -> None:
         super().__init__()
         self.gradient = check_name(gradient, ACTIVATION_GRADIENTS, "activation gradient")
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.narrowed:
+            return sign(x, "ede", self.narrowed)
         return sign(x, self.gradient, self.sharpness)
 
     def extra_repr(self) -> str:
         return f"gradient={self.gradient}"
 
 
+class Shift(nn.Module):
+    """Adds a learnt number to each channel, 0 at first: [N, C, ...] -> [N, C, ...].
+
+    In front of a sign it is that channel's threshold, negated (RSign of ReActNet, Liu et al. 2020, arXiv 2003.03488).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift.view(-1, *[1] * (x.dim() - 2))
+
+
 class BinaryLayer(nn.Module):
     """What binary layers share: latent weights, their quantiser, and the weights lent for one forward pass.
 
-    `sharpness` belongs to the quantiser "irnet"; a GradientRule raises it as the training goes on.
+    `sharpness` belongs to the quantiser "irnet"; a GradientRule raises it as the training goes on. While it sets
+    `unquantized`, forward passes in training mode use the latent weights as they are; in evaluation mode, bits.
     """
 
     weight: Tensor
@@ -43,12 +62,23 @@ class BinaryLayer(nn.Module):
     lookahead: Tensor | None
     binary: Tensor | None
     sharpness = 0.1
+    unquantized = False
+
+    def latent_weight(self) -> Tensor:
+        """The latent weights, or those lent in their stead."""
+        return self.weight if self.lookahead is None else self.lookahead
+
+    def used_weight(self) -> Tensor:
+        """The weights that the forward pass uses, shaped as `weight`."""
+        if self.unquantized and self.training and self.binary is None:
+            return self.latent_weight()
+        return self.binary_weight()
 
     def binary_weight(self) -> Tensor:
-        """The weights that the forward pass uses: +c or -c per output channel, shaped as `weight`."""
+        """The weights as bits: +c or -c per output channel, shaped as `weight`."""
         if self.binary is not None:
             return self.binary
-        weight = self.weight if self.lookahead is None else self.lookahead
+        weight = self.latent_weight()
         quantise = WEIGHT_QUANTIZERS[self.quantizer]
         return irnet(weight, self.sharpness) if quantise is irnet else quantise(weight)
 
@@ -87,7 +117,7 @@ class BinaryConv2d(nn.Conv2d, BinaryLayer):
         if self.padding_value and any(padding):
             input = F.pad(input, (columns, columns, rows, rows), value=self.padding_value)
             padding = (0, 0)
-        return F.conv2d(input, self.binary_weight(), self.bias, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(input, self.used_weight(), self.bias, self.stride, padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, quantizer={self.quantizer}, padding_value={self.padding_value:g}"
@@ -103,7 +133,7 @@ class BinaryLinear(nn.Linear, BinaryLayer):
         self.binary: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.binary_weight(), self.bias)
+        return F.linear(input, self.used_weight(), self.bias)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, quantizer={self.quantizer}"
@@ -122,6 +152,12 @@ def sharpened(model: nn.Module) -> list[BinaryLayer | BinaryActivation]:
         if (isinstance(module, BinaryLayer) and module.quantizer == "irnet")
         or (isinstance(module, BinaryActivation) and module.gradient == "ede")
     ]
+
+
+def narrowable(model: nn.Module) -> list[BinaryActivation]:
+    """The modules whose gradient can be `narrowed`."""
+    activations = [module for module in model.modules() if isinstance(module, BinaryActivation)]
+    return [activation for activation in activations if activation.gradient == "polynomial"]
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -31,6 +31,7 @@ def model_for(config: Config, data: DataInfo) -> nn.Module:
         keep_float = tuple(filter(None, map(str.strip, config.keep_float.split(","))))
         options |= {"keep_float": keep_float, "shortcut": config.shortcut}
         return build_external(config.model, shape=data.shape, **options)
+    options |= {"thresholds": config.thresholds, "shortcut_pool": config.shortcut_pool}
     return build_model(config.model, channels=data.shape[0], **options)
 
 

@@ -2,18 +2,32 @@
 
 With one-bit activations every binary convolution gets its own shortcut (Bi-Real Net, Liu et al. 2018, arXiv
 1808.00278): y = BN(conv(sign(x))) + x. With 32-bit activations the blocks are He's: two convolutions, ReLU, one
-shortcut. Parameter names are those of the full-precision ResNets published with the FSG reference code.
+shortcut. Behind an average pool (`shortcut_pool`: Martinez et al. 2020, Real-to-Binary, arXiv 2003.11535) a shortcut
+keeps its shape and loses its stride. Parameter names are those of the full-precision ResNets published with the FSG
+reference code.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
 
-from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear, Shift
 from fsg.training.registry import MODELS, check_name
 
 Conv = Callable[..., nn.Module]
+Sign = Callable[[int], nn.Module]  # of so many channels
+
+
+def downsampling(in_channels: int, channels: int, stride: int, *, conv: Conv, pool: bool) -> nn.Sequential:
+    """A shortcut [N, I, H, W] -> [N, O, H/stride, W/stride], halves rounded up; its layers are named 0 and 1."""
+    layers: list[tuple[str, nn.Module]] = []
+    if pool and stride > 1:
+        layers.append(("pool", nn.AvgPool2d(stride, ceil_mode=True)))
+        stride = 1
+    layers += [("0", conv(in_channels, channels, 1, stride)), ("1", nn.BatchNorm2d(channels))]
+    return nn.Sequential(OrderedDict(layers))
 
 
 class BasicBlock(nn.Module):
@@ -28,7 +42,7 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU()
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            self.downsample = nn.Sequential(shortcut(in_channels, channels, 1, stride), nn.BatchNorm2d(channels))
+            self.downsample = shortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -38,12 +52,10 @@ class BasicBlock(nn.Module):
 class BiRealBlock(BasicBlock):
     """Bi-Real block: the same shapes and parameter names, a shortcut around each convolution."""
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int, conv: Conv, shortcut: Conv, *, sign: Callable[[], nn.Module]
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, conv: Conv, shortcut: Conv, *, sign: Sign) -> None:
         super().__init__(in_channels, channels, stride, conv, shortcut)
         del self.relu
-        self.sign1, self.sign2 = sign(), sign()
+        self.sign1, self.sign2 = sign(in_channels), sign(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn1(self.conv1(self.sign1(x))) + self.downsample(x)
@@ -62,6 +74,8 @@ class ResNet(nn.Module):
         first_last: str,
         quantizer: str,
         activation_gradient: str,
+        thresholds: bool = False,
+        shortcut_pool: bool = False,
     ) -> None:
         super().__init__()
         one_bit = activation_bits == 1
@@ -69,14 +83,19 @@ class ResNet(nn.Module):
         conv: Conv = partial(nn.Conv2d, bias=False)
         if quantizer:
             conv = partial(BinaryConv2d, quantizer=quantizer, padding_value=padding_value)
-        sign = partial(BinaryActivation, activation_gradient)
+
+        def sign(channels: int) -> nn.Module:
+            activation = BinaryActivation(activation_gradient)
+            return nn.Sequential(Shift(channels), activation) if thresholds else activation
+
         block: Callable[..., nn.Module] = partial(BiRealBlock, sign=sign) if one_bit else BasicBlock
         outer: Conv = partial(nn.Conv2d, bias=False) if first_last == "float" else conv
         binarise = first_last == "binary" and one_bit
         # A binary shortcut would need a sign of its own: with one-bit activations it always stays float.
-        shortcut: Conv = partial(nn.Conv2d, bias=False) if one_bit else outer
+        across: Conv = partial(nn.Conv2d, bias=False) if one_bit else outer
+        shortcut: Conv = partial(downsampling, conv=across, pool=shortcut_pool)
 
-        self.sign = sign() if binarise else nn.Identity()
+        self.sign = sign(channels) if binarise else nn.Identity()
         self.conv1 = outer(channels, 16, 3, padding=1)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.Identity() if one_bit else nn.ReLU()
@@ -86,7 +105,7 @@ class ResNet(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.bn2: nn.Module = nn.Identity()
-        self.sign2 = sign() if binarise else nn.Identity()
+        self.sign2 = sign(64) if binarise else nn.Identity()
         if first_last == "binary":
             self.bn2 = nn.BatchNorm1d(64)
             self.fc: nn.Module = BinaryLinear(64, classes, quantizer=quantizer)
@@ -121,18 +140,31 @@ def build_model(
     first_last: str = "float",
     quantizer: str = "dorefa",
     activation_gradient: str = "polynomial",
+    thresholds: bool = False,
+    shortcut_pool: bool = False,
 ) -> nn.Module:
     """A network of `config.MODELS` with fresh weights; its three stages have 16, 32 and 64 channels.
 
     `activation_bits`: 1 (XNOR-popcount can run it) or 32. `first_last`: whether the first convolution and the
     classifier (and, with 32-bit activations, the 1x1 shortcuts) stay "float" or become "binary".
-    `quantizer` and `activation_gradient`: see `BinaryConv2d` and `BinaryActivation`. Raises FsgError for an unknown
+    `quantizer` and `activation_gradient`: see `BinaryConv2d` and `BinaryActivation`. `thresholds`: a `Shift` before
+    every sign. `shortcut_pool`: an average pool in place of a shortcut's stride. Raises FsgError for an unknown
     name or option.
     """
     blocks = MODELS[check_name(name, MODELS, "model")]
     check_name(first_last, ("float", "binary"), "first-last setting")
     check_name(str(activation_bits), ("1", "32"), "number of activation bits")
-    return ResNet(blocks, channels, classes, activation_bits, first_last, quantizer, activation_gradient)
+    return ResNet(
+        blocks,
+        channels,
+        classes,
+        activation_bits,
+        first_last,
+        quantizer,
+        activation_gradient,
+        thresholds=thresholds,
+        shortcut_pool=shortcut_pool,
+    )
 
 
 def build_float_model(name: str, *, classes: int, channels: int = 3) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fsg import FsgError
 from fsg.training.data.archives import is_damaged
 from fsg.training.networks.binarize import ADDED_NORM, head_names
+from fsg.training.networks.layers import Shift
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model_state", "weights", "ema")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
@@ -24,15 +25,16 @@ def load_initial_weights(model: nn.Module, path: Path, what: str = "initial weig
     """Loads full-precision weights saved by torch into a model's parameters of the same names.
 
     The file may hold a state dict, or a dict with one in it, as scripts write them; the names may have the prefixes
-    that wrappers of models add. Only entries of our own (batch norms that belong to binary layers) and counts of
-    batches may be missing. The last layer of a model that `binarize` made stays as it is where the file has another
+    that wrappers of models add. Only entries of our own (batch norms that belong to binary layers, shifts) and counts
+    of batches may be missing. The last layer of a model that `binarize` made stays as it is where the file has another
     number of classes. Returns what had to be done to the file's content, in words. Errors: FsgError that names the
     file, as `what`, and the first entry that does not fit.
     """
     state, notes = read_weights(path, what)
     own = model.state_dict()
     state = _without_prefixes(state, own.keys(), notes)
-    missing = [name for name in own if name not in state and not _may_be_missing(name)]
+    shifts = {f"{name}.shift" for name, module in model.named_modules() if isinstance(module, Shift)}
+    missing = [name for name in own if name not in state and name not in shifts and not _may_be_missing(name)]
     unknown = [name for name in state if name not in own and name.rpartition(".")[2] in LEARNT]
     if missing or unknown:
         problem = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"

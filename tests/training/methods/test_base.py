@@ -175,7 +175,7 @@ def test_the_update_is_what_its_formula_says():
         flat = newton_schulz(v.view(shape)).flatten()
         share = min(max(of["spectral"], 0), 1)
         v = (1 - share) * v + share * flat * v.norm() / flat.norm()
-        v = v + 0.05 * of["inward"] * torch.sign(weight) * (weight.abs() > 0.05)
+        v = v + 0.2 * of["inward"] * torch.sign(weight) * (weight.abs() > 0.05)
         u = math.exp(min(max(of["step"], -1), 1)) * v
         torch.testing.assert_close(found[part], u)
 

@@ -1,0 +1,27 @@
+"""What people who come from other tools call the settings of `Config`: for hints only."""
+
+ALIASES = {
+    "activation_bits": ("bits", "a_bits", "abits", "act_bits", "activation_bit", "bit_width"),
+    "batch_size": ("batch", "bs", "batchsize", "train_batch_size"),
+    "beta1": ("momentum", "betas"),
+    "dataset": ("data", "data_set", "dataset_name"),
+    "data_dir": ("root", "data_path", "data_root", "dataset_path", "datadir"),
+    "device": ("gpu", "cuda"),
+    "epochs": ("num_epochs", "n_epochs", "max_epochs", "epoch"),
+    "init": ("pretrained", "weights", "checkpoint", "init_weights"),
+    "label_smoothing": ("smoothing",),
+    "lr": ("learning_rate", "base_lr", "initial_lr", "alpha_lr"),
+    "max_minutes": ("time_limit", "max_time", "minutes"),
+    "model": ("arch", "network", "net", "backbone"),
+    "optimizer": ("optim", "opt", "optimiser"),
+    "patience": ("early_stopping", "early_stop"),
+    "precision": ("fp16", "bf16", "mixed_precision", "autocast"),
+    "schedule": ("scheduler", "lr_schedule", "lr_scheduler"),
+    "seed": ("random_seed", "manual_seed"),
+    "step_epochs": ("step_size", "lr_step"),
+    "teacher_weight": ("distill_weight", "kd_weight"),
+    "temperature": ("temp",),
+    "threads": ("num_threads", "workers", "num_workers", "jobs"),
+    "warmup_epochs": ("warmup",),
+    "weight_decay": ("wd", "l2", "decay"),
+}
