@@ -46,7 +46,8 @@ CHECK_SEED = 10**6  # seeds from here on are of tasks that nothing is learnt on
 
 @dataclass(frozen=True)
 class Plan:
-    """What to learn on: tasks are drawn from all combinations of the lists, with the settings of `common`.
+    """What to learn on: tasks are drawn from all combinations of the lists, with the settings of `common`, whose
+    initial weights are those of its `model` alone.
 
     A generation is so many `pairs` of trainings. Before every `check_every`-th one, and at the end, what has been
     learnt is compared with the start on `checks` other tasks. `start` are the weights to begin with.
@@ -83,6 +84,7 @@ class Plan:
             dataset=dataset,
             model=model,
             activation_bits=bits,
+            init=self.common.init if model == self.common.model else "",
             hypernetwork=str(hypernetwork),
             lr=self.common.lr * factor,
             seed=int(rng.integers(CHECK_SEED)) + CHECK_SEED * check,
