@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.runtime.measure.local import benchmark
 from fsg.runtime.model.files import model_files
-from fsg.runtime.model.meaning import convolve, padded
+from fsg.runtime.model.meaning import ARITHMETIC, ELEMENTWISE, convolve, padded
 from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.packed import bits, rules
 from fsg.runtime.model.packed.bits import Bits
@@ -34,7 +35,8 @@ from fsg.runtime.model.packed.read import parse_packed
 from fsg.runtime.model.session import open_model
 from fsg.training.networks.network import named_model
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "tiny.fsg"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "tiny.fsg"
 MUTATIONS = int(os.environ.get("FSG_MUTATIONS", "1500"))
 
 
@@ -118,6 +120,24 @@ def test_a_border_that_is_no_sign_and_two_layers_that_pack_another_axis():
         found = Interpreter(parse_packed("it", to_packed(graph, {}))).values(images)
         for name, expected in run_graph(graph, images).items():
             assert_same(found[name], expected, name)
+
+
+def test_the_document_has_every_operator():
+    """With the names of its attributes and tensors, and every function of single values."""
+    text = (ROOT / "docs" / "packed.md").read_text()
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines() if "|" in line]
+    operators = {row[0].strip("`"): row for row in rows if len(row) == 5}
+    assert operators.keys() - {"op", "---"} == {"Input", *rules.RULES}
+    for name, rule in rules.RULES.items():
+        _, inputs, attributes, tensors, _ = operators[name]
+        assert inputs == {None: "1 or more"}.get(rule.inputs, str(rule.inputs))
+        shared = {"stride", "padding", "dilation", "groups"} if "a convolution's" in attributes else set()
+        shared |= {"kernel", "stride", "padding"} if "as `MaxPool`" in attributes else set()
+        words = set(re.findall(r"`(\w+)`", attributes)) - {"MaxPool", "nearest", "bilinear", "mean", "sum", *ARITHMETIC}
+        assert words | shared == set(rule.attributes), name
+        assert set(re.findall(r"`(\w+)`", tensors)) == set(rule.tensors), name
+    functions = {word for row in rows if len(row) == 3 for word in re.findall(r"`(\w+)`", row[0])}
+    assert set(ELEMENTWISE) <= functions
 
 
 def test_bits_of_words():
