@@ -359,6 +359,8 @@ def test_commands(old_run, fsg, refused):
     code, out, err = fsg("bench", path, "--runs", "2", "--json", "-")
     (record,) = json.loads(out)
     assert code == 0 and record["format"] == "packed" and record["accuracy"] == results[0]["accuracy"], err
+    code, out, err = fsg("bench", old_run, "--runs", "1")
+    assert code == 0 and ".fsg: computed by NumPy" in out, err
     code, found, err = fsg("summary", path)
     assert code == 0, err
     _, expected, _ = fsg("summary", old_run)
