@@ -1,10 +1,11 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
+GPU_PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h')
 CPP := $(NATIVE) $(shell find tests -name '*.c' -o -name '*.cc' -o -name '*.h')
 
-.PHONY: setup demo test test-all oracle interpreters fuzz wheels lint format clean
+.PHONY: setup demo test test-all oracle interpreters fuzz wheels gpu-check lint format clean
 
 setup: $(VENV)/built
 
@@ -57,11 +58,17 @@ wheels: | $(VENV)/installed
 	for machine in x86_64 aarch64; do FSG_TARGET=$$machine $(BIN)/python setup.py --quiet \
 	  build --build-base build/wheel-$$machine bdist_wheel --dist-dir dist || exit 1; done
 
-# mypy and the package layout: the folder this file is in is the package fsg, whatever the checkout is called.
-lint: setup
+# The folder this file is in is the package fsg, whatever the checkout is called: for what does without the installation.
+build/mypy/fsg:
+	mkdir -p build/mypy && ln -sfn ../.. $@
+
+# What a machine with an NVIDIA GPU makes of fsg, in six minutes, with its own Python and PyTorch for CUDA: no setup.
+gpu-check: | build/mypy/fsg
+	PYTHONPATH=$(CURDIR)/build/mypy $(GPU_PYTHON) tests/benchmarks/gpu_check.py --out $(or $(OUT),build/gpu-check) $(GPU_OPTIONS)
+
+lint: setup | build/mypy/fsg
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	mkdir -p build/mypy && ln -sfn ../.. build/mypy/fsg
 	MYPYPATH=build/mypy $(BIN)/mypy -p fsg.training -p fsg.export -p fsg.runtime -m fsg.cli
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 

@@ -96,20 +96,22 @@ class PerWeightFSG(LookaheadRule):
         self.flipped = zeros - 100 * MEMORY  # the step in which a weight last flipped
 
     def layer_sums(self, values: Tensor) -> Tensor:
-        """Values of all binary weights, [N] -> their sum in each layer, [layers]."""
-        return torch.stack([part.sum() for part in values.split(self.sizes)])
+        """Values of all binary weights, [..., N] -> their sum in each layer, [..., layers]."""
+        return torch.stack([part.sum(-1) for part in values.split(self.sizes, -1)], -1)
 
     def _direction(self, w: Tensor) -> Tensor:
         """What is subtracted, times lr, from the weights [N]."""
+        self.rms = (self.square / (1 - self.beta2**self.count)).sqrt_().add_(EPS)
+        unit = self.rms if self.adaptive else torch.full_like(self.rms, 1 - self.decay)
+        g, M = self.newest / unit, self.mean / (1 - self.decay**self.count) / unit
+        plain = v = self.alpha * M + (1 - self.alpha) * g
+        if not self.slow.used:
+            return plain
         slow, of = self.slow, self.slow.outputs(self.progress)  # of: [layers] by name
 
         def each(name: str) -> Tensor:
             return of[name][self.layer_of]
 
-        self.rms = (self.square / (1 - self.beta2**self.count)).sqrt_().add_(EPS)
-        unit = self.rms if self.adaptive else torch.full_like(self.rms, 1 - self.decay)
-        g, M = self.newest / unit, self.mean / (1 - self.decay**self.count) / unit
-        plain = v = self.alpha * M + (1 - self.alpha) * g
         near = torch.exp(w.abs() / (-2 * max(self.lr, torch.finfo(w.dtype).tiny)))
         if slow.uses("mix", "mix_near"):
             odds = math.log(max(self.alpha, EPS) / max(1 - self.alpha, EPS))
@@ -135,8 +137,8 @@ class PerWeightFSG(LookaheadRule):
 
     def _ratio(self, wanted: Tensor, found: Tensor) -> Tensor:
         """Per layer, what `found` [N] is to be multiplied with to be as large as `wanted`: [layers]."""
-        squares = (self.layer_sums(values.square()) for values in (wanted, found))
-        return (next(squares) / (next(squares) + torch.finfo(wanted.dtype).tiny)).sqrt()
+        squares = self.layer_sums(torch.stack([wanted, found]).square())
+        return (squares[0] / (squares[1] + torch.finfo(wanted.dtype).tiny)).sqrt()
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
@@ -164,11 +166,11 @@ class PerWeightFSG(LookaheadRule):
         up = weights > 0
         flips = up != (self.latent() > 0)
         if self.slow.uses("fresh_near"):
-            self.flipped[flips] = self.count
+            self.flipped.masked_fill_(flips, self.count)
         if self.slow.remembers:
             credit = torch.where(flips, torch.where(up, -gradient, gradient) / self.rms, 0.0)
             products = (gradient * self.newest, gradient.square(), self.newest.square())
-            self.slow.see(self.layer_sums(credit), self.layer_sums(flips), *map(self.layer_sums, products))
+            self.slow.see(*self.layer_sums(torch.stack([credit, flips.to(credit), *products])))
 
     @property
     def hypernetwork_parameters(self) -> int:

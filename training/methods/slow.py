@@ -35,6 +35,7 @@ class LayerNet(nn.Module):
     seen: Tensor
     credit: Tensor
     count: Tensor
+    decays: Tensor
 
     def __init__(
         self, net: Hypernetwork, layers: Sequence[BinaryLayer], *, history: bool, embedding: bool, one_bit: bool
@@ -49,6 +50,7 @@ class LayerNet(nn.Module):
         self.register_buffer("credit", torch.zeros(2, len(layers)))  # means of the credit's sum, and of the flips
         self.register_buffer("seen", torch.zeros(3, len(DECAYS), len(layers)))
         self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("decays", torch.tensor(DECAYS)[:, None], persistent=False)
         used = self.weights.any(1).tolist()
         self.used = {name for name, is_used in zip(OUTPUTS, used, strict=True) if is_used}
         self.remembers = history and bool(self.weights[:, 2 + len(kind) :].any())
@@ -60,8 +62,7 @@ class LayerNet(nn.Module):
     def inputs(self, progress: float) -> Tensor:
         """[inputs, layers]"""
         ones = torch.ones_like(self.kind[:1])
-        correction = 1 - torch.tensor(DECAYS, device=ones.device, dtype=ones.dtype)[:, None] ** self.count.clamp(min=1)
-        past = (self.seen / correction).flatten(0, 1)
+        past = (self.seen / (1 - self.decays ** self.count.clamp(min=1))).flatten(0, 1)
         return torch.cat([ones, (2 * progress - 1) * ones, self.kind, past])
 
     def outputs(self, progress: float) -> dict[str, Tensor]:
@@ -80,8 +81,7 @@ class LayerNet(nn.Module):
                 torch.log10((flips / self.sizes / FLIPS_UNIT).clamp(0.01)),
             ]
         )
-        decays = torch.tensor(DECAYS, device=values.device, dtype=values.dtype)[:, None]
-        self.seen.mul_(decays).add_((1 - decays) * values[:, None])
+        self.seen.mul_(self.decays).add_((1 - self.decays) * values[:, None])
         self.count += 1
 
 

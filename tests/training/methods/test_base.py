@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fsg import FsgError
 from fsg.training.methods.base import STE
@@ -21,6 +23,7 @@ from fsg.training.methods.hyperfile import (
     read_hypernetwork,
     save_hypernetwork,
 )
+from fsg.training.methods.metaquant import MetaQuant
 from fsg.training.methods.slow import orthogonalized
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 
@@ -303,6 +306,44 @@ def test_a_rule_continues_exactly_from_its_state(method, optimizer, tmp_path):
     other.load_state_dict(saved["model"])
     other_rule.load_state_dict(saved["rule"])
     assert train(other, other_rule, 5, start=7) == expected
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations for which a program waits until a GPU has done all before, or which copy to it from here."""
+
+    names = ("aten::lift_fresh", "aten::_local_scalar_dense", "aten::nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name().partition(".")[0]
+        self.found += [name] if name in self.names else []
+        return function(*args, **(kwargs or {}))
+
+
+RULES = {
+    "ste": STE,
+    "fsg without a net": partial(FSG, hypernetwork="none"),
+    "fsg": partial(FSG, hypernetwork=random_net()),
+    "metaquant": MetaQuant,
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_step_does_not_wait_for_a_gpu(name, monkeypatch):
+    model = network()
+    rule = RULES[name](model, lr=1e-2)
+    train(model, rule, 2)
+    x, y = batch(2)
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)  # its own counters stay on the CPU
+    with Waits() as waits:
+        with rule.lookahead():
+            loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        rule.step()
+    assert not waits.found
 
 
 def test_layers_get_their_own_weights_back_after_an_error():
