@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -339,31 +338,21 @@ def test_what_is_wrong_is_told(change, told, tmp_path):
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def old_run(tmp_path, monkeypatch):
-    """A run that is in the repository, with its network and data."""
-    shutil.copytree(GOLDEN.parent / "before_rooms", tmp_path, dirs_exist_ok=True)
-    config = tmp_path / "run" / "config.toml"
-    config.write_text(config.read_text().replace("npz:/tmp/digits.npz", f"npz:{tmp_path / 'digits.npz'}"))
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path / "run"
-
-
-def test_commands(old_run, fsg, refused):
-    data = f"npz:{old_run.parent / 'digits.npz'}"
-    code, out, err = fsg("export", old_run, "--format", "packed")
+def test_commands(earlier_run, fsg, refused):
+    data = f"npz:{earlier_run.parent / 'digits.npz'}"
+    code, out, err = fsg("export", earlier_run, "--format", "packed")
     assert code == 0 and "model.fsg" in out, err
-    path = old_run / "export" / "model.fsg"
-    results = [json.loads(fsg("eval", file, "--dataset", data, "--json")[1]) for file in (path, old_run)]
+    path = earlier_run / "export" / "model.fsg"
+    results = [json.loads(fsg("eval", file, "--dataset", data, "--json")[1]) for file in (path, earlier_run)]
     assert results[0] == results[1]
     code, out, err = fsg("bench", path, "--runs", "2", "--json", "-")
     (record,) = json.loads(out)
     assert code == 0 and record["format"] == "packed" and record["accuracy"] == results[0]["accuracy"], err
-    code, out, err = fsg("bench", old_run, "--runs", "1")
+    code, out, err = fsg("bench", earlier_run, "--runs", "1")
     assert code == 0 and ".fsg: computed by NumPy" in out, err
     code, found, err = fsg("summary", path)
     assert code == 0, err
-    _, expected, _ = fsg("summary", old_run)
+    _, expected, _ = fsg("summary", earlier_run)
     binary_macs = [text.splitlines()[-1].split()[-2] for text in (found, expected)]
     assert binary_macs[0] == binary_macs[1] != "0.0"
     assert "NumPy computes .fsg files on one thread" in refused("bench", path, "--threads", "2", "--runs", "1")
