@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -376,6 +377,23 @@ file_table(session.path)
 """
     result = subprocess.run([sys.executable, "-c", program, GOLDEN], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("wide", "changes"),
+    [
+        (convolution(g.Conv, 3, 2, 3, 1, 1), {"padding": (10**8, 10**8), "dilation": (10**8, 10**8)}),
+        (convolution(g.BinaryConv, 3, 2, 3, 1, 1), {"padding": (10**8, 10**8), "dilation": (10**8, 10**8)}),
+        (convolution(g.TransposedConv, 3, 2, 3, 1, 1), {"padding": (10**8, 10**8), "dilation": (10**8, 10**8)}),
+        (node(g.MaxPool, kernel=(3, 3), stride=(1, 1), padding=(1, 1, 1, 1)), {"padding": (10**8, 0, 0, 0)}),
+    ],
+)
+def test_what_is_large_between_is_refused(wide, changes):
+    """Padded, it would take more memory than its input and its result together."""
+    graph = of_nodes((3, 9, 8), wide)
+    large = replace(graph.nodes[1], **changes)
+    with pytest.raises(FsgError, match="is more than 134217728 numbers"):
+        parse_packed("it", to_packed(g.BinaryGraph((graph.nodes[0], large)), {}))
 
 
 def test_measured_on_one_thread_of_this_machine(tmp_path):
