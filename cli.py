@@ -213,7 +213,7 @@ cli.add_command(meta_train)
 @click.argument("run", required=False, type=PATH)
 @export_options
 def export(run: Path | None, formats: tuple[str, ...], out: Path | None, **how: Any) -> None:
-    """Write a trained model as .tflite or .onnx.
+    """Write a trained model as .tflite, .onnx or .fsg.
 
     Each is compared with PyTorch on real test images before it takes its place. The hypernetworks stay behind. RUN is
     a run folder; the newest under ./runs if left away.
@@ -271,8 +271,8 @@ def bench(
     fsg bench --device rpi4 --host pi@raspberry   on a board, by ssh; nothing is installed on it
     fsg bench --device rpi4                       without one: emulated and estimated, never a latency
 
-    FILE is a .tflite or .onnx, RUN a run folder; the export of the newest run under ./runs if left away. Records of
-    exports are kept beside them in bench.json, for fsg report.
+    FILE is a .tflite, .onnx or .fsg, RUN a run folder; the export of the newest run under ./runs if left away. Records
+    of exports are kept beside them in bench.json, for fsg report.
     """
     from rich.markup import escape
 
@@ -366,8 +366,8 @@ def report(run: Path | None, bench_files: tuple[Path, ...], out: Path | None) ->
 def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_json: bool) -> None:
     """Accuracy of a run or a model file on real images.
 
-    FILE is a .tflite or .onnx. The images are the test split of a data set. With neither, the
-    newest run under ./runs is taken.
+    FILE is a .tflite, .onnx or .fsg. The images are the test split of a data set. With neither, the newest run under
+    ./runs is taken.
     """
     target = target or newest(newest_run)
     with make_console().status(f"testing {target}") as status:
@@ -382,17 +382,20 @@ def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_
 
 
 @cli.command()
-@click.argument("target", required=False, metavar="[RUN|MODEL]")
+@click.argument("target", required=False, metavar="[RUN|FILE|MODEL]")
 @option("--activation-bits", type=click.Choice((1, 32)), default=1, help="For a MODEL.")
 @option("--first-last", type=click.Choice(FIRST_LAST), default="float", help="For a MODEL.")
 @option("--shape", default="3,32,32", help="Channels, height and width, for a MODEL.")
 @option("--classes", default=10, help="For a MODEL.")
-def summary(target: str | None, activation_bits: int, first_last: str, shape: str, classes: int) -> None:
+def summary(target: str | None, shape: str, **how: Any) -> None:
     """Layers, parameters, memory and MACs of a network.
 
-    Binary MACs are those that XNOR-popcount can do. MODEL is a name as for fsg train, such as
-    resnet20 or torchvision:resnet18.
+    Binary MACs are those that XNOR-popcount can do. FILE is a .fsg, MODEL a name as for fsg train, such as resnet20.
     """
+    if target and target.endswith(".fsg"):
+        from fsg.runtime.model.packed.summary import file_table
+
+        return print_table(file_table(Path(target)))
     is_model = target in MODELS or (target is not None and ":" in target and not Path(target).exists())
     if not is_model:
         run_path = Path(target) if target else newest(newest_run)
@@ -400,17 +403,16 @@ def summary(target: str | None, activation_bits: int, first_last: str, shape: st
             raise FsgError(f"{target} is neither a run folder nor a model; models are {', '.join(MODELS)}")
         checked_run(run_path)
     from fsg.training.networks.network import named_model
-    from fsg.training.networks.summary import summarize, summary_table
+    from fsg.training.networks.summary import model_table
     from fsg.training.run import open_run
 
     if is_model:
         sizes = parse_counts("--shape", shape, "3,224,224")
-        bits, ends = activation_bits, first_last
-        model = named_model(str(target), shape=sizes, classes=classes, activation_bits=bits, first_last=ends)
+        model = named_model(str(target), shape=sizes, **how)
     else:
         run = open_run(run_path)
         model, sizes = run.model, list(run.data.shape)
-    print_table(summary_table(summarize(model, (sizes[0], sizes[1], sizes[2]))))
+    print_table(model_table(model, (sizes[0], sizes[1], sizes[2])))
 
 
 @cli.command()

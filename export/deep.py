@@ -15,6 +15,9 @@ from fsg import FsgError
 from fsg.export.graph import BinaryGraph, Floats
 from fsg.export.reference import compute
 from fsg.export.trace import values_of
+from fsg.runtime.model.files import SUFFIXES
+from fsg.runtime.model.packed.interpret import Interpreter
+from fsg.runtime.model.packed.read import parse_packed
 from fsg.runtime.model.tflite import tensors_of
 
 IMAGES = 8
@@ -33,13 +36,15 @@ def check_reading(model: nn.Module, graph: BinaryGraph, images: Floats) -> int:
 
 
 def check_file(name: str, writer: str, graph: BinaryGraph, content: bytes, images: Floats) -> int:
-    """Compares every node with what a .onnx file, or a .tflite file written directly, has there.
+    """Compares every node with what a .onnx or .fsg file, or a .tflite file written directly, has there.
 
     Of what LCE's converter wrote nobody knows which value is which; 0 is returned. Errors: as `check_reading`.
     """
     if name == "onnx":
         values = _onnx_values(content, images)
         values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
+    elif name == "packed":
+        values = Interpreter(parse_packed("model.fsg", content)).values(images)
     elif writer == "direct":
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
@@ -48,7 +53,7 @@ def check_file(name: str, writer: str, graph: BinaryGraph, content: bytes, image
         values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
     else:
         return 0
-    return _check(graph, values, images, f"model.{name}")
+    return _check(graph, values, images, f"model{SUFFIXES[name]}")
 
 
 def _check(graph: BinaryGraph, values: dict[str, Floats], images: Floats, where: str) -> int:

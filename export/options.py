@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-FORMATS = ("tflite", "onnx")
+FORMATS = ("tflite", "onnx", "packed")
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -18,6 +18,7 @@ import fsg
 from fsg import TEMPORARY, FsgError, make_folder, remove_stale, replacing
 from fsg.export import deep
 from fsg.export.formats.onnx import to_onnx
+from fsg.export.formats.packed import to_packed
 from fsg.export.formats.tflite.write import prepare, to_tflite
 from fsg.export.graph import (
     Affine,
@@ -46,8 +47,9 @@ from fsg.export.trace import trace
 from fsg.export.verify import MIN_AGREEMENT, require_agreement, signs_near_zero
 from fsg.runtime.model.evaluate import match_labels, normalize
 from fsg.runtime.model.exported import DEPTHWISE
-from fsg.runtime.model.files import file_digest, read_object
+from fsg.runtime.model.files import SUFFIXES, file_digest, read_object
 from fsg.runtime.model.metadata import add_tflite_metadata
+from fsg.runtime.model.packed.read import read_packed
 from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
 from fsg.training.checkpoint import digest
@@ -69,7 +71,7 @@ def export_run(
     on_step: Callable[[str], object] = lambda text: None,
     **how: Any,
 ) -> dict[str, Any]:
-    """Writes model.tflite and model.onnx, as `formats` names them, and report.json into `folder`; returns the report.
+    """Writes the model files that `formats` names, and report.json, into `folder`; returns the report.
 
     `dataset` says where that of the training is now; `how` is as in `export_model`. Every artefact is compared with the
     PyTorch model on up to 1000 images of the test split before it takes its place. Errors: FsgError for a model that
@@ -131,7 +133,7 @@ def _check_settings(
 ) -> None:
     """Raises FsgError for settings of a format that is not asked for; starts what takes a while to start."""
     if unknown := set(formats) - set(FORMATS):
-        raise FsgError(f"there is no format {unknown.pop()!r}; formats are {' and '.join(FORMATS)}")
+        raise FsgError(f"there is no format {unknown.pop()!r}; formats are {', '.join(FORMATS)}")
     if opset is not None and "onnx" not in formats:
         raise FsgError("--opset is of .onnx files: add --format onnx, or leave it away")
     if batch is None and "tflite" in formats:
@@ -180,16 +182,17 @@ def _export(
     write: dict[str, Callable[[], tuple[bytes, str]]] = {
         "tflite": lambda: to_tflite(graph, writer=writer, batch=batch or 1),
         "onnx": lambda: (to_onnx(graph, metadata, opset=opset, batch=batch), "onnx"),
+        "packed": lambda: (to_packed(graph, metadata), "packed"),
     }
     artefacts: list[dict[str, Any]] = []
     with _room_in(folder) as room:
         for name in dict.fromkeys(formats):
             on_step(f"converting to {name}")
-            path = room / f"model.{name}"
+            path = room / f"model{SUFFIXES[name]}"
             content, by = write[name]()
 
-            def written_rightly(name: str = name, by: str = by, content: bytes = content) -> int:
-                on_step(f"comparing every value in model.{name} with its meaning")
+            def written_rightly(path: Path = path, name: str = name, by: str = by, content: bytes = content) -> int:
+                on_step(f"comparing every value in {path.name} with its meaning")
                 return deep.check_file(name, by, graph, content, some)
 
             compared = written_rightly() if verify == "deep" else None
@@ -210,7 +213,7 @@ def _export(
                     "path": str(folder / path.name),
                     "size_bytes": path.stat().st_size,
                     "sha256": file_digest(path),
-                    "ops": op_counts(path) if name == "tflite" else _onnx_ops(path),
+                    "ops": _operators(path, name),
                     "verify": found | ({} if compared is None else {"values_compared": compared}),
                 }
             )
@@ -302,7 +305,12 @@ def _reference(graph: BinaryGraph, images: Floats) -> Floats:
     return np.concatenate([run_graph(graph, batch)[last] for batch in batches])
 
 
-def _onnx_ops(path: Path) -> dict[str, int]:
+def _operators(path: Path, name: str) -> dict[str, int]:
+    """How often each operator is in a file of the format `name`."""
+    if name == "tflite":
+        return op_counts(path)
+    if name == "packed":
+        return dict(Counter(node.op for node in read_packed(path).nodes).most_common())
     import onnx
 
     return dict(Counter(node.op_type for node in onnx.load(path).graph.node).most_common())

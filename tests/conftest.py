@@ -1,6 +1,7 @@
 """Fixtures that all tests may use."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,16 @@ def tiny_npz(digits_npz, tmp_path_factory):
         data[f"y_{part}"] = data[f"y_{part}"][:: len(data[f"y_{part}"]) // count][:count]
     np.savez(path, **data)
     return path
+
+
+@pytest.fixture
+def earlier_run(tmp_path, monkeypatch):
+    """The folder of a run that an earlier fsg wrote, with its network and data where its settings look for them."""
+    shutil.copytree(Path(__file__).parent / "golden" / "before_rooms", tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace("npz:/tmp/digits.npz", f"npz:{tmp_path / 'digits.npz'}"))
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "run"
 
 
 @pytest.fixture

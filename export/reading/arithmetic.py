@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from fsg.export import graph as g
-from fsg.export.elementwise import ARITHMETIC, OPERATORS
+from fsg.export.elementwise import OPERATORS
 from fsg.export.reading.builder import Builder, Value
 from fsg.export.reading.rules import ENTRIES, Entry, reads
 from fsg.export.reading.shapes import axis_of, numbers, one_image
+from fsg.runtime.model.meaning import ARITHMETIC
 
 
 def elementwise(b: Builder, x: Value, operator: str, part: str = "", **settings: Any) -> Value:
@@ -80,7 +81,7 @@ NOTHING = (("add", 0.0), ("sub", 0.0), ("mul", 1.0), ("div", 1.0))
 def two(b: Builder, x: Any, y: Any, operator: str, part: str = "") -> Any:
     """x operator y, of which one at least is a value."""
     if not (isinstance(x, Value) or isinstance(y, Value)):
-        return ARITHMETIC[operator].compute(x, y)
+        return ARITHMETIC[operator](x, y)
     if isinstance(x, Value) and isinstance(y, Value):
         if operator == "add":  # b + (a - b), by which people let gradients pass: a
             for total, other in ((x, y), (y, x)):

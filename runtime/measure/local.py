@@ -44,7 +44,7 @@ def benchmark(
     The model may take anything, such as int8, or several inputs; what is not fixed of their sizes is 1.
 
     Args:
-        path: a .tflite or .onnx file.
+        path: a model file.
         threads: of the interpreter and of the binary kernels.
         runs: timed inferences.
         warmup: untimed ones before them.
@@ -136,7 +136,7 @@ def measure(
             peak_rss_bytes=peak,
             base_rss_bytes=base,
             cpu=cpu_name(),
-            kernels=active_kernels() if session.format == "tflite" else "onnxruntime",
+            kernels={"onnx": "onnxruntime", "packed": "numpy"}.get(session.format) or active_kernels(),
             ops=watched.ops() if watched else None,
         )
     )

@@ -11,21 +11,22 @@ from typing import Any
 from fsg import FsgError, shell_command
 
 REPORT = "report.json"  # beside exported models: what fsg export found out about them
-FORMATS = {".tflite": "tflite", ".onnx": "onnx"}
+FORMATS = {".tflite": "tflite", ".onnx": "onnx", ".fsg": "packed"}
+SUFFIXES = {name: suffix for suffix, name in FORMATS.items()}
 
-# What the readers of both formats raise on damaged bytes.
+# What the readers of all formats raise on damaged bytes.
 DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
 def model_format(path: str | Path) -> str:
-    """ "tflite" or "onnx", after making sure that the file is there.
+    """ "tflite", "onnx" or "packed", after making sure that the file is there.
 
     Raises:
         FsgError: no such file, or another suffix.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise FsgError(f"{path}: not a model file; expected a name that ends in {' or '.join(FORMATS)}")
+        raise FsgError(f"{path}: not a model file; expected a name that ends in {', '.join(FORMATS)}")
     if not path.is_file():
         raise FsgError(f"{path}: no such file; `fsg export` writes one")
     return FORMATS[path.suffix.lower()]

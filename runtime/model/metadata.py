@@ -1,7 +1,8 @@
 """What a model file says about itself, read from the file alone: fsg's metadata.
 
 The metadata is one JSON object. A .tflite file keeps it in the buffer of a `Metadata` entry named "fsg", a
-.onnx file in the metadata property of that name; whoever exports the model decides what is in it.
+.onnx file in the metadata property of that name, a .fsg file in its header; whoever exports the model decides what is
+in it.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Any
 from fsg import FsgError
 from fsg.runtime.model.files import DAMAGE, model_format, read_bytes
 from fsg.runtime.model.onnx import onnx_property, open_onnx
+from fsg.runtime.model.packed.read import read_packed
 from fsg.runtime.model.tflite import check_identifier, pack_tflite
 
 KEY = "fsg"
@@ -19,12 +21,15 @@ DESCRIPTION = "Needs the operators of Larq Compute Engine: run it with fsg's del
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """fsg's metadata of a .tflite or .onnx file; empty if fsg did not write the file.
+    """fsg's metadata of a model file; empty if fsg did not write it.
 
     Raises:
         FsgError: no such file, another suffix, or damaged content; for .onnx, onnxruntime is missing.
     """
-    if model_format(path) == "onnx":
+    form = model_format(path)
+    if form == "packed":
+        return read_packed(path).metadata
+    if form == "onnx":
         return parse_metadata(path, onnx_property(open_onnx(path), KEY))
     try:
         text = _tflite_metadata(read_bytes(path))

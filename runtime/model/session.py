@@ -14,6 +14,8 @@ from fsg.runtime.library import delegate_path
 from fsg.runtime.model.files import model_format
 from fsg.runtime.model.metadata import KEY, parse_metadata, read_metadata
 from fsg.runtime.model.onnx import onnx_property, open_onnx
+from fsg.runtime.model.packed.interpret import Interpreter
+from fsg.runtime.model.packed.read import read_packed
 from fsg.runtime.model.tflite import images_at_once
 
 AT_ONCE = 64
@@ -25,7 +27,7 @@ class Session:
 
     Attributes:
         path: the model file.
-        format: "tflite" or "onnx".
+        format: "tflite", "onnx" or "packed".
         metadata: what `fsg export` wrote into the file; empty for a file from elsewhere.
         input_shape: (channels, height, width) of one image; of models for something else there is none.
         batch: images of one inference; 1 if the model takes any number.
@@ -205,6 +207,34 @@ class OnnxSession(Session):
         return self._session.run(None, self._feed)[0]
 
 
+class PackedSession(Session):
+    """A .fsg file, computed by NumPy: what each of its operators means rather than how fast it can be."""
+
+    format = "packed"
+    _batch = 0
+
+    def __init__(self, path: Path, *, num_threads: int) -> None:
+        if num_threads > 1:
+            raise FsgError(f"{path}: NumPy computes .fsg files on one thread; leave --threads away, or take a .tflite")
+        file = read_packed(path)
+        super().__init__(path, file.metadata)
+        self._set_input_shape(list(file.nodes[0].shape))
+        self._result = file.nodes[-1].shape
+        self._interpreter = Interpreter(file)
+
+    def fill(self) -> None:
+        self._images = self._random((1, *self.input_shape), np.float32)
+
+    def _invoke(self) -> None:
+        self._interpreter(self._images)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        result = self._interpreter(images)
+        if result.shape != (len(images), *self._result[1:]):
+            raise ValueError(f"its result is {list(result.shape)} for {len(images)} images")
+        return result
+
+
 def open_model(
     path: str | Path,
     *,
@@ -214,7 +244,7 @@ def open_model(
     fuse: bool = True,
     any_inputs: bool = False,
 ) -> Session:
-    """Opens a .tflite or .onnx file for inference.
+    """Opens a .tflite, .onnx or .fsg file for inference.
 
     Args:
         path: the model file.
@@ -233,7 +263,10 @@ def open_model(
     path = Path(path)
     if num_threads < 1:
         raise FsgError(f"num_threads is {num_threads}; give at least 1")
-    if model_format(path) == "tflite":
+    form = model_format(path)
+    if form == "packed":
+        return PackedSession(path, num_threads=num_threads)
+    if form == "tflite":
         return TfliteSession(
             path, num_threads=num_threads, delegate=delegate, kernels=kernels, fuse=fuse, any_inputs=any_inputs
         )

@@ -144,6 +144,8 @@ def notes(records: Sequence[Record]) -> list[str]:
         texts.append(f"smaller: than the float32 weights{'; below 1x it is larger' if larger else ''}")
     if any(record["format"] == "onnx" for record in records):
         texts.append(".onnx: ONNX Runtime has no bitwise kernels and computes in float32")
+    if any(record["format"] == "packed" for record in records):
+        texts.append(".fsg: computed by NumPy, which says what is right and not how fast it can be")
     return texts
 
 

@@ -1,4 +1,4 @@
-"""Graphs of single nodes, and what a .tflite file of them computes."""
+"""Graphs of single nodes, and what .fsg and .tflite files of them compute."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import numpy as np
 from networks import assert_same, images
 
 from fsg.export import graph as g
+from fsg.export.formats.packed import to_packed
 from fsg.export.formats.tflite.direct import lower
 from fsg.export.formats.tflite.flat import to_flatbuffer
 from fsg.export.reference import compute, run_graph
@@ -63,11 +64,12 @@ def expected_of(graph, x):
 
 
 def check(graph, path, x=None, *, batch=1, exactly=False, count=5):
-    """Compares what a graph's file computes with what the graph means, fused and not; returns the operators."""
+    """Compares what a graph's files compute with what the graph means, fused and not; returns its operators."""
     shape = graph.nodes[0].shape[1:]
     if x is None:
         x = images(count, *shape).numpy()
     expected = expected_of(graph, x)
+    assert_same(scores(path.with_suffix(".fsg"), to_packed(graph, {}), x), expected)
     for fused in (False, True):
         content = to_flatbuffer(lower(graph, batch, fused=fused))
         found = scores(path, content, x)

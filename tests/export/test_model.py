@@ -95,7 +95,7 @@ def test_what_cannot_be_exported_leaves_nothing(model, tmp_path):
     for settings, message in (
         ({"formats": ["tflite"], "opset": 20}, "--opset is of .onnx files"),
         ({"formats": ["tflite"], "batch": None}, "--batch free is of .onnx files"),
-        ({"formats": ["coreml"]}, "there is no format 'coreml'; formats are tflite and onnx"),
+        ({"formats": ["coreml"]}, "there is no format 'coreml'; formats are tflite, onnx, packed"),
         ({"formats": ["onnx"], "writer": "lce"}, "--writer is of .tflite files"),
         ({"images": np.zeros((4, 3, 9, 9), np.float32)}, r"images of shape \[4, 3, 9, 9\] are not two or more of"),
     ):

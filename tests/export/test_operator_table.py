@@ -98,9 +98,13 @@ def test_the_worked_example_works(tmp_path):
     package = tmp_path / "fsg"
     package.mkdir()
     for path in ROOT.iterdir():
-        if path.name != "export" and (path.suffix == ".py" or (path / "__init__.py").exists()):
+        if path.name not in ("export", "runtime") and (path.suffix == ".py" or (path / "__init__.py").exists()):
             (package / path.name).symlink_to(path)
-    for path in sorted((ROOT / "export").rglob("*.py")):
+    (package / "runtime").mkdir()
+    for path in (ROOT / "runtime").iterdir():
+        if path.name != "model":
+            (package / "runtime" / path.name).symlink_to(path)
+    for path in sorted([*(ROOT / "export").rglob("*.py"), *(ROOT / "runtime" / "model").rglob("*.py")]):
         copy = package / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(path.read_text())
@@ -115,6 +119,7 @@ from torch.nn import functional as F
 import fsg.export.elementwise
 assert fsg.export.elementwise.__file__.startswith({str(tmp_path)!r})
 from fsg.export.formats.onnx import to_onnx
+from fsg.export.formats.packed import to_packed
 from fsg.export.formats.tflite.direct import to_tflite_direct
 from fsg.export.recognise import simplify
 from fsg.export.trace import trace
@@ -130,7 +135,8 @@ class Net(nn.Module):
 
 x = 3 * torch.randn(3, 3, 4, 4)
 graph = simplify(trace(Net(), (3, 4, 4)))
-for name, content in (("m.onnx", to_onnx(graph, {{}})), ("m.tflite", to_tflite_direct(graph))):
+writers = {{"m.onnx": to_onnx(graph, {{}}), "m.tflite": to_tflite_direct(graph), "m.fsg": to_packed(graph, {{}})}}
+for name, content in writers.items():
     path = Path({str(tmp_path)!r}) / name
     path.write_bytes(content)
     found = torch.from_numpy(open_model(path)(x.numpy())).reshape(x.shape)

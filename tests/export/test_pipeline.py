@@ -19,6 +19,7 @@ from fsg.export.pipeline import export_run
 from fsg.export.table import export_table
 from fsg.runtime.measure.local import benchmark
 from fsg.runtime.model.evaluate import evaluate
+from fsg.runtime.model.files import SUFFIXES
 from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.session import open_model
 from fsg.training.config import Config, save_config
@@ -49,7 +50,7 @@ def run_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(run_folder, tmp_path_factory):
-    """Both formats: (report, folder, what was said on the way)."""
+    """All formats: (report, folder, what was said on the way)."""
     folder, steps = tmp_path_factory.mktemp("exported") / "new" / "export", []
     report = export_run(open_run(run_folder), FORMATS, folder, on_step=steps.append)
     return report, folder, steps
@@ -77,20 +78,21 @@ def content(folder):
 def test_the_report(exported, run):
     report, folder, steps = exported
     assert json.loads((folder / "report.json").read_text()) == report
-    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "model.tflite", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["model.fsg", "model.onnx", "model.tflite", "report.json"]
     assert report["hypernetwork_parameters_discarded"] == 0
     assert report["float_size_bytes"] == sum(
         4 * v.numel() for v in run.model.state_dict().values() if v.is_floating_point()
     )
     assert report["layers"] == {"bitwise": 18, "float": 4}
     assert (report["model"], report["activation_bits"]) == ("resnet20", 1)
-    tflite, onnx_file = report["artefacts"]
-    assert (tflite["format"], onnx_file["format"]) == ("tflite", "onnx")
+    tflite, onnx_file, packed = report["artefacts"]
+    assert (tflite["format"], onnx_file["format"], packed["format"]) == ("tflite", "onnx", "packed")
     assert tflite["ops"]["LceBconv2d"] == 18 and tflite["ops"]["CONV_2D"] == 3 and tflite["ops"]["FULLY_CONNECTED"] == 1
     assert onnx_file["ops"]["Conv"] == 21 and onnx_file["ops"]["BitwiseAnd"] == 18
+    assert packed["ops"]["BinaryConv"] == packed["ops"]["Sign"] == 18 and packed["size_bytes"] < tflite["size_bytes"]
     for artefact in report["artefacts"]:
         assert artefact.keys() == {"format", "path", "writer", "size_bytes", "sha256", "ops", "verify"}
-        path = folder / f"model.{artefact['format']}"
+        path = folder / f"model{SUFFIXES[artefact['format']]}"
         assert artefact["path"] == str(path) and artefact["size_bytes"] == path.stat().st_size
         assert artefact["size_bytes"] * 10 < report["float_size_bytes"]
         verify = artefact["verify"]
@@ -98,14 +100,14 @@ def test_the_report(exported, run):
         assert verify["top1_agreement"] >= 0.97 and verify["median_abs_diff"] < 1e-5
         assert verify["max_abs_diff"] >= verify["median_abs_diff"]
         assert abs(verify["accuracy"] - verify["torch_accuracy"]) < 0.03
-    assert len(steps) == 6 and "converting to onnx" in steps
+    assert len(steps) == 8 and "converting to onnx" in steps
 
 
 def test_the_files_give_the_reported_accuracy_on_raw_images(exported, run):
     report, folder, _ = exported
     data = load_dataset(run.config.dataset, test_only=True)
     for artefact in report["artefacts"]:
-        session = open_model(folder / f"model.{artefact['format']}")
+        session = open_model(folder / f"model{SUFFIXES[artefact['format']]}")
         assert session.metadata == run.metadata == read_metadata(session.path)
         result = evaluate(session, data.x_test, data.y_test, data.class_names)
         assert result["accuracy"] == artefact["verify"]["accuracy"]

@@ -9,10 +9,12 @@ from fsg import FsgError
 from fsg.export import deep
 from fsg.export import graph as g
 from fsg.export.formats.onnx import to_onnx
+from fsg.export.formats.packed import to_packed
 from fsg.export.formats.tflite.write import to_tflite
 from fsg.export.recognise import simplify
 from fsg.export.trace import trace
 from fsg.export.verify import require_agreement, signs_near_zero
+from fsg.runtime.model.files import FORMATS
 from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
 
@@ -41,7 +43,7 @@ def agrees(path, network, by):
         return signs_near_zero(graph, images[chosen])
 
     def inside():
-        return deep.check_file(path.suffix[1:], by, graph, path.read_bytes(), images[:4])
+        return deep.check_file(FORMATS[path.suffix], by, graph, path.read_bytes(), images[:4])
 
     found = require_agreement(name, scores, expected, expected.argmax(1), near, inside)
     if "flipped" in found:
@@ -53,6 +55,11 @@ def agrees(path, network, by):
 def test_onnx(network, tmp_path):
     (tmp_path / "model.onnx").write_bytes(to_onnx(network[1], {}))
     agrees(tmp_path / "model.onnx", network, "onnx")
+
+
+def test_packed(network, tmp_path):
+    (tmp_path / "model.fsg").write_bytes(to_packed(network[1], {}))
+    agrees(tmp_path / "model.fsg", network, "packed")
 
 
 def test_tflite_written_directly(network, tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import fsg.training.layers
 from fsg import FsgError
 from fsg.export.formats.onnx import to_onnx
+from fsg.export.formats.packed import to_packed
 from fsg.export.formats.tflite.direct import to_tflite_direct
 from fsg.export.formats.tflite.lower import lower
 from fsg.export.graph import BinaryGraph
@@ -20,13 +21,15 @@ from fsg.export.reading.rules import REFUSED, Entry
 from fsg.export.reading.table import ENTRIES
 from fsg.export.recognise import simplify
 from fsg.export.trace import trace
+from fsg.runtime.model.packed.read import parse_packed
 from fsg.training.layers import BinaryActivation
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "export.md"
 BEGIN, END = "<!-- operators: begin -->", "<!-- operators: end -->"
 SHAPE = (4, 12, 10)
-HEAD = ("layers of torch.nn", "functions and methods", "becomes", ".onnx", ".tflite directly", ".tflite by LCE")
+HEAD = ("layers of torch.nn", "functions and methods", "becomes", ".fsg", ".onnx", ".tflite directly", ".tflite by LCE")
 WRITERS: dict[str, Callable[[BinaryGraph], Any]] = {
+    ".fsg": lambda graph: parse_packed("model.fsg", to_packed(graph, {})),
     ".onnx": lambda graph: to_onnx(graph, {}),
     ".tflite directly": to_tflite_direct,
     ".tflite by LCE": lower,

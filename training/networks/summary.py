@@ -1,36 +1,16 @@
 """Per-layer figures of a model: shapes, parameters by precision, memory, multiply-accumulates by precision."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from fsg.runtime.tables import table
+from fsg.runtime.tables import LayerSummary, summary_table
 from fsg.training.networks.binarize import float_layers
 from fsg.training.networks.layers import BinaryLayer
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True)
-class LayerSummary:
-    """One layer for a batch of one: parameter counts, bytes of its weights when packed, multiply-accumulates (MACs).
-
-    MACs are binary where both the weights and the input are -1 or +1, so that XNOR and popcount can do them. `role`
-    says why `binarize` left a layer float, else it is empty.
-    """
-
-    name: str
-    type: str
-    output_shape: tuple[int, ...]
-    binary_parameters: int
-    float_parameters: int
-    memory_bytes: int
-    binary_macs: int
-    float_macs: int
-    role: str = ""
 
 
 def summarize(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerSummary]:
@@ -76,23 +56,6 @@ def summarize(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerSummar
     return rows
 
 
-def summary_table(rows: list[LayerSummary]) -> "Table":
-    """One line per layer and the totals; memory in bytes, MACs in thousands; why `binarize` left layers float."""
-    figure_names = ("output", "1-bit params", "32-bit params", "memory B", "binary kMAC", "float kMAC")
-    headings = ["layer", "type", *figure_names, *(["float because"] if any(row.role for row in rows) else [])]
-
-    def figures(rows: list[LayerSummary]) -> list[str]:
-        counts = ("binary_parameters", "float_parameters", "memory_bytes")
-        macs = ("binary_macs", "float_macs")
-        return [
-            *(f"{sum(getattr(row, name) for row in rows):,}" for name in counts),
-            *(f"{sum(getattr(row, name) for row in rows) / 1e3:,.1f}" for name in macs),
-        ]
-
-    cells = [[row.name, row.type, "x".join(map(str, row.output_shape)), *figures([row]), row.role] for row in rows]
-    made = table(
-        headings, (row[: len(headings)] for row in cells), left=("layer", "type", "float because"), wrap=("type",)
-    )
-    made.add_section()
-    made.add_row("total", "", "", *figures(rows), style="bold")
-    return made
+def model_table(model: nn.Module, shape: tuple[int, int, int]) -> "Table":
+    """What `summarize` finds, for people."""
+    return summary_table(summarize(model, shape))

@@ -217,7 +217,7 @@ def test_op_counts(tmp_path):
 def test_files_that_are_not_models(tmp_path):
     for name, content, message in [
         ("missing.tflite", None, "no such file"),
-        ("checkpoint.pt", b"x", "expected a name that ends in .tflite or .onnx"),
+        ("checkpoint.pt", b"x", "expected a name that ends in .tflite, .onnx, .fsg"),
         ("empty.tflite", b"", "truncated or damaged"),
         ("text.onnx", b"hello, this is not a model", "truncated or damaged|refuses"),
         ("empty.onnx", b"", "refuses this model"),
