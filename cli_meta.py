@@ -57,8 +57,8 @@ def meta_train(
 
     Each training is scored by its losses; evolution strategies move the hypernetwork to where they are lower. The
     trainings are drawn from all combinations of --datasets, --models, --bits and --steps, with learning rates about
-    --lr; --init is for resnet20 alone. Writes hypernetwork.json, for fsg train --hypernetwork, after every generation, and progress.png. Interrupted,
-    the same command continues; torchrun shares the trainings out to several machines.
+    --lr; --init is for resnet20 alone. Writes hypernetwork.json, for fsg train --hypernetwork, after every generation,
+    and progress.png. Interrupted, the same command continues; torchrun shares the trainings out to several machines.
     """
     settings = given_settings(context)
     if named := [name for name in DRAWN if name in settings]:

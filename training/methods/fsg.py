@@ -20,8 +20,6 @@ from fsg.training.networks.layers import BinaryActivation
 from fsg.training.registry import check_name
 
 EPS = 1e-8  # beside the root of the squared gradients, as everywhere in Adam
-GATE = 0.7  # a gate stays within exp(-GATE) and exp(GATE)
-MEMORY = 8.0  # steps after which a flip counts as old, 1/e of a new one
 FAR = 5.0  # steps of lr from the threshold; nobody farther away is about to flip
 INWARD = 0.2  # so much of lr a step draws those who are far, for an output of 1
 
@@ -33,20 +31,16 @@ class PerWeightFSG(LookaheadRule):
     beta2) and M their mean (decay beta1), both corrected for their start as Adam does:
 
         slow, fast = M / r, g / r
-        v = exp(GATE tanh(logit)) (alpha slow + (1 - alpha) fast), scaled per layer to the size without gates
+        v = alpha slow + (1 - alpha) fast, where alpha's log odds are those of the setting, and mix
         v = (1 - spectral) v + spectral O, where O is v's nearest semi-orthogonal matrix [out, in], as large as v
         u = exp(step) (v + INWARD inward sign(w) [|w| > FAR lr])
         look-ahead weight = w - lr u
 
-    where, with near = exp(-|w| / (2 lr)), home = sign(w M) (+1 where M leads to the threshold), fresh =
-    exp(-age / MEMORY) and age the steps since the weight last flipped,
-
-        logit = agreement tanh(2 g M / r^2) + (homeward + homeward_near near) home + fresh_near near fresh
-        alpha = sigmoid(logit(alpha setting) + mix + mix_near near)
-
-    step, mix, ... spectral, inward are what the slow net makes, for each layer and step, of the layer's history and
-    of what kind of layer it is; see `LayerNet`. With a slow net of zeros all that is left is Adam with Nesterov's
-    momentum (for alpha 1: Adam). The forward pass uses the look-ahead weights, which then become the weights.
+    step, mix, spectral and inward are what the slow net makes, for each layer and step, of the layer's history and of
+    what kind of layer it is; see `LayerNet`. O moves all directions of a layer's weights alike, not just the few in
+    which its gradients are large (Muon, Jordan et al. 2024); what is drawn inward can still change its sign later. With
+    a slow net of zeros all that is left is Adam with Nesterov's momentum (for alpha 1: Adam). The forward pass uses the
+    look-ahead weights, which then become the weights.
 
     The slow net is learnt beforehand, over many short trainings (`fsg meta-train`), and does not change:
     `hypernetwork` names its file, "" the one that comes with fsg, "none" that of zeros. With `history` 0 there is no
@@ -88,12 +82,8 @@ class PerWeightFSG(LookaheadRule):
         self.layer_of = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes)).to(like.device)
         self.count = 0  # of gradients
         zeros = like.new_zeros(sum(self.sizes))
-        self.newest, self.mean, self.square = (
-            zeros,
-            zeros.clone(),
-            zeros.clone(),
-        )  # gradient, means of it and its square
-        self.flipped = zeros - 100 * MEMORY  # the step in which a weight last flipped
+        self.newest = zeros  # gradient
+        self.mean, self.square = zeros.clone(), zeros.clone()  # of all gradients, of their squares
 
     def layer_sums(self, values: Tensor) -> Tensor:
         """Values of all binary weights, [..., N] -> their sum in each layer, [..., layers]."""
@@ -104,29 +94,18 @@ class PerWeightFSG(LookaheadRule):
         self.rms = (self.square / (1 - self.beta2**self.count)).sqrt_().add_(EPS)
         unit = self.rms if self.adaptive else torch.full_like(self.rms, 1 - self.decay)
         g, M = self.newest / unit, self.mean / (1 - self.decay**self.count) / unit
-        plain = v = self.alpha * M + (1 - self.alpha) * g
+        v = self.alpha * M + (1 - self.alpha) * g
         if not self.slow.used:
-            return plain
+            return v
         slow, of = self.slow, self.slow.outputs(self.progress)  # of: [layers] by name
 
         def each(name: str) -> Tensor:
             return of[name][self.layer_of]
 
-        near = torch.exp(w.abs() / (-2 * max(self.lr, torch.finfo(w.dtype).tiny)))
-        if slow.uses("mix", "mix_near"):
+        if slow.uses("mix"):
             odds = math.log(max(self.alpha, EPS) / max(1 - self.alpha, EPS))
-            alpha = torch.sigmoid(odds + each("mix") + each("mix_near") * near)
+            alpha = torch.sigmoid(odds + each("mix"))
             v = alpha * M + (1 - alpha) * g
-        logit = torch.zeros_like(w)
-        if slow.uses("agreement"):
-            logit += each("agreement") * torch.tanh(2 * g * M * (unit / self.rms).square())
-        if slow.uses("homeward", "homeward_near"):
-            logit += (each("homeward") + each("homeward_near") * near) * torch.sign(w * M)
-        if slow.uses("fresh_near"):
-            logit += each("fresh_near") * near * torch.exp((self.flipped - self.count) / MEMORY)
-        if slow.uses("mix", "mix_near", "agreement", "homeward", "homeward_near", "fresh_near"):
-            v = v * torch.exp(GATE * torch.tanh(logit))
-            v = v * self._ratio(plain, v)[self.layer_of]
         if slow.uses("spectral"):
             flat = self.join(orthogonalized(self.split(v)))
             share = each("spectral").clamp(0, 1)
@@ -152,7 +131,7 @@ class PerWeightFSG(LookaheadRule):
     def step(self) -> None:
         weights, gradient = self.returned()
         with torch.no_grad():
-            if self.count:
+            if self.count and self.slow.remembers:
                 self._look_at(weights, gradient)
             self.mean.lerp_(gradient, 1 - self.decay)
             self.square.lerp_(gradient.square(), 1 - self.beta2)
@@ -165,19 +144,16 @@ class PerWeightFSG(LookaheadRule):
         """Tells the slow net what became of the step to `weights` [N], where the gradient is `gradient`."""
         up = weights > 0
         flips = up != (self.latent() > 0)
-        if self.slow.uses("fresh_near"):
-            self.flipped.masked_fill_(flips, self.count)
-        if self.slow.remembers:
-            credit = torch.where(flips, torch.where(up, -gradient, gradient) / self.rms, 0.0)
-            products = (gradient * self.newest, gradient.square(), self.newest.square())
-            self.slow.see(*self.layer_sums(torch.stack([credit, flips.to(credit), *products])))
+        credit = torch.where(flips, torch.where(up, -gradient, gradient) / self.rms, 0.0)
+        products = (gradient * self.newest, gradient.square(), self.newest.square())
+        self.slow.see(*self.layer_sums(torch.stack([credit, flips.to(credit), *products])))
 
     @property
     def hypernetwork_parameters(self) -> int:
         return self.slow.weights.numel()
 
     def state_dict(self) -> dict[str, Any]:
-        tensors = {name: getattr(self, name) for name in ("newest", "mean", "square", "flipped")}
+        tensors = {name: getattr(self, name) for name in ("newest", "mean", "square")}
         return {**super().state_dict(), **tensors, "count": self.count, "slow": self.slow.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -185,7 +161,7 @@ class PerWeightFSG(LookaheadRule):
         self.slow.load_state_dict(state["slow"])
         self.count = state["count"]
         self.newest = state["newest"].to(self.newest, copy=True)
-        for name in ("mean", "square", "flipped"):
+        for name in ("mean", "square"):
             getattr(self, name).copy_(state[name])
 
 

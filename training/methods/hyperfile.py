@@ -20,7 +20,7 @@ DECAYS = (0.9, 0.99)
 FIXED = ("constant", "progress", "depth", "fan_in", "one_bit")
 SEEN = ("credit", "cosine", "flips")
 INPUTS = (*FIXED, *(f"{name}@{decay:g}" for name in SEEN for decay in DECAYS))
-OUTPUTS = (*("step", "mix", "mix_near", "agreement", "homeward", "homeward_near", "fresh_near", "spectral", "inward"),)
+OUTPUTS = ("step", "mix", "spectral", "inward")
 
 
 @dataclass(frozen=True)

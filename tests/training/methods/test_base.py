@@ -95,8 +95,10 @@ def constant(**outputs):
 
 def random_net(seed=0):
     generator = torch.Generator().manual_seed(seed)
-    rows = (torch.randn(len(OUTPUTS), len(INPUTS), generator=generator) / 2).tolist()
-    return Hypernetwork(tuple(map(tuple, rows)))
+    rows = torch.randn(len(OUTPUTS), len(INPUTS), generator=generator) / 4
+    rows[OUTPUTS.index("spectral")] /= 4
+    rows[OUTPUTS.index("spectral"), 0] = 0.5  # within the bounds of 0 and 1
+    return Hypernetwork(tuple(map(tuple, rows.tolist())))
 
 
 def trained_rule(model, net, steps=30, **settings):
@@ -163,14 +165,8 @@ def test_the_update_is_what_its_formula_says():
         of = dict(zip(OUTPUTS, z[:, layer].tolist(), strict=True))
         weight, r = w[part], rms[part]
         g, M = rule.newest[part] / r, rule.mean[part] / (1 - 0.9**step) / r
-        near = torch.exp(-weight.abs() / 0.02)
-        fresh = torch.exp(-(step - rule.flipped[part]) / 8)
-        home = torch.sign(weight * M)
-        logit = of["agreement"] * torch.tanh(2 * g * M) + of["homeward"] * home
-        logit += of["homeward_near"] * near * home + of["fresh_near"] * near * fresh
-        alpha = torch.sigmoid(of["mix"] + of["mix_near"] * near)
-        v = torch.exp(0.7 * torch.tanh(logit)) * (alpha * M + (1 - alpha) * g)
-        v *= (M / 2 + g / 2).norm() / v.norm()
+        alpha = 1 / (1 + math.exp(-of["mix"]))
+        v = alpha * M + (1 - alpha) * g
         shape = model[3].weight.shape if layer == 0 else model[7].weight.shape
         flat = newton_schulz(v.view(shape)).flatten()
         share = min(max(of["spectral"], 0), 1)
@@ -234,18 +230,6 @@ def test_the_slow_net_sees_flips_their_credit_and_the_turns_of_the_gradient():
     assert seen["progress"].tolist() == [-0.5, -0.5] and seen["depth"].tolist() == [-1.0, 1.0]
     assert seen["one_bit"].tolist() == [1.0, 1.0]
     assert seen["fan_in"].tolist() == pytest.approx([math.log2(72) / 2 - 4, -1.5])
-
-
-def test_gates_change_the_direction_and_not_the_size():
-    model = network()
-    rule = trained_rule(model, constant(agreement=1.0, homeward=-0.5, mix_near=1.0))
-    gated = direction(rule, model)
-    rule.slow.used.clear()
-    plain = direction(rule, model)
-    for layer in range(2):
-        of_layer = rule.layer_of == layer
-        assert gated[of_layer].norm().item() == pytest.approx(plain[of_layer].norm().item(), rel=1e-5)
-    assert relative_change(plain, gated) > 0.01
 
 
 def test_switches():
