@@ -37,7 +37,7 @@ def losses(steps, *, compile, gradient="polynomial"):
     """Those of FSG in float64; after two steps nothing may be compiled anew."""
     with default_precision("float64"):
         model = network(gradient)
-        rule = FSG(model, lr=1e-2, fast_lr=1e-2, slow_lr=1e-2)
+        rule = FSG(model, lr=1e-2)
         forward = forward_function(model, CPU, precision="float64", compile=compile)
         generator, result = torch.Generator().manual_seed(0), []
         for step in range(steps):
