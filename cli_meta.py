@@ -13,19 +13,13 @@ from fsg.terminal import make_console
 from fsg.training.config import Config, absolute_paths
 from fsg.training.folder import RUNS
 from fsg.training.launch import is_first
-from fsg.training.options import PATH, SettingsCommand, config_options, given_settings, parse_counts
+from fsg.training.options import PATH, SettingsCommand, config_options_but, given_settings, parse_counts
 
 DRAWN = ("dataset", "model", "activation_bits", "epochs", "test_every", "hypernetwork", "method", "variant", "teacher")
 """Settings of a training that are drawn, or have no meaning here."""
 option = partial(click.option, show_default=True)
 
 
-def _without_drawn(command: click.Command) -> click.Command:
-    command.params[:] = [parameter for parameter in command.params if parameter.name not in DRAWN]
-    return command
-
-
-@_without_drawn
 @click.command("meta-train", cls=SettingsCommand)
 @option("--datasets", default="digits", help="Data sets, with commas between them.")
 @option("--models", default="resnet8", help="Networks.")
@@ -40,7 +34,7 @@ def _without_drawn(command: click.Command) -> click.Command:
 @option("--start", type=PATH, help="Hypernetwork to begin with.  [default: the one that comes with fsg]")
 @option("--jobs", default=1, type=click.IntRange(min=1), help="Trainings at a time.")
 @option("--out", type=PATH, default=RUNS / "meta", help="Folder to write into.")
-@config_options
+@config_options_but(*DRAWN)
 @click.pass_context
 def meta_train(
     context: click.Context,

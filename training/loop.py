@@ -191,8 +191,7 @@ class Training:
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training images: mean loss and accuracy on them while they were learnt."""
         config, learner, processes, per_epoch = self.config, self.learner, self.processes, self.steps_per_epoch
-        rng = np.random.default_rng([config.seed, epoch])  # "rng" in the checkpoint before
-        torch.manual_seed(int(rng.integers(2**63)))
+        rng = epoch_randomness(config.seed, epoch)  # "rng" in the checkpoint before
         learner.equalize()
         learner.model.train()
         start = time.perf_counter()
@@ -337,6 +336,13 @@ def fitting_batch(wanted: int, images: int, processes: int) -> int:
     if size < max(2, processes) or images < size:
         raise FsgError(f"{images} training images are too few to train on: add some")
     return size
+
+
+def epoch_randomness(seed: int, epoch: int) -> np.random.Generator:
+    """The generator that all randomness of an epoch follows from; torch's own is set by it."""
+    rng = np.random.default_rng([seed, epoch])
+    torch.manual_seed(int(rng.integers(2**63)))
+    return rng
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:

@@ -72,6 +72,18 @@ def config_options(command: F) -> F:
     return command
 
 
+def config_options_but(*taken: str) -> Callable[[F], F]:
+    """`config_options`, but for settings that a command takes in another way or not at all."""
+
+    def decorate(command: F) -> F:
+        command = config_options(command)
+        parameters = command.__click_params__  # type: ignore[attr-defined]
+        parameters[:] = [parameter for parameter in parameters if parameter.name not in taken]
+        return command
+
+    return decorate
+
+
 def given_settings(context: click.Context) -> dict[str, Any]:
     """The settings that a command line asks for: --preset < --config < --set < options."""
     options, default = context.params, click.core.ParameterSource.DEFAULT
@@ -92,10 +104,7 @@ def sweep_options(methods: str) -> Callable[[F], F]:
     """--methods and the settings, for commands that take several methods."""
 
     def decorate(command: F) -> F:
-        command = config_options(command)
-        taken = ("method", "seed")
-        parameters = command.__click_params__  # type: ignore[attr-defined]
-        parameters[:] = [parameter for parameter in parameters if parameter.name not in taken]
+        command = config_options_but("method", "seed")(command)
         text = "Gradient rules, each with settings of its own if need be: ste,ste:lr=2e-3,fsg:variant=reference."
         return click.option("--methods", default=methods, show_default=True, help=text)(command)
 

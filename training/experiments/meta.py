@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fsg import FsgError, make_folder, replacing
 from fsg.runtime.model.files import read_object
@@ -34,6 +33,7 @@ from fsg.training.experiments.short import Task
 from fsg.training.experiments.trials import Book, Trial, Workers, relative
 from fsg.training.folder import only_one
 from fsg.training.launch import rank_and_count
+from fsg.training.loop import progress
 from fsg.training.methods.hyperfile import INPUTS, OUTPUTS, Hypernetwork, save_hypernetwork
 
 LR_FACTORS = (0.7, 1.0, 1.4)  # of the learning rate that was set
@@ -212,12 +212,8 @@ def _carry_out(
     known = torch.tensor([float(processes.first and trial in book.known) for trial in trials])
     missing = [trial for trial, there in zip(trials, processes.total(known).tolist(), strict=True) if not there]
     mine = {trial: tasks[trial] for trial in missing[processes.rank :: processes.count]}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task(text, total=len(mine))
-        for trial, value in workers.run(mine):
-            book.add(trial, value, tasks[trial])
-            bar.advance(shown)
+    for trial, value in progress(console, workers.run(mine), len(mine), text):
+        book.add(trial, value, tasks[trial])
     own = [trial in mine or (processes.first and trial not in missing) for trial in trials]
     found = [book.known[trial] if is_own else 0.0 for trial, is_own in zip(trials, own, strict=True)]
     values = processes.total(torch.tensor(found, dtype=torch.float64)).tolist()

@@ -15,7 +15,7 @@ from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
 from fsg.training.data.sets import DataInfo, Dataset, resized, smaller
 from fsg.training.distributed import Processes
-from fsg.training.loop import learning_rate
+from fsg.training.loop import epoch_randomness, learning_rate
 from fsg.training.step import Learner
 
 
@@ -65,8 +65,7 @@ class ShortTrainer:
             feed = Feed(data, Normalizer(info, device, dtype, learner.memory_format), alone)
             losses: list[torch.Tensor] = []
             for epoch in count():
-                rng = np.random.default_rng([config.seed, epoch])
-                torch.manual_seed(int(rng.integers(2**63)))
+                rng = epoch_randomness(config.seed, epoch)
                 for index in batches(len(data.x_train), config.batch_size, rng, drop_last=True):
                     if len(losses) == task.steps:
                         return [float(loss) for loss in torch.stack(losses)]

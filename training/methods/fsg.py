@@ -95,24 +95,25 @@ class PerWeightFSG(LookaheadRule):
         unit = self.rms if self.adaptive else torch.full_like(self.rms, 1 - self.decay)
         g, M = self.newest / unit, self.mean / (1 - self.decay**self.count) / unit
         v = self.alpha * M + (1 - self.alpha) * g
-        if not self.slow.used:
+        slow = self.slow
+        if not slow.used:
             return v
-        slow, of = self.slow, self.slow.outputs(self.progress)  # of: [layers] by name
+        of = slow.outputs(self.progress)  # [layers] by name
 
         def each(name: str) -> Tensor:
             return of[name][self.layer_of]
 
-        if slow.uses("mix"):
+        if "mix" in slow.used:
             odds = math.log(max(self.alpha, EPS) / max(1 - self.alpha, EPS))
             alpha = torch.sigmoid(odds + each("mix"))
             v = alpha * M + (1 - alpha) * g
-        if slow.uses("spectral"):
+        if "spectral" in slow.used:
             flat = self.join(orthogonalized(self.split(v)))
             share = each("spectral").clamp(0, 1)
             v = (1 - share) * v + share * flat * self._ratio(v, flat)[self.layer_of]
-        if slow.uses("inward"):
+        if "inward" in slow.used:
             v = v + INWARD * each("inward") * torch.where(w.abs() > FAR * self.lr, torch.sign(w), 0.0)
-        return torch.exp(each("step").clamp(-1, 1)) * v if slow.uses("step") else v
+        return torch.exp(each("step").clamp(-1, 1)) * v if "step" in slow.used else v
 
     def _ratio(self, wanted: Tensor, found: Tensor) -> Tensor:
         """Per layer, what `found` [N] is to be multiplied with to be as large as `wanted`: [layers]."""

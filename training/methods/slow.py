@@ -55,10 +55,6 @@ class LayerNet(nn.Module):
         self.used = {name for name, is_used in zip(OUTPUTS, used, strict=True) if is_used}
         self.remembers = history and bool(self.weights[:, 2 + len(kind) :].any())
 
-    def uses(self, *names: str) -> bool:
-        """Whether one of these outputs can differ from 0."""
-        return not self.used.isdisjoint(names)
-
     def inputs(self, progress: float) -> Tensor:
         """[inputs, layers]"""
         ones = torch.ones_like(self.kind[:1])
