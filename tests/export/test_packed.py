@@ -309,6 +309,24 @@ def test_what_is_wrong_is_told(change, told, tmp_path):
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "across",
+    [
+        node(g.Reduce, 1, 3, 9, 8, operator="max", axes=(0,)),
+        node(g.Softmax, 1, 3, 9, 8, axis=0, log=False),
+        node(g.Concat, 1, 3, 9, 8, axis=0),
+        node(g.Take, 1, 3, 9, 8, axis=0, index=(0,)),
+        node(g.Transpose, 3, 1, 9, 8, permutation=(1, 0, 2, 3)),
+    ],
+    ids=lambda node: type(node).__name__,
+)
+def test_what_mixes_or_moves_images_is_refused(across):
+    image = g.Input(name="image", shape=(1, 3, 9, 8))
+    content = to_packed(g.BinaryGraph((image, replace(across, name="it", inputs=("image",)))), {})
+    with pytest.raises(FsgError, match=r"node it: it (mixes|moves) the"):
+        parse_packed("model.fsg", content)
+
+
 def test_commands(earlier_run, fsg, refused):
     data = f"npz:{earlier_run.parent / 'digits.npz'}"
     code, out, err = fsg("export", earlier_run, "--format", "packed")
