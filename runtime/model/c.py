@@ -22,27 +22,23 @@ FLAGS = ("-std=c99", "-O3", "-march=native")
 _DEFINE = re.compile(r"^#define (FSG_[A-Z_]+) (\d+)(?: /\* (.*) \*/)?", re.MULTILINE)
 
 
-def read_header(path: Path) -> dict[str, int]:
-    """The sizes that the model.h beside a model.c defines, by name. Errors: FsgError for one that is none of fsg's."""
+def read_header(path: Path) -> tuple[dict[str, int], tuple[int, ...]]:
+    """What the model.h beside a model.c defines: sizes by name, and the shape [...] of the result, without a batch.
+
+    Errors: FsgError for one that is none of fsg's.
+    """
     header = path.with_suffix(".h")
     try:
-        text = header.read_text(encoding="utf-8")
+        found = _DEFINE.findall(header.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise FsgError(f"{header}: cannot be read; it belongs to {path.name}: export both again") from error
-    found = {name: int(value) for name, value, _ in _DEFINE.findall(text)}
-    missing = {"FSG_HEIGHT", "FSG_WIDTH", "FSG_CHANNELS", "FSG_OUTPUTS", "FSG_ARENA_BYTES"} - found.keys()
+    sizes = {name: int(value) for name, value, _ in found}
+    missing = {"FSG_HEIGHT", "FSG_WIDTH", "FSG_CHANNELS", "FSG_OUTPUTS", "FSG_ARENA_BYTES"} - sizes.keys()
     if missing:
         raise FsgError(f"{header}: does not say {', '.join(sorted(missing))}; export it again")
-    return found
-
-
-def output_shape(path: Path) -> tuple[int, ...]:
-    """Of the result, [...] without a batch, as the model.h beside a model.c says."""
-    for name, value, remark in _DEFINE.findall(path.with_suffix(".h").read_text(encoding="utf-8")):
-        if name == "FSG_OUTPUTS":
-            shape = tuple(int(n) for n in remark.split(" x ") if n.isdecimal())
-            return shape if int(np.prod(shape)) == int(value) else (int(value),)
-    return ()
+    remark = next(remark for name, _, remark in found if name == "FSG_OUTPUTS")
+    shape = tuple(int(n) for n in remark.split(" x ") if n.isdecimal())
+    return sizes, shape if int(np.prod(shape)) == sizes["FSG_OUTPUTS"] else (sizes["FSG_OUTPUTS"],)
 
 
 def c_metadata(path: Path) -> dict[str, Any]:
@@ -85,9 +81,8 @@ class CompiledModel:
     """fsg_invoke of a model.c, compiled into a library of its own."""
 
     def __init__(self, path: Path) -> None:
-        sizes = read_header(path)
+        sizes, self.outputs = read_header(path)
         self.shape = (sizes["FSG_CHANNELS"], sizes["FSG_HEIGHT"], sizes["FSG_WIDTH"])
-        self.outputs = output_shape(path)
         with tempfile.TemporaryDirectory(prefix="fsg-") as folder:
             library = Path(folder) / "model.so"
             compile_c(path, library)

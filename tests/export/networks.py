@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fsg.export.graph import BinaryGraph
 from fsg.export.reference import run_graph
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLayer, BinaryLinear
+from fsg.training.networks.network import named_model
 
 
 def exact(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -137,3 +138,17 @@ def random_network(seed: int, *, one_bit: bool = True) -> tuple[nn.Module, tuple
         [nn.BatchNorm1d(channels), BinaryActivation(), BinaryLinear(channels, 7, quantizer="scaled-sign")],
     )
     return exact(nn.Sequential(*layers), seed), shape
+
+
+def resnet20(**how: Any) -> tuple[nn.Module, tuple[int, int, int]]:
+    """The network with exact weights, and the shape of its images; `how` are settings of its layers."""
+    torch.manual_seed(0)
+    how = {"activation_bits": 1, "first_last": "float", **how}
+    return exact(named_model("resnet20", shape=(3, 32, 32), classes=10, **how)), (3, 32, 32)
+
+
+RESNETS = {
+    "W1A1": resnet20,
+    "W1A32": lambda: resnet20(activation_bits=32),
+    "all binary": lambda: resnet20(first_last="binary"),
+}

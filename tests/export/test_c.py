@@ -3,16 +3,14 @@
 import subprocess
 
 import pytest
-import torch
 import zoo
-from networks import assert_same, exact, images, random_network
+from networks import RESNETS, assert_same, images, random_network
 
 from fsg.export.formats.c.write import to_c
 from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.runtime.model.c import CompiledModel, compiler
-from fsg.training.networks.network import named_model
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror")
 
@@ -25,16 +23,8 @@ def write(graph, folder, metadata=None):
     return path
 
 
-def resnet20(**how):
-    torch.manual_seed(0)
-    how = {"activation_bits": 1, "first_last": "float", **how}
-    return exact(named_model("resnet20", shape=(3, 32, 32), classes=10, **how)), (3, 32, 32)
-
-
 NETWORKS = {
-    "W1A1": resnet20,
-    "W1A32": lambda: resnet20(activation_bits=32),
-    "all binary": lambda: resnet20(first_last="binary"),
+    **RESNETS,
     "MLP": lambda: (zoo.trained("MLP"), zoo.ZOO["MLP"][1]),
     **{f"random {seed}": lambda seed=seed: random_network(seed) for seed in (0, 1, 3)},
 }

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from networks import assert_same, exact
+from networks import RESNETS, assert_same
 from nodes import convolution, floats, many_operators, node, of_nodes
 
 from fsg import FsgError
@@ -33,23 +33,14 @@ from fsg.runtime.model.packed.bits import Bits
 from fsg.runtime.model.packed.interpret import Interpreter
 from fsg.runtime.model.packed.read import parse_packed
 from fsg.runtime.model.session import open_model
-from fsg.training.networks.network import named_model
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "tiny.fsg"
 MUTATIONS = int(os.environ.get("FSG_MUTATIONS", "1500"))
 
 
-def resnet20(**how):
-    torch.manual_seed(0)
-    how = {"activation_bits": 1, "first_last": "float", **how}
-    return exact(named_model("resnet20", shape=(3, 32, 32), classes=10, **how)), (3, 32, 32)
-
-
 NETWORKS = {
-    "W1A1": resnet20,
-    "W1A32": lambda: resnet20(activation_bits=32),
-    "all binary": lambda: resnet20(first_last="binary"),
+    **RESNETS,
     "MLP": lambda: (zoo.trained("MLP"), zoo.ZOO["MLP"][1]),
 }
 

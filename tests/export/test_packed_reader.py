@@ -9,7 +9,7 @@ import pytest
 import read_packed
 import torch
 import zoo
-from networks import Functions, Joined, assert_same, exact, images, random_network
+from networks import RESNETS, Functions, Joined, assert_same, exact, images, random_network
 from nodes import convolution, floats, many_operators, node, of_nodes
 
 from fsg.export import graph as g
@@ -20,7 +20,6 @@ from fsg.export.trace import trace
 from fsg.runtime.model.meaning import ARITHMETIC
 from fsg.runtime.model.packed import rules
 from fsg.runtime.model.session import open_model
-from fsg.training.networks.network import named_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny.fsg"
 
@@ -39,15 +38,8 @@ def agree_on(graph, path, count=3):
     return agree(path, images(count, *graph.nodes[0].shape[1:]).numpy())
 
 
-def resnet20(**how):
-    torch.manual_seed(0)
-    return exact(named_model("resnet20", shape=(3, 32, 32), classes=10, **how)), (3, 32, 32)
-
-
 NETWORKS = {
-    "W1A1": lambda: resnet20(activation_bits=1, first_last="float"),
-    "W1A32": lambda: resnet20(activation_bits=32, first_last="float"),
-    "all binary": lambda: resnet20(activation_bits=1, first_last="binary"),
+    **RESNETS,
     "grouped": lambda: (exact(torch.nn.Sequential(*zoo.grouped_stem(), zoo.Residual(64))), (3, 24, 20)),
     "functions": lambda: (exact(Functions()), (3, 9, 8)),
     "joined": lambda: (exact(Joined()), (3, 9, 8)),

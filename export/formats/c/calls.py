@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsg import FsgError
-from fsg.export.formats.tflite.lowered import Tensor
+from fsg.export.formats.tflite.lowered import Operator, Tensor
 
 How = Literal["FSG_PER_CHANNEL", "FSG_PER_VALUE"]
 SIGNS = np.dtype(np.uint8)
@@ -73,8 +73,11 @@ class Step:
     arguments: list[Any]
     posts: list[Post] = field(default_factory=list)
     out: Tensor | None = None
-    window: Window | None = None
     defines: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> Window | None:
+        return next((argument for argument in self.arguments if isinstance(argument, Window)), None)
 
     def reads(self) -> Iterator[Tensor]:
         """What is read as a whole."""
@@ -110,6 +113,11 @@ def data_of(tensor: Tensor | None) -> NDArray[Any]:
     """The values of a constant."""
     assert tensor is not None and tensor.data is not None
     return tensor.data
+
+
+def pad_value(pad: Operator) -> float:
+    """What a PAD or PADV2 adds."""
+    return 0.0 if len(pad.inputs) < 3 else float(data_of(pad.inputs[2]))
 
 
 def number(value: float) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsg import FsgError
-from fsg.export.formats.c.calls import Bits, Offset, Post, Scratch, Step, Window, data_of, number
+from fsg.export.formats.c.calls import Bits, Offset, Post, Scratch, Step, Window, data_of, number, pad_value
 from fsg.export.formats.c.pixels import clamp, window_of
 from fsg.export.formats.tflite.lowered import SAME, Operator, Tensor
 
@@ -58,10 +58,9 @@ def _binary_pool(operator: Operator) -> list[Step]:
 def _pad(operator: Operator) -> list[Step]:
     source, amounts = operator.inputs[:2]
     assert source is not None
-    value = 0.0 if len(operator.inputs) < 3 else float(data_of(operator.inputs[2]))
     shape, out = source.shape, _strides(operator.output.shape)
     count = int(np.prod(operator.output.shape))
-    fill = Step("fsg_fill", [operator.output, str(count), number(value)], out=operator.output)
+    fill = Step("fsg_fill", [operator.output, str(count), number(pad_value(operator))], out=operator.output)
     first = int(sum(int(before) * step for (before, _), step in zip(data_of(amounts), out, strict=True)))
     return [fill, strided(source, 0, operator.output, first, shape, _strides(shape), out)]
 

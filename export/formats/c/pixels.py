@@ -3,8 +3,10 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fsg.export.formats.c.calls import SLACK, Bits, Post, Scratch, Step, Window, data_of, signs_bytes
+from fsg.export.formats.tflite import lowered
 from fsg.export.formats.tflite.lowered import SAME, Operator, Tensor
 
 ARITHMETIC = {
@@ -20,7 +22,8 @@ FUNCTIONS = (
     *("RELU", "RELU6", "RELU_N1_TO_1", "ABS", "SIGN", "ELU", "LOGISTIC", "TANH", "HARD_SWISH", "EXP", "LOG", "SQRT"),
     *("ROUND", "FLOOR", "CEIL"),
 )
-ACTIVATIONS = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}
+PIXELS = 4  # that a float convolution computes at once, where there are registers for them
+ACTIVATIONS = {number: code for code, number in lowered.ACTIVATIONS.items()}
 
 
 def clamp(operator: Operator) -> list[Post]:
@@ -74,7 +77,7 @@ def window_of(operator: Operator, kernel: Any, stride: Any, dilation: Any, chann
     return Window((size[0], size[1]), channels, (out[0], out[1]), outputs, kernel, stride, dilation, before)
 
 
-def _convolution(operator: Operator) -> tuple[Step, list[Post]]:
+def _convolution(operator: Operator) -> Step:
     image, weight, bias = operator.inputs
     assert image is not None
     options, weights = operator.options, data_of(weight)
@@ -88,32 +91,25 @@ def _convolution(operator: Operator) -> tuple[Step, list[Post]]:
         image.shape[-1],
         outputs,
     )
-    if not is_depthwise and weights.shape[-1] != image.shape[-1]:
-        return _grouped(operator, window)
-    weights = weights[0] if is_depthwise else weights.transpose(1, 2, 3, 0)
-    kernel = "fsg_depthwise" if is_depthwise else "fsg_convolution"
-    arguments = [window, image, weights, data_of(bias), Scratch(4 * outputs * (1 if is_depthwise else PIXELS))]
-    return Step(kernel, arguments, window=window), clamp(operator)
+    room = Scratch(4 * outputs * (1 if is_depthwise else PIXELS))
+    if is_depthwise:
+        return Step("fsg_depthwise", [window, image, weights[0], data_of(bias), room], clamp(operator))
+    weights = _ungrouped(weights, image.shape[-1]).transpose(1, 2, 3, 0)
+    return Step("fsg_convolution", [window, image, weights, data_of(bias), room], clamp(operator))
 
 
-PIXELS = 4  # that a float convolution computes at once, where there are registers for them
+def _ungrouped(weights: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Weights [O, KH, KW, I] of groups as those of all channels, of which the weights of others are 0."""
+    each = weights.shape[-1]
+    if each == channels:
+        return weights
+    whole = np.zeros((*weights.shape[:3], channels), np.float32)
+    for group, outputs in enumerate(np.split(np.arange(len(weights)), channels // each)):
+        whole[outputs, ..., group * each : (group + 1) * each] = weights[outputs]
+    return whole
 
 
-def _grouped(operator: Operator, window: Window) -> tuple[Step, list[Post]]:
-    """A convolution in groups as one of all channels, of which the weights of others are 0."""
-    image, weight, bias = operator.inputs
-    assert image is not None
-    weights = data_of(weight)
-    groups = image.shape[-1] // weights.shape[-1]
-    whole = np.zeros((*weights.shape[:3], image.shape[-1]), np.float32)
-    for group, outputs in enumerate(np.split(np.arange(len(weights)), groups)):
-        inputs = slice(group * weights.shape[-1], (group + 1) * weights.shape[-1])
-        whole[outputs, ..., inputs] = weights[outputs]
-    arguments = [window, image, whole.transpose(1, 2, 3, 0), data_of(bias), Scratch(4 * window.outputs * PIXELS)]
-    return Step("fsg_convolution", arguments, window=window), clamp(operator)
-
-
-def _dense(operator: Operator) -> tuple[Step, list[Post]]:
+def _dense(operator: Operator) -> Step:
     x, weight, bias = operator.inputs
     assert x is not None
     weights = data_of(weight)
@@ -121,10 +117,10 @@ def _dense(operator: Operator) -> tuple[Step, list[Post]]:
     rows = int(np.prod(x.shape)) // inputs
     window = Window((1, rows), inputs, (1, rows), outputs)
     arguments = [window, x, weights.T, data_of(bias), Scratch(4 * outputs * PIXELS)]
-    return Step("fsg_convolution", arguments, window=window), clamp(operator)
+    return Step("fsg_convolution", arguments, clamp(operator))
 
 
-def _binary(operator: Operator) -> tuple[Step, list[Post]]:
+def _binary(operator: Operator) -> Step:
     bits, filters, scale, bias, thresholds = operator.inputs
     assert bits is not None
     options, channels = operator.options, operator.options["channels_in"]
@@ -149,25 +145,25 @@ def _binary(operator: Operator) -> tuple[Step, list[Post]]:
         Scratch(4 * outputs),
         Scratch(4 * packed.shape[1] + SLACK, "unsigned char"),
     ]
-    step = Step("fsg_binary_convolution", arguments, window=window, defines=("ZERO_PADDING",) if zeros else ())
     number = options["fused_activation_function"]
     posts = [Post(ACTIVATIONS[number])] if number else []
     if thresholds is not None:  # a sum is negative where more than so many signs differ
         least = (2 * data_of(thresholds).astype(np.int64) + 1 - length).astype(np.float32)
         posts += [Post("ADD", tensor=Tensor(least.shape, data=least)), Post("PACK", tensor=operator.output)]
-        return step, posts
-    factors = np.stack([data_of(scale).reshape(-1), data_of(bias).reshape(-1)])
-    return step, [*posts, Post("SCALE", tensor=Tensor(factors.shape, data=factors))]
+    else:
+        factors = np.stack([data_of(scale).reshape(-1), data_of(bias).reshape(-1)])
+        posts.append(Post("SCALE", tensor=Tensor(factors.shape, data=factors)))
+    return Step("fsg_binary_convolution", arguments, posts, defines=("ZERO_PADDING",) if zeros else ())
 
 
-def _pool(operator: Operator) -> tuple[Step, list[Post]]:
+def _pool(operator: Operator) -> Step:
     image, options = operator.inputs[0], operator.options
     assert image is not None
     kernel, stride = (options["filterHeight"], options["filterWidth"]), (options["strideH"], options["strideW"])
     channels = image.shape[-1]
     window = window_of(operator, kernel, stride, (1, 1), channels, channels)
     is_mean = str(int(operator.code == "AVERAGE_POOL_2D"))
-    return Step("fsg_pool", [window, image, is_mean, Scratch(4 * channels)], window=window), clamp(operator)
+    return Step("fsg_pool", [window, image, is_mean, Scratch(4 * channels)], clamp(operator))
 
 
 HEADS = {

@@ -38,9 +38,7 @@ def plan(steps: Sequence[Step], same: dict[Tensor, Tensor], outside: set[Tensor]
     """Places all that the steps read and write but constants and what is `outside`: input and result."""
 
     def root(tensor: Tensor) -> Tensor:
-        while tensor in same:
-            tensor = same[tensor]
-        return tensor
+        return same.get(tensor, tensor)
 
     rooms: dict[Tensor | Scratch, _Room] = {}
     away = {root(tensor) for tensor in outside}
@@ -48,9 +46,8 @@ def plan(steps: Sequence[Step], same: dict[Tensor, Tensor], outside: set[Tensor]
         for tensor in (*step.reads(), *step.operands(), *step.written()):
             key = root(tensor)
             if key.data is None and key not in away:
-                rooms.setdefault(
-                    key, _Room(tensor_bytes(key) + (SLACK if key.kind == SIGNS else 0), index, index)
-                ).last = index
+                size = tensor_bytes(key) + (SLACK if key.kind == SIGNS else 0)
+                rooms.setdefault(key, _Room(size, index, index)).last = index
         for argument in step.arguments:
             if isinstance(argument, Scratch):
                 rooms[argument] = _Room(argument.bytes, index, index)
@@ -61,8 +58,7 @@ def plan(steps: Sequence[Step], same: dict[Tensor, Tensor], outside: set[Tensor]
     needed = max(
         (sum(one.size for one in distinct if one.first <= i <= one.last) for i in range(len(steps))), default=0
     )
-    size = _place(distinct, needed)
-    return Plan(max(size, ALIGNMENT), {key: one.at for key, one in rooms.items()}, needed)
+    return Plan(max(_place(distinct, needed), ALIGNMENT), {key: one.at for key, one in rooms.items()}, needed)
 
 
 def _share(steps: Sequence[Step], rooms: dict[Tensor | Scratch, _Room], root: Callable[[Tensor], Tensor]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fsg.export.formats.c.calls import SIGNS, data_of, signs_bytes
+from fsg.export.formats.c.calls import SIGNS, data_of, pad_value, signs_bytes
 from fsg.export.formats.tflite.lowered import SAME, Operator, Program, Tensor, without_unused
 from fsg.export.graph import Sides
 
@@ -56,52 +56,43 @@ def padding_taken_in(program: Program) -> Program:
     """Windows read beyond the image instead of a padded copy: `sides` of an operator are rows above and below, columns
     left and right, and a binary convolution's `outside` is whether they are -1."""
     producers, users = program.producers(), program.users()
-    quantized: dict[Tensor | None, Tensor] = {
-        operator.inputs[0]: operator.output for operator in program.operators if operator.code == "LceQuantize"
-    }
     new: list[Operator] = []
-    renamed: dict[Tensor, tuple[Tensor, Sides, bool]] = {}
+    signs: dict[Tensor, Tensor] = {}  # of an image
+    padded: dict[Tensor, tuple[Tensor, Sides | None, bool]] = {}  # signs that are others, with these around
     for operator in program.operators:
-        source = operator.inputs[0] if operator.inputs else None
+        source = operator.inputs[0]
         pad = producers.get(source) if source is not None else None
         sides = _pad_of_image(pad)
-        if operator.code == "LceQuantize" and pad is not None and sides is not None:
-            value = 0.0 if len(pad.inputs) < 3 else float(data_of(pad.inputs[2]))
-            readers = users.get(operator.output, [])
-            if all(user.code == "LceBconv2d" for user in readers) and operator.output is not program.result:
-                image = pad.inputs[0]
-                assert image is not None
-                bits = quantized.get(image)
-                if bits is None or image in renamed:
-                    bits = Tensor((*image.shape[:-1], operator.output.shape[-1]), operator.output.kind)
-                    new.append(Operator("LceQuantize", (image,), bits))
-                elif not any(known.output is bits for known in new):
-                    new.append(producers[bits])
-                quantized[image] = bits
-                renamed[operator.output] = (bits, sides, value < 0)
-                continue
-        if operator.code == "LceBconv2d" and source in renamed:
-            bits, sides, outside = renamed[source]
-            options = {**operator.options, "sides": sides, "outside": outside}
+        if operator.code == "LceQuantize":
+            image, around, outside = source, None, False
+            reads_bits = all(user.code == "LceBconv2d" for user in users.get(operator.output, []))
+            if pad is not None and sides is not None and reads_bits:
+                image, around, outside = pad.inputs[0], sides, pad_value(pad) < 0
+            assert image is not None
+            if image not in signs:
+                signs[image] = Tensor((*image.shape[:-1], operator.output.shape[-1]), operator.output.kind)
+                new.append(Operator("LceQuantize", (image,), signs[image]))
+            padded[operator.output] = signs[image], around, outside
+            continue
+        if source in padded:
+            bits, around, outside = padded[source]
+            options = operator.options if around is None else {**operator.options, "sides": around, "outside": outside}
             operator = replace(operator, inputs=(bits, *operator.inputs[1:]), options=options)
-        elif sides is not None and pad is not None and _takes_padding(operator, pad):
+        elif sides is not None and pad is not None and _takes_padding(operator, pad, sides):
             options = {**operator.options, "sides": sides}
             operator = replace(operator, inputs=(pad.inputs[0], *operator.inputs[1:]), options=options)
-        if not any(known is operator for known in new):
-            new.append(operator)
+        new.append(operator)
     return without_unused(replace(program, operators=tuple(new)))
 
 
 def _pad_of_image(pad: Operator | None) -> Sides | None:
     if pad is None or pad.code not in ("PAD", "PADV2") or len(pad.output.shape) != 4:
         return None
-    amounts = pad.inputs[1]
-    assert amounts is not None and amounts.data is not None
-    (*batch, top, bottom, left, right, front, back) = (int(n) for n in amounts.data.reshape(-1))
+    *batch, top, bottom, left, right, front, back = (int(n) for n in data_of(pad.inputs[1]).reshape(-1))
     return None if any(batch) or front or back else (top, bottom, left, right)
 
 
-def _takes_padding(operator: Operator, pad: Operator) -> bool:
+def _takes_padding(operator: Operator, pad: Operator, sides: Sides) -> bool:
     """Whether a window's padding is what the pad adds."""
     if operator.options.get("padding") == SAME:
         return False
@@ -109,9 +100,7 @@ def _takes_padding(operator: Operator, pad: Operator) -> bool:
         return pad.code == "PAD"
     if operator.code != "MAX_POOL_2D":
         return False
-    sides = _pad_of_image(pad)
-    assert sides is not None
-    value = 0.0 if pad.code == "PAD" else float(data_of(pad.inputs[2]))
+    value = pad_value(pad)
     kernel = (operator.options["filterHeight"], operator.options["filterWidth"])
     least = value <= -3e38 or value == 0  # with 0 only behind what is never less
     return least and max(sides[:2]) < kernel[0] and max(sides[2:]) < kernel[1]

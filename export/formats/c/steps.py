@@ -10,7 +10,7 @@ from fsg.export.formats.tflite.lowered import Operator, Program, Tensor
 
 
 def steps_of(program: Program) -> tuple[list[Step], dict[Tensor, Tensor]]:
-    """The calls in their order, and which tensors are others in another shape."""
+    """The calls in their order, and of tensors that are others in another shape, which."""
     return _Steps(in_bytes(padding_taken_in(program))).all()
 
 
@@ -27,53 +27,29 @@ class _Steps:
             if operator in self.done:
                 continue
             self.done.add(operator)
-            before = len(self.steps)
             self.add(operator)
-            for step in self.steps[before:]:
-                self.known.update(step.written())
             self.known.add(operator.output)
         return self.steps, self.same
 
     def add(self, operator: Operator) -> None:
-        code, output = operator.code, operator.output
+        code, output, source = operator.code, operator.output, operator.inputs[0]
         if code == "RESHAPE":
-            source = operator.inputs[0]
             assert source is not None
             if source is self.program.source and output is self.program.result:
                 self.steps.append(strided(source, 0, output, 0, *([int(np.prod(output.shape))], [1], [1])))
             else:
-                self.same[output] = source
+                self.same[output] = self.same.get(source, source)
             return
-        if code in HEADS:
-            step, posts = HEADS[code](operator)
-            if output.kind == SIGNS:
-                step.posts = posts
-                self.steps.append(step)
-            else:
-                self.sweep(step, posts, output)
+        step = HEADS[code](operator) if code in HEADS else _loaded(operator)
+        if step is None:
+            self.steps += MOVES[code](operator)
             return
-        found = elementwise(operator, operator.inputs[0])
-        if found is not None or code in ("LceQuantize", "LceDequantize"):
-            shape = output.shape
-            if code == "LceQuantize":
-                assert operator.inputs[0] is not None
-                shape = operator.inputs[0].shape
-            channels = shape[-1] if shape else 1
-            pixels = int(np.prod(shape)) // channels
-            step = Step("fsg_elementwise", [str(pixels), str(channels), Scratch(4 * channels)])
-            load = "LOAD_SIGNS" if code == "LceDequantize" else "LOAD"
-            posts = [Post(load, "FSG_PER_CHANNEL" if code == "LceDequantize" else "FSG_PER_VALUE", operator.inputs[0])]
-            if code == "LceQuantize":
-                step.posts = [*posts, Post("PACK", tensor=output)]
-                self.steps.append(step)
-                return
-            self.sweep(step, [*posts, *(found or [])], output)
-            return
-        self.steps += MOVES[code](operator)
+        self.steps.append(step)
+        if output.kind != SIGNS:
+            self.sweep(step, output)
 
-    def sweep(self, step: Step, posts: list[Post], value: Tensor) -> None:
+    def sweep(self, step: Step, value: Tensor) -> None:
         """Adds to a step's post-operations those of the operators that can be done on the way."""
-        step.posts = posts
         while True:
             users = [user for user in self.users.get(value, []) if user not in self.done]
             bits = [user for user in users if user.code == "LceQuantize"]
@@ -96,16 +72,30 @@ class _Steps:
             self.done.add(further[0])
             step.posts += further[1]
             value = further[0].output
-        self.steps.append(step)
 
     def joins(self, user: Operator, value: Tensor) -> list[Post] | None:
         """The post-operations of an operator that reads a value at hand; None if it has to wait."""
-        if user.output.shape != value.shape or [tensor for tensor in user.inputs].count(value) != 1:
+        if user.output.shape != value.shape or user.inputs.count(value) != 1:
             return None
-        ready = all(t is None or t is value or t.data is not None or self.root(t) in self.known for t in user.inputs)
+        ready = all(
+            t is None or t is value or t.data is not None or self.same.get(t, t) in self.known for t in user.inputs
+        )
         return elementwise(user, value) if ready else None
 
-    def root(self, tensor: Tensor) -> Tensor:
-        while tensor in self.same:
-            tensor = self.same[tensor]
-        return tensor
+
+def _loaded(operator: Operator) -> Step | None:
+    """An operator by itself, of every value of a tensor; None for one of another kind."""
+    code, source, output = operator.code, operator.inputs[0], operator.output
+    if code == "LceQuantize":
+        assert source is not None
+        shape, posts = source.shape, [Post("LOAD", "FSG_PER_VALUE", source), Post("PACK", tensor=output)]
+    elif code == "LceDequantize":
+        shape, posts = output.shape, [Post("LOAD_SIGNS", tensor=source)]
+    else:
+        found = elementwise(operator, source)
+        if found is None:
+            return None
+        shape, posts = output.shape, [Post("LOAD", "FSG_PER_VALUE", source), *found]
+    channels = shape[-1] if shape else 1
+    pixels = int(np.prod(shape)) // channels
+    return Step("fsg_elementwise", [str(pixels), str(channels), Scratch(4 * channels)], posts)

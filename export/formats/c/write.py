@@ -72,14 +72,10 @@ class _Writer:
         self.data: list[str] = []
 
     def texts(self) -> tuple[str, str]:
-        calls, data = [], []
-        for index, step in enumerate(self.steps):
-            calls.append(self.call(index, step))
-            data += self.data
-            self.data = []
+        calls = [self.call(index, step) for index, step in enumerate(self.steps)]
         kernels = [_kernel(name) for name in self.sources()]
         math = any(step.kernel in WITH_LIBM or any(p.does in WITH_LIBM for p in step.posts) for step in self.steps)
-        body = "\n".join([*data, "", *_body([*calls])])
+        body = "\n".join([*self.data, "", *_body(calls)])
         includes = "#include <stdint.h>\n#include <string.h>\n"
         if math or "HUGE_VALF" in body:
             includes += "#include <math.h>\n"
@@ -128,9 +124,7 @@ class _Writer:
         return "FSG_OF_INPUT" if is_input and post.how == "FSG_PER_VALUE" else post.how
 
     def root(self, tensor: Tensor) -> Tensor:
-        while tensor in self.same:
-            tensor = self.same[tensor]
-        return tensor
+        return self.same.get(tensor, tensor)
 
     def call(self, index: int, step: Step) -> str:
         arguments: list[str] = []
@@ -140,12 +134,10 @@ class _Writer:
                     arguments[-1] += f" + {argument.count}"
             else:
                 arguments.append(self.argument(index, argument))
-        if step.kernel in WITH_POSTS:
+        if step.posts:
             posts = ",\n    ".join(self.post(post) for post in step.posts)
-            name = f"posts{index}"
-            if step.posts:
-                self.data.append(f"static const fsg_post {name}[] = {{\n    {posts},\n}};")
-            arguments += [name if step.posts else "NULL", str(len(step.posts))]
+            self.data.append(f"static const fsg_post posts{index}[] = {{\n    {posts},\n}};")
+            arguments += [f"posts{index}", str(len(step.posts))]
         return f"{step.kernel}({', '.join(arguments)});"
 
     def argument(self, index: int, argument: Any) -> str:
@@ -252,9 +244,6 @@ class _Writer:
         return [str(name) for name in names] if fits else None  # type: ignore[union-attr]
 
 
-WITH_POSTS = {
-    *("fsg_elementwise", "fsg_binary_convolution", "fsg_convolution", "fsg_depthwise", "fsg_pool"),
-}
 _KINDS: dict[str, Any] = {
     "f4": ("float", number),
     "i4": ("int32_t", str),
