@@ -54,6 +54,37 @@ def node(kind, *shape, inputs=(), name="", **fields):
     return kind(name=name, inputs=inputs, shape=shape, **fields)
 
 
+def many_operators():
+    """A chain with most operators, of images [4, 6, 5]."""
+    pads = node(g.Pad, padding=(1, 0, 2, 1), value=-1.0, channels=(0, 1))
+    pool = {"kernel": (2, 3), "stride": (1, 2), "padding": (0, 1, 1, 1)}
+    return of_nodes(
+        (4, 6, 5),
+        convolution(g.Conv, 4, 6, 3, 1, 1, groups=2),
+        node(g.PReLU, slope=np.ones(6, np.float32)),
+        node(g.Sign, name="signs"),
+        convolution(g.BinaryConv, 6, 4, 3, 1, 1, 1, 2, padding_value=0.0),
+        convolution(g.TransposedConv, 4, 4, 2, 2, 1),
+        pads,
+        node(g.MaxPool, **pool),
+        node(g.AveragePool, **pool),
+        node(g.Affine, scale=np.ones(5, np.float32), bias=np.zeros(5, np.float32), name="affine"),
+        node(g.Resize, 1, 5, 7, 4, mode="bilinear", name="big"),
+        node(g.Arithmetic, inputs=("big", "big"), operator="div"),
+        node(g.Concat, inputs=("big", "n10"), axis=1),
+        node(g.Take, axis=1, index=(1, 9, 3)),
+        node(g.Transpose, permutation=(0, 2, 3, 1)),
+        node(g.Reshape, 1, 7, 12),
+        node(g.Sign),
+        node(g.BinaryDense, negative=np.eye(9, 12) > 0, scale=np.ones(9, np.float32), bias=np.ones(9, np.float32)),
+        node(g.Constant, name="matrix", value=np.ones((1, 9, 2), np.float32)),
+        node(g.MatMul, inputs=("n16", "matrix")),
+        node(g.Elementwise, operator="LeakyReLU", settings={"negative_slope": 0.1}),
+        node(g.Softmax, axis=2, log=True),
+        node(g.Reduce, 1, 7, operator="sum", axes=(2,)),
+    )
+
+
 def scores(path, content, x, **options):
     path.write_bytes(content)
     return open_model(path, **options)(x).reshape(len(x), -1)

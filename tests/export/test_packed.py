@@ -14,7 +14,7 @@ import pytest
 import torch
 import zoo
 from networks import assert_same, exact, random_network
-from nodes import check_file, convolution, floats, node, of_nodes
+from nodes import check_file, convolution, floats, many_operators, node, of_nodes
 
 from fsg import FsgError
 from fsg.export import graph as g
@@ -267,36 +267,6 @@ def survives(count, path, monkeypatch):
     assert count / 2 < refused < count
 
 
-def many_operators():
-    pads = node(g.Pad, padding=(1, 0, 2, 1), value=-1.0, channels=(0, 1))
-    pool = {"kernel": (2, 3), "stride": (1, 2), "padding": (0, 1, 1, 1)}
-    return of_nodes(
-        (4, 6, 5),
-        convolution(g.Conv, 4, 6, 3, 1, 1, groups=2),
-        node(g.PReLU, slope=np.ones(6, np.float32)),
-        node(g.Sign, name="signs"),
-        convolution(g.BinaryConv, 6, 4, 3, 1, 1, 1, 2, padding_value=0.0),
-        convolution(g.TransposedConv, 4, 4, 2, 2, 1),
-        pads,
-        node(g.MaxPool, **pool),
-        node(g.AveragePool, **pool),
-        node(g.Affine, scale=np.ones(5, np.float32), bias=np.zeros(5, np.float32), name="affine"),
-        node(g.Resize, 1, 5, 7, 4, mode="bilinear", name="big"),
-        node(g.Arithmetic, inputs=("big", "big"), operator="div"),
-        node(g.Concat, inputs=("big", "n10"), axis=1),
-        node(g.Take, axis=1, index=(1, 9, 3)),
-        node(g.Transpose, permutation=(0, 2, 3, 1)),
-        node(g.Reshape, 1, 7, 12),
-        node(g.Sign),
-        node(g.BinaryDense, negative=np.eye(9, 12) > 0, scale=np.ones(9, np.float32), bias=np.ones(9, np.float32)),
-        node(g.Constant, name="matrix", value=np.ones((1, 9, 2), np.float32)),
-        node(g.MatMul, inputs=("n16", "matrix")),
-        node(g.Elementwise, operator="LeakyReLU", settings={"negative_slope": 0.1}),
-        node(g.Softmax, axis=2, log=True),
-        node(g.Reduce, 1, 7, operator="sum", axes=(2,)),
-    )
-
-
 def test_damaged_files(tmp_path, monkeypatch):
     survives(MUTATIONS, tmp_path / "model.fsg", monkeypatch)
 
@@ -352,6 +322,24 @@ def test_what_is_wrong_is_told(change, told, tmp_path):
     with pytest.raises(FsgError, match=told) as caught:
         open_model(path)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "across",
+    [
+        node(g.Reduce, 1, 3, 9, 8, operator="max", axes=(0,)),
+        node(g.Softmax, 1, 3, 9, 8, axis=0, log=False),
+        node(g.Concat, 1, 3, 9, 8, axis=0),
+        node(g.Take, 1, 3, 9, 8, axis=0, index=(0,)),
+        node(g.Transpose, 3, 1, 9, 8, permutation=(1, 0, 2, 3)),
+    ],
+    ids=lambda node: type(node).__name__,
+)
+def test_what_mixes_or_moves_images_is_refused(across):
+    image = g.Input(name="image", shape=(1, 3, 9, 8))
+    content = to_packed(g.BinaryGraph((image, replace(across, name="it", inputs=("image",)))), {})
+    with pytest.raises(FsgError, match=r"node it: it (mixes|moves) the"):
+        parse_packed("model.fsg", content)
 
 
 def test_commands(earlier_run, fsg, refused):

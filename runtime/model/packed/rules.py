@@ -206,6 +206,7 @@ def _matmul(_node: Any, shapes: list[Shape]) -> Shape:
 
 
 def _axis(axis: int, shape: Shape) -> int:
+    require(axis > 0, "it mixes the images of a batch")
     require(axis < len(shape), f"there is no axis {axis} in {list(shape)}")
     return axis
 
@@ -254,6 +255,7 @@ def _resize(node: Any, shapes: list[Shape]) -> Shape:
 
 def _transpose(node: Any, shapes: list[Shape]) -> Shape:
     require(sorted(node.permutation) == list(range(len(shapes[0]))), "its permutation is none of its input's axes")
+    require(node.permutation[:1] == (0,), "it moves the axis of the images")
     return tuple(shapes[0][axis] for axis in node.permutation)
 
 
