@@ -274,7 +274,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "first_last": "float",
         "epochs": 200,
         "batch_size": 128,
-        "lr": 4e-3,
+        "lr": 12e-3,
         "schedule": "cosine",
         "teacher_weight": 0.9,
     },

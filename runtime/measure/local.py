@@ -136,7 +136,7 @@ def measure(
             peak_rss_bytes=peak,
             base_rss_bytes=base,
             cpu=cpu_name(),
-            kernels={"onnx": "onnxruntime", "packed": "numpy"}.get(session.format) or active_kernels(),
+            kernels={"onnx": "onnxruntime", "packed": "numpy", "c": "C"}.get(session.format) or active_kernels(),
             ops=watched.ops() if watched else None,
         )
     )

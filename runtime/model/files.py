@@ -11,7 +11,7 @@ from typing import Any
 from fsg import FsgError, shell_command
 
 REPORT = "report.json"  # beside exported models: what fsg export found out about them
-FORMATS = {".tflite": "tflite", ".onnx": "onnx", ".fsg": "packed"}
+FORMATS = {".tflite": "tflite", ".onnx": "onnx", ".fsg": "packed", ".c": "c"}
 SUFFIXES = {name: suffix for suffix, name in FORMATS.items()}
 
 # What the readers of all formats raise on damaged bytes.
@@ -19,7 +19,7 @@ DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, Overf
 
 
 def model_format(path: str | Path) -> str:
-    """ "tflite", "onnx" or "packed", after making sure that the file is there.
+    """ "tflite", "onnx", "packed" or "c", after making sure that the file is there.
 
     Raises:
         FsgError: no such file, or another suffix.
@@ -53,7 +53,8 @@ def model_files(targets: Iterable[Path], *, onnx: bool = True) -> tuple[Path, ..
             files.append(target)
             continue
         folder = target if (target / REPORT).exists() else target / "export"
-        exported = [path for path in sorted(folder.glob("model.*"), reverse=True) if onnx or path.suffix == ".tflite"]
+        suffixes = FORMATS if onnx else (".tflite",)
+        exported = [path for path in sorted(folder.glob("model.*"), reverse=True) if path.suffix in suffixes]
         if not exported:
             what = "" if onnx else " as .tflite, which boards run"
             raise FsgError(f"{target}: nothing exported{what}: {shell_command('export', target, '--format', 'tflite')}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from fsg import FsgError
 from fsg.runtime.library import delegate_path
+from fsg.runtime.model.c import CompiledModel, c_metadata
 from fsg.runtime.model.files import model_format
 from fsg.runtime.model.metadata import KEY, parse_metadata, read_metadata
 from fsg.runtime.model.onnx import onnx_property, open_onnx
@@ -27,7 +28,7 @@ class Session:
 
     Attributes:
         path: the model file.
-        format: "tflite", "onnx" or "packed".
+        format: "tflite", "onnx", "packed" or "c".
         metadata: what `fsg export` wrote into the file; empty for a file from elsewhere.
         input_shape: (channels, height, width) of one image; of models for something else there is none.
         batch: images of one inference; 1 if the model takes any number.
@@ -235,6 +236,29 @@ class PackedSession(Session):
         return result
 
 
+class CSession(Session):
+    """A model.c with the model.h beside it, compiled for this processor."""
+
+    format = "c"
+    _batch = 1
+
+    def __init__(self, path: Path, *, num_threads: int) -> None:
+        if num_threads > 1:
+            raise FsgError(f"{path}: a model.c runs on one thread; leave --threads away, or take a .tflite")
+        super().__init__(path, c_metadata(path))
+        self._model = CompiledModel(path)
+        self._set_input_shape([1, *self._model.shape])
+
+    def fill(self) -> None:
+        self._model.image[:] = self._random(self._model.image.shape, np.float32)
+
+    def _invoke(self) -> None:
+        self._model.invoke()
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        return self._model(images)
+
+
 def open_model(
     path: str | Path,
     *,
@@ -244,7 +268,7 @@ def open_model(
     fuse: bool = True,
     any_inputs: bool = False,
 ) -> Session:
-    """Opens a .tflite, .onnx or .fsg file for inference.
+    """Opens a .tflite, .onnx, .fsg or .c file for inference.
 
     Args:
         path: the model file.
@@ -266,6 +290,8 @@ def open_model(
     form = model_format(path)
     if form == "packed":
         return PackedSession(path, num_threads=num_threads)
+    if form == "c":
+        return CSession(path, num_threads=num_threads)
     if form == "tflite":
         return TfliteSession(
             path, num_threads=num_threads, delegate=delegate, kernels=kernels, fuse=fuse, any_inputs=any_inputs

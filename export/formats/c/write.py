@@ -1,0 +1,291 @@
+"""BinaryGraph -> model.c and model.h: C99 without a library, what is computed as a list of calls."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fsg
+from fsg.export import graph as g
+from fsg.export.formats.c.calls import Bits, Offset, Post, Scratch, Step, Window, number
+from fsg.export.formats.c.plan import Plan, plan
+from fsg.export.formats.c.prepare import orders
+from fsg.export.formats.c.steps import steps_of
+from fsg.export.formats.tflite.direct import lower
+from fsg.export.formats.tflite.lowered import Tensor
+from fsg.runtime.model.c import METADATA
+
+SOURCES = {
+    "fsg_elementwise": ("elementwise",),
+    "fsg_binary_convolution": ("taps", "binary"),
+    "fsg_convolution": ("taps", "convolution"),
+    "fsg_depthwise": ("taps", "depthwise"),
+    "fsg_pool": ("taps", "pool"),
+    "fsg_binary_pool": ("taps", "binary_pool"),
+    "fsg_copy": ("copy",),
+    "fsg_fill": ("fill",),
+    "fsg_take": ("take",),
+    "fsg_broadcast": ("broadcast",),
+    "fsg_reduce": ("reduce",),
+    "fsg_softmax": ("softmax",),
+    "fsg_resize": ("resize",),
+    "fsg_matmul": ("matmul",),
+    "fsg_transposed": ("transposed",),
+}
+"""The files of kernels/ that have each function."""
+WITH_LIBM = {
+    *("ELU", "LOGISTIC", "TANH", "GELU", "GELU_TANH", "EXP", "LOG", "SQRT", "ROUND", "FLOOR", "CEIL"),
+    "fsg_softmax",
+}
+A_LINE = 12
+
+
+def to_c(graph: g.BinaryGraph, metadata: dict[str, Any]) -> tuple[str, str]:
+    """model.c and model.h of a graph: `fsg_invoke` takes an image [H, W, C] and gives the result.
+
+    Errors: FsgError for what C has no function for here.
+    """
+    whole = lower(graph)
+    found = []
+    for program in orders(whole):
+        steps, same = steps_of(program)
+        found.append((steps, same, plan(steps, same, {program.source, program.result})))
+    best = min(found, key=lambda one: one[2].size)
+    return _Writer(whole.source, whole.result, *best, metadata).texts()
+
+
+class _Writer:
+    def __init__(
+        self,
+        source: Tensor,
+        result: Tensor,
+        steps: list[Step],
+        same: dict[Tensor, Tensor],
+        placed: Plan,
+        metadata: dict[str, Any],
+    ) -> None:
+        self.source, self.result, self.steps = source, result, steps
+        self.same, self.placed, self.metadata = same, placed, metadata
+        self.constants: dict[tuple[str, bytes], str] = {}
+        self.data: list[str] = []
+
+    def texts(self) -> tuple[str, str]:
+        calls, data = [], []
+        for index, step in enumerate(self.steps):
+            calls.append(self.call(index, step))
+            data += self.data
+            self.data = []
+        kernels = [_kernel(name) for name in self.sources()]
+        math = any(step.kernel in WITH_LIBM or any(p.does in WITH_LIBM for p in step.posts) for step in self.steps)
+        body = "\n".join([*data, "", *_body([*calls])])
+        includes = "#include <stdint.h>\n#include <string.h>\n"
+        if math or "HUGE_VALF" in body:
+            includes += "#include <math.h>\n"
+        if any(step.kernel == "fsg_reduce" for step in self.steps):
+            includes += "#include <float.h>\n"
+        if any(isinstance(argument, Bits) for step in self.steps for argument in step.arguments):
+            includes += "#if defined(__ARM_NEON)\n#include <arm_neon.h>\n"
+            includes += "#elif defined(__SSE2__)\n#include <emmintrin.h>\n#endif\n"
+        source = "\n".join(
+            [
+                f"/* A binary network, written by fsg {fsg.__version__}; see model.h. */",
+                f"/* {METADATA}{_commented(self.metadata)} */",
+                '#include "model.h"',
+                "",
+                includes,
+                *self.defines(),
+                "",
+                *kernels,
+                self.about(),
+                body,
+            ]
+        )
+        return source, self.header()
+
+    def sources(self) -> list[str]:
+        needed = dict.fromkeys(name for step in self.steps for name in SOURCES[step.kernel])
+        first = ["base"]
+        if any(step.posts for step in self.steps):
+            first.append("sweep")
+        return [*first, *needed]
+
+    def defines(self) -> list[str]:
+        """What the network needs of sweep.c, and which of the others' parts."""
+        does = dict.fromkeys(self.does(post) for step in self.steps for post in step.posts)
+        more = dict.fromkeys(name for step in self.steps for name in step.defines)
+        if any(self.how(post) == "FSG_OF_INPUT" for step in self.steps for post in step.posts):
+            more["READS_INPUT"] = None
+        return [f"#define FSG_{name} {i}" for i, name in enumerate((*does, *more))]
+
+    def does(self, post: Post) -> str:
+        is_output = post.tensor is not None and post.writes and self.root(post.tensor) is self.root(self.result)
+        return "OUTPUT" if is_output else post.does
+
+    def how(self, post: Post) -> str:
+        is_input = post.tensor is not None and self.root(post.tensor) is self.source
+        return "FSG_OF_INPUT" if is_input and post.how == "FSG_PER_VALUE" else post.how
+
+    def root(self, tensor: Tensor) -> Tensor:
+        while tensor in self.same:
+            tensor = self.same[tensor]
+        return tensor
+
+    def call(self, index: int, step: Step) -> str:
+        arguments: list[str] = []
+        for argument in step.arguments:
+            if isinstance(argument, Offset):
+                if argument.count:
+                    arguments[-1] += f" + {argument.count}"
+            else:
+                arguments.append(self.argument(index, argument))
+        if step.kernel in WITH_POSTS:
+            posts = ",\n    ".join(self.post(post) for post in step.posts)
+            name = f"posts{index}"
+            if step.posts:
+                self.data.append(f"static const fsg_post {name}[] = {{\n    {posts},\n}};")
+            arguments += [name if step.posts else "NULL", str(len(step.posts))]
+        return f"{step.kernel}({', '.join(arguments)});"
+
+    def argument(self, index: int, argument: Any) -> str:
+        if isinstance(argument, str):
+            return argument
+        if isinstance(argument, Window):
+            w = argument
+            sizes = (w.channels, w.outputs, *w.size, *w.out, *w.kernel, *w.stride, *w.dilation, *w.before)
+            numbers = ", ".join(str(int(n)) for n in sizes)
+            self.data.append(f"static const fsg_window window{index} = {{{numbers}}};")
+            return f"&window{index}"
+        if isinstance(argument, np.ndarray):
+            return self.constant(argument)
+        if isinstance(argument, Bits):
+            return f"(unsigned char *)({self.pointer(argument.tensor)})"
+        if isinstance(argument, Scratch):
+            place = f"fsg_arena + {self.placed.at[argument] // 4}"
+            return place if argument.kind == "float" else f"({argument.kind} *)({place})"
+        return self.pointer(argument)
+
+    def pointer(self, tensor: Tensor) -> str:
+        root = self.root(tensor)
+        if root.data is not None:
+            return self.constant(root.data)
+        if root is self.source:
+            return "fsg_input"
+        if root is self.root(self.result):
+            return "fsg_output"
+        return f"fsg_arena + {self.placed.at[root] // 4}"
+
+    def post(self, post: Post) -> str:
+        does, how = f"FSG_{self.does(post)}", self.how(post)
+        if post.tensor is None or does == "FSG_OUTPUT" or how == "FSG_OF_INPUT":
+            return f"{{{does}, {how}, {{NULL}}}}"
+        field = "to" if post.writes else "from"
+        return f"{{{does}, {how}, {{.{field} = {self.pointer(post.tensor)}}}}}"
+
+    def constant(self, values: NDArray[Any]) -> str:
+        """The name of an array; equal ones are one."""
+        kind, write = _KINDS[values.dtype.str[1:]]
+        values = np.ascontiguousarray(values).reshape(-1)
+        key = (kind, values.tobytes())
+        if key not in self.constants:
+            name = self.constants[key] = f"{kind.split('_')[0].rstrip('3264')}s{len(self.constants)}"
+            words = [write(value) for value in values]
+            lines = [", ".join(words[i : i + A_LINE]) for i in range(0, len(words), A_LINE)]
+            self.data.append(f"static const {kind} {name}[] = {{\n    " + ",\n    ".join(lines) + "};")
+        return self.constants[key]
+
+    def header(self) -> str:
+        _, height, width, channels = self.source.shape
+        shape = " x ".join(map(str, self.result.shape[1:]))
+        outputs = int(np.prod(self.result.shape))
+        lines = [
+            f"/* A binary network, written by fsg {fsg.__version__}. */",
+            "#ifndef FSG_MODEL_H_",
+            "#define FSG_MODEL_H_",
+            "",
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
+            "",
+            f"#define FSG_HEIGHT {height}",
+            f"#define FSG_WIDTH {width}",
+            f"#define FSG_CHANNELS {channels}",
+            f"#define FSG_INPUTS {height * width * channels}",
+            f"#define FSG_OUTPUTS {outputs} /* {shape} */",
+            f"#define FSG_ARENA_BYTES {self.placed.size} /* of RAM, beside the input and the output */",
+            "",
+            "/* `in` is an image [height][width][channels] of FSG_INPUTS numbers, each as it was in training: a",
+            " * value from 0 to 1, less fsg_mean of its channel, divided by fsg_std. `out` gets FSG_OUTPUTS scores.",
+            " * Returns 0. Not for two threads at once. */",
+            "int fsg_invoke(const float *in, float *out);",
+            "",
+        ]
+        if self.statistics() is not None:
+            lines += ["extern const float fsg_mean[FSG_CHANNELS], fsg_std[FSG_CHANNELS];"]
+        if self.classes() is not None:
+            lines += ["extern const char *const fsg_classes[FSG_OUTPUTS];"]
+        return "\n".join([*lines, "", "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""])
+
+    def about(self) -> str:
+        """Constants that are no part of the computation."""
+        lines = []
+        statistics, classes = self.statistics(), self.classes()
+        if statistics is not None:
+            for name, values in zip(("mean", "std"), statistics, strict=True):
+                numbers = ", ".join(number(value) for value in values)
+                lines.append(f"const float fsg_{name}[FSG_CHANNELS] = {{{numbers}}};")
+        if classes is not None:
+            lines.append(f"const char *const fsg_classes[FSG_OUTPUTS] = {{{', '.join(map(_text, classes))}}};")
+        return "\n".join([*lines, ""])
+
+    def statistics(self) -> tuple[list[float], list[float]] | None:
+        found = [self.metadata.get(name) for name in ("mean", "std")]
+        channels = self.source.shape[3]
+        if all(isinstance(values, (list, tuple)) and len(values) == channels for values in found):
+            return [float(v) for v in found[0]], [float(v) for v in found[1]]  # type: ignore[union-attr]
+        return None
+
+    def classes(self) -> list[str] | None:
+        names = self.metadata.get("class_names")
+        fits = isinstance(names, (list, tuple)) and len(names) == int(np.prod(self.result.shape))
+        return [str(name) for name in names] if fits else None  # type: ignore[union-attr]
+
+
+WITH_POSTS = {
+    *("fsg_elementwise", "fsg_binary_convolution", "fsg_convolution", "fsg_depthwise", "fsg_pool"),
+}
+_KINDS: dict[str, Any] = {
+    "f4": ("float", number),
+    "i4": ("int32_t", str),
+    "u4": ("uint32_t", lambda value: f"{int(value):#x}u"),
+}
+
+
+def _kernel(name: str) -> str:
+    return files("fsg.export.formats.c").joinpath("kernels", f"{name}.c").read_text(encoding="utf-8")
+
+
+def _body(calls: list[str]) -> list[str]:
+    return [
+        "int fsg_invoke(const float *in, float *out) {",
+        "    fsg_input = in;",
+        "    fsg_output = out;",
+        *(f"    {call}" for call in calls),
+        "    return 0;",
+        "}",
+        "",
+    ]
+
+
+def _commented(metadata: dict[str, Any]) -> str:
+    """JSON that ends no comment and begins none."""
+    return json.dumps(metadata).replace("/", "\\/")
+
+
+def _text(name: str) -> str:
+    """A string of C; other characters than ASCII's are UTF-8."""
+    safe = [
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}" for byte in name.encode("utf-8")
+    ]
+    return f'"{"".join(safe)}"'

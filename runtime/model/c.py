@@ -1,0 +1,114 @@
+"""Compiles a model.c of fsg's for this machine, and runs it."""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsg import FsgError
+
+METADATA = "fsg metadata: "
+FLAGS = ("-std=c99", "-O3", "-march=native")
+_DEFINE = re.compile(r"^#define (FSG_[A-Z_]+) (\d+)(?: /\* (.*) \*/)?", re.MULTILINE)
+
+
+def read_header(path: Path) -> dict[str, int]:
+    """The sizes that the model.h beside a model.c defines, by name. Errors: FsgError for one that is none of fsg's."""
+    header = path.with_suffix(".h")
+    try:
+        text = header.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FsgError(f"{header}: cannot be read; it belongs to {path.name}: export both again") from error
+    found = {name: int(value) for name, value, _ in _DEFINE.findall(text)}
+    missing = {"FSG_HEIGHT", "FSG_WIDTH", "FSG_CHANNELS", "FSG_OUTPUTS", "FSG_ARENA_BYTES"} - found.keys()
+    if missing:
+        raise FsgError(f"{header}: does not say {', '.join(sorted(missing))}; export it again")
+    return found
+
+
+def output_shape(path: Path) -> tuple[int, ...]:
+    """Of the result, [...] without a batch, as the model.h beside a model.c says."""
+    for name, value, remark in _DEFINE.findall(path.with_suffix(".h").read_text(encoding="utf-8")):
+        if name == "FSG_OUTPUTS":
+            shape = tuple(int(n) for n in remark.split(" x ") if n.isdecimal())
+            return shape if int(np.prod(shape)) == int(value) else (int(value),)
+    return ()
+
+
+def c_metadata(path: Path) -> dict[str, Any]:
+    """What `fsg export` wrote about the network into a comment of model.c; empty for a file from elsewhere."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for _, line in zip(range(5), file, strict=False):
+            if line.startswith(f"/* {METADATA}"):
+                try:
+                    found = json.loads(line[3 + len(METADATA) :].removesuffix(" */\n"))
+                except ValueError:
+                    return {}
+                return found if isinstance(found, dict) else {}
+    return {}
+
+
+def compiler() -> list[str]:
+    """The command of a C compiler: that of $CC, or cc, gcc or clang, or ziglang's. Errors: FsgError where none is."""
+    given = os.environ.get("CC")
+    for name in [given] if given else ["cc", "gcc", "clang"]:
+        if found := shutil.which(name):
+            return [found]
+    if find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise FsgError("a .c file is compiled before it runs, and there is no C compiler: pip install ziglang")
+
+
+def compile_c(path: Path, output: Path, more: Sequence[str] = ("-fPIC", "-shared")) -> None:
+    """Makes a library for this processor of a model.c. Errors: FsgError with the compiler's first complaint."""
+    command = [*compiler(), *FLAGS, *more, str(path), "-o", str(output), "-lm"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise FsgError(f"{command[0]}: cannot be started ({error.strerror})") from error
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
+        raise FsgError(f"{path}: does not compile: {lines[0]}")
+
+
+class CompiledModel:
+    """fsg_invoke of a model.c, compiled into a library of its own."""
+
+    def __init__(self, path: Path) -> None:
+        sizes = read_header(path)
+        self.shape = (sizes["FSG_CHANNELS"], sizes["FSG_HEIGHT"], sizes["FSG_WIDTH"])
+        self.outputs = output_shape(path)
+        with tempfile.TemporaryDirectory(prefix="fsg-") as folder:
+            library = Path(folder) / "model.so"
+            compile_c(path, library)
+            try:
+                self._invoke = ctypes.CDLL(str(library)).fsg_invoke
+            except (OSError, AttributeError) as error:
+                raise FsgError(f"{path}: has no fsg_invoke that can be called; export it again") from error
+        self.image = np.zeros(int(np.prod(self.shape)), np.float32)
+        self.result = np.zeros(sizes["FSG_OUTPUTS"], np.float32)
+        self._arguments = [array.ctypes.data_as(ctypes.c_void_p) for array in (self.image, self.result)]
+
+    def invoke(self) -> None:
+        """Computes `result` of `image`, which is [H, W, C]."""
+        if code := self._invoke(*self._arguments):
+            raise RuntimeError(f"fsg_invoke returned {code}")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Results [N, ...] for images [N, C, H, W]; maps are [N, C, H, W] too."""
+        results = np.empty((len(images), *self.outputs), np.float32)
+        for image, result in zip(images, results, strict=True):
+            self.image[:] = image.transpose(1, 2, 0).reshape(-1)
+            self.invoke()
+            result[...] = self.result.reshape(self.outputs)
+        return results.transpose(0, 3, 1, 2) if results.ndim == 4 else results
