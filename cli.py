@@ -15,7 +15,7 @@ import click
 
 from fsg import FsgError, __version__, make_folder, require_utf8, shell_command, within_memory
 from fsg.cli_meta import meta_train
-from fsg.export.options import export_options
+from fsg.export.options import export_options, is_packed
 from fsg.terminal import make_console, print_anything, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
 from fsg.training.folder import REMEDY, RUNS, checked_run, new_run, newest_export, newest_run, run_label, run_lock
@@ -210,24 +210,23 @@ cli.add_command(meta_train)
 
 
 @cli.command()
-@click.argument("run", required=False, type=PATH)
+@click.argument("source", required=False, type=PATH, metavar="[RUN|FILE.fsg]")
 @export_options
-def export(run: Path | None, formats: tuple[str, ...], out: Path | None, **how: Any) -> None:
+def export(source: Path | None, formats: tuple[str, ...], out: Path | None, **how: Any) -> None:
     """Write a trained model as .tflite, .onnx or .fsg.
 
-    Each is compared with PyTorch on real test images before it takes its place. The hypernetworks stay behind. RUN is
-    a run folder; the newest under ./runs if left away.
+    RUN is a run folder; the newest under ./runs if left away. Each file is compared with PyTorch on real test images
+    before it takes its place. The hypernetworks stay behind. A packed-sign FILE.fsg needs neither its run nor PyTorch:
+    what is written is compared with that file, on the test images of --dataset or on random ones.
     """
-    run = checked_run(run or newest(newest_run))
-    with make_console().status(f"reading {run}") as status:
-        from fsg.export.formats.tflite.write import prepare
-
-        prepare(formats, how["writer"])  # TensorFlow starts in a process of its own while PyTorch does in this one
-        from fsg.export.pipeline import export_run
+    source = source or newest(newest_run)
+    if not is_packed(source):
+        checked_run(source)
+    with make_console().status(f"reading {source}") as status:
+        from fsg.export.source import export_any
         from fsg.export.table import export_table
-        from fsg.training.run import open_run
 
-        report = export_run(open_run(run), formats, out or run / "export", on_step=status.update, **how)
+        report = export_any(source, formats, out, on_step=status.update, **how)
     print_table(export_table(report))
     click.echo(f"next: {shell_command('bench', *(artefact['path'] for artefact in report['artefacts']))}")
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fsg import FsgError
-from fsg.export.deep import check_reading
+from fsg.export.deep import check_values
 from fsg.export.formats.tflite.direct import lower
 from fsg.export.recognise import simplify
-from fsg.export.trace import trace
+from fsg.export.trace import trace, values_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ def exportable(model: "nn.Module", shape: tuple[int, int, int]) -> str:
     """
     read = trace(model, shape)
     images = np.random.default_rng(0).standard_normal((2, *shape), np.float32)
-    check_reading(model, read, images)
+    check_values(read, values_of(model, images), images, "PyTorch")
     graph = simplify(read)
     try:
         lower(graph)

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from fsg import FsgError
 from fsg.export.graph import BinaryGraph, Floats
 from fsg.export.reference import compute
-from fsg.export.trace import values_of
 from fsg.runtime.model.files import SUFFIXES
 from fsg.runtime.model.packed.interpret import Interpreter
 from fsg.runtime.model.packed.read import parse_packed
@@ -27,36 +25,11 @@ LIMIT = 1e-4
 """Of a difference, as a share of the largest number that the node gives."""
 
 
-def check_reading(model: nn.Module, graph: BinaryGraph, images: Floats) -> int:
-    """Compares every node with what PyTorch has there, on images [N, C, H, W]; returns how many values that were.
+def check_values(graph: BinaryGraph, values: dict[str, Floats], images: Floats, where: str) -> int:
+    """Compares every node with the value of its name, on images [N, C, H, W]; returns how many values that were.
 
-    Errors: FsgError that names the first node that differs, the image and the channel.
+    Errors: FsgError that names `where`, the first node that differs, the image and the channel.
     """
-    return _check(graph, values_of(model, images), images, "PyTorch")
-
-
-def check_file(name: str, writer: str, graph: BinaryGraph, content: bytes, images: Floats) -> int:
-    """Compares every node with what a .onnx or .fsg file, or a .tflite file written directly, has there.
-
-    Of what LCE's converter wrote nobody knows which value is which; 0 is returned. Errors: as `check_reading`.
-    """
-    if name == "onnx":
-        values = _onnx_values(content, images)
-        values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
-    elif name == "packed":
-        values = Interpreter(parse_packed("model.fsg", content)).values(images)
-    elif writer == "direct":
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.tflite"
-            path.write_bytes(content)
-            values = tensors_of(path, images)
-        values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
-    else:
-        return 0
-    return _check(graph, values, images, f"model{SUFFIXES[name]}")
-
-
-def _check(graph: BinaryGraph, values: dict[str, Floats], images: Floats, where: str) -> int:
     have = {graph.nodes[0].name: images}
     compared = 0
     for node in graph.nodes[1:]:
@@ -78,6 +51,27 @@ def _check(graph: BinaryGraph, values: dict[str, Floats], images: Floats, where:
                 " nothing was exported"
             )
     return compared
+
+
+def check_file(name: str, writer: str, graph: BinaryGraph, content: bytes, images: Floats) -> int:
+    """Compares every node with what a .onnx or .fsg file, or a .tflite file written directly, has there.
+
+    Of what LCE's converter wrote nobody knows which value is which; 0 is returned. Errors: as `check_values`.
+    """
+    if name == "onnx":
+        values = _onnx_values(content, images)
+        values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
+    elif name == "packed":
+        values = Interpreter(parse_packed("model.fsg", content)).values(images)
+    elif writer == "direct":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            path.write_bytes(content)
+            values = tensors_of(path, images)
+        values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
+    else:
+        return 0
+    return check_values(graph, values, images, f"model{SUFFIXES[name]}")
 
 
 def _onnx_values(content: bytes, images: Floats) -> dict[str, Floats]:

@@ -26,12 +26,17 @@ class Batch(click.ParamType):
         return int(value)
 
 
+def is_packed(source: Path) -> bool:
+    """Whether what is to be exported is a packed-sign file, not the folder of a run."""
+    return source.suffix.lower() == ".fsg" and not source.is_dir()
+
+
 def export_options(command: F) -> F:
     """Which formats to write, how, and where."""
     option, folder = click.option, click.Path(path_type=Path)
     for decorate in (
-        option("--data-dir", help="Folder where the data set of the run is now."),
-        option("--dataset", help="The same data elsewhere: npz:PATH or folder:PATH."),
+        option("--data-dir", help="Folder where the data set is now."),
+        option("--dataset", help="The data of the run elsewhere, or any for a FILE: npz:PATH, folder:PATH or a name."),
         option("--opset", type=int, help="Version of ONNX's operators.  [default: the oldest that has them all]"),
         option(
             "--batch",
@@ -46,16 +51,16 @@ def export_options(command: F) -> F:
             type=click.Choice(("auto", "direct", "lce")),
             default="auto",
             show_default=True,
-            help="Of .tflite files: fsg's own, or LCE's converter; auto takes that where it is installed and fit.",
+            help="Of .tflite files: fsg's own, or LCE's converter; auto takes that for a RUN if it is there and fit.",
         ),
         option(
             "--verify",
             type=click.Choice(("logits", "deep")),
             default="logits",
             show_default=True,
-            help="What is compared with PyTorch: the results, or every value within the network too.",
+            help="What is compared: the results, or every value within the network too.",
         ),
-        option("--out", type=folder, help="Folder to write into.  [default: RUN/export]"),
+        option("--out", type=folder, help="Folder to write into.  [default: RUN/export, or that of FILE]"),
         option(
             "--format",
             "formats",

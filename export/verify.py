@@ -1,6 +1,7 @@
-"""Compares what an exported model computes with what the PyTorch model computes."""
+"""Compares what an exported model computes with what the PyTorch model, or the file that it was made of, computes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,22 +28,52 @@ LOOKED_AT = 64
 """How many images are searched for signs near zero where many results differ: it takes a while."""
 
 
-def compare(logits: Floats, expected: Floats, labels: np.ndarray) -> dict[str, Any]:
-    """Agreement of logits [N, classes] with those of PyTorch; accuracies are fractions.
+@dataclass(frozen=True)
+class Trial:
+    """What files are compared on: normalised images [N, C, H, W], their labels [N] if they have any, and the results
+    [N, classes] that `source` computes of them. `dataset` is the one that test images are from."""
+
+    images: Floats
+    labels: NDArray[np.int64] | None
+    expected: Floats
+    source: str = "PyTorch"
+    dataset: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the images are."""
+        return "test image" if self.dataset else "image"
+
+    def check(self, what: str, logits: Floats, *how: Any) -> dict[str, Any]:
+        """`require_agreement` of logits, with what they were compared with and on."""
+        if logits.size == self.expected.size:
+            logits = logits.reshape(self.expected.shape)
+        found = require_agreement(what, logits, self.expected, self.labels, *how, source=self.source, on=self.kind)
+        return found | {"source": self.source} | ({"dataset": self.dataset} if self.dataset else {})
+
+
+def compare(
+    logits: Floats, expected: Floats, labels: np.ndarray | None, accuracy_of_source: str = "torch_accuracy"
+) -> dict[str, Any]:
+    """Agreement of logits [N, classes] with those of the source; accuracies, where there are labels, are fractions.
 
     class_median_abs_diff is the median difference in the class where that is largest.
     """
     difference = np.abs(logits - expected)
-    top, torch_top = logits.argmax(1), expected.argmax(1)
-    return {
+    top, expected_top = logits.argmax(1), expected.argmax(1)
+    found = {
         "samples": len(logits),
-        "top1_agreement": float((top == torch_top).mean()),
-        "differing": int((top != torch_top).sum()),
+        "top1_agreement": float((top == expected_top).mean()),
+        "differing": int((top != expected_top).sum()),
         "median_abs_diff": float(np.median(difference)),
         "class_median_abs_diff": float(np.median(difference, axis=0).max()),
         "max_abs_diff": float(difference.max()),
+    }
+    if labels is None:
+        return found
+    return found | {
         "accuracy": float((top == labels).mean()),
-        "torch_accuracy": float((torch_top == labels).mean()),
+        accuracy_of_source: float((expected_top == labels).mean()),
     }
 
 
@@ -50,9 +81,12 @@ def require_agreement(
     what: str,
     logits: Floats,
     expected: Floats,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     near_zero: Callable[[NDArray[np.intp]], NDArray[np.bool_]],
     inside: Callable[[], int] | None = None,
+    *,
+    source: str = "PyTorch",
+    on: str = "test image",
 ) -> dict[str, Any]:
     """Returns the comparison; raises FsgError, naming the worst image and class, if it is out of bounds.
 
@@ -67,11 +101,12 @@ def require_agreement(
     """
     if logits.shape != expected.shape:
         raise FsgError(
-            f"{what}: its output has shape {list(logits.shape)}, PyTorch's {list(expected.shape)}; nothing was exported"
+            f"{what}: its output has shape {list(logits.shape)}, that of {source} {list(expected.shape)};"
+            " nothing was exported"
         )
     if not np.isfinite(logits).all():
-        raise FsgError(f"{what}: its output is not finite on real images; nothing was exported")
-    result = compare(logits, expected, labels)
+        raise FsgError(f"{what}: its output is not finite on {on}s; nothing was exported")
+    result = compare(logits, expected, labels, "torch_accuracy" if source == "PyTorch" else "source_accuracy")
     difference = np.abs(logits - expected)
     medians = np.median(difference, axis=0)
     limit = MAX_MEDIAN * max(1.0, float(np.abs(expected).mean()))
@@ -86,19 +121,19 @@ def require_agreement(
         column = int(medians.argmax())
         image = int(difference[:, column].argmax())
         raise FsgError(
-            f"{what} disagrees with PyTorch on {result['samples']} test images:"
+            f"{what} disagrees with {source} on {result['samples']} {on}s:"
             f" top-1 agreement {result['top1_agreement']:.2%}, median difference {medians.max():.2g} in class {column};"
             f" worst there at image {image}: {logits[image, column]:.5g} instead of {expected[image, column]:.5g};"
             " nothing was exported"
         )
     differing = np.flatnonzero(logits.argmax(1) != expected.argmax(1))
     signs = near_zero(differing) if len(differing) else np.zeros(0, bool)
-    second, first = np.sort(expected[differing], axis=1)[:, -2:].T
-    ties = ~signs & (first - second <= 2 * limit)  # each of the two may be off by the limit
+    margins = np.diff(np.sort(expected[differing], axis=1)[:, -2:], axis=1).max(1, initial=0)
+    ties = ~signs & (margins <= 2 * limit)  # each of the two may be off by the limit
     if not (signs | ties).all():
         image = int(differing[~(signs | ties)][0])
         raise FsgError(
-            f"{what} disagrees with PyTorch on test image {image}: class {logits[image].argmax()} instead of"
+            f"{what} disagrees with {source} on {on} {image}: class {logits[image].argmax()} instead of"
             f" {expected[image].argmax()}, though no sign's input is within rounding of zero; nothing was exported"
         )
     return result | {"limit": limit, "differing_near_zero": int(signs.sum()), "differing_ties": int(ties.sum())}

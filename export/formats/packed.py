@@ -1,7 +1,8 @@
-"""BinaryGraph -> the packed-sign file of docs/packed.md: a bit for each binary weight, what is computed as JSON."""
+"""BinaryGraph <-> the packed-sign file of docs/packed.md: a bit for each binary weight, what is computed as JSON."""
 
 import json
 import math
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from fsg.export import graph as g
 from fsg.export.passes import sign_last
 from fsg.runtime.model.packed.bits import pack
-from fsg.runtime.model.packed.read import FORMAT, VERSION
-from fsg.runtime.model.packed.rules import RULES
+from fsg.runtime.model.packed.read import FORMAT, VERSION, PackedFile
+from fsg.runtime.model.packed.rules import RULES, number, numbers
 
 _TYPES = {"float32": "F32", "uint32": "U32"}
 
@@ -39,11 +40,28 @@ def to_packed(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
     return _container(about, tensors)
 
 
+def from_packed(file: PackedFile) -> g.BinaryGraph:
+    """The graph of a checked file, node for node: `to_packed` makes the same bytes of it."""
+    shapes = {node.name: node.shape for node in file.nodes}
+    nodes: list[g.Node] = []
+    for node in file.nodes:
+        kind: type[g.Node] = getattr(g, node.op)
+        values = {field.name: getattr(node, field.name) for field in fields(kind)}
+        if issubclass(kind, g.BinaryLayer):
+            values["negative"] = np.ascontiguousarray(node.weights(shapes[node.inputs[0]]))
+        nodes.append(kind(**values))
+    return g.BinaryGraph(tuple(nodes))
+
+
 def _attribute(node: g.Node, name: str) -> Any:
-    """What JSON is to say; axes and places are counted from the front."""
+    """What JSON is to say: axes counted from the front, and floats where numbers need not be whole."""
     if name == "kernel" and isinstance(node, g.BinaryConv):
         return _plain(node.negative.shape[2:])
-    value = getattr(node, name)
+    value, kind = getattr(node, name), RULES[type(node).__name__].attributes[name]
+    if kind is number:
+        value = float(value)
+    elif kind is numbers:
+        value = {setting: float(one) for setting, one in value.items()}
     return value % len(node.shape) if name == "axis" else _plain(value)
 
 

@@ -66,16 +66,9 @@ def evaluate(
     Raises:
         FsgError: shapes or classes that do not fit the model, or a model without mean and std.
     """
-    if images.ndim != 4 or images.shape[1:] != model.input_shape:
-        raise FsgError(
-            f"{model.path}: takes images of {list(model.input_shape)}, but the data set has "
-            f"{list(images.shape[1:])}; choose the data set it was trained on"
-        )
+    mean, std = statistics(model, images)
     if len(images) != len(labels) or not len(images):
         raise FsgError(f"{len(images)} images with {len(labels)} labels cannot be evaluated; give one label each")
-    if "mean" not in model.metadata or "std" not in model.metadata:
-        raise FsgError(f"{model.path}: says no mean and std to normalise with; export it with `fsg export`")
-    mean, std = model.metadata["mean"], model.metadata["std"]
     labels = match_labels(model, labels, class_names)
     classes = len(model.metadata.get("class_names", class_names))
     correct = 0
@@ -90,6 +83,19 @@ def evaluate(
         if progress is not None:
             progress(min(start + _CHUNK, len(images)))
     return {"accuracy": correct / len(images), "samples": len(images)}
+
+
+def statistics(model: Classifier, images: np.ndarray) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std that a model has its images normalised with; FsgError where it says none, or takes other images than
+    these of shape [N, C, H, W]."""
+    if images.ndim != 4 or images.shape[1:] != model.input_shape:
+        raise FsgError(
+            f"{model.path}: takes images of {list(model.input_shape)}, but the data set has "
+            f"{list(images.shape[1:])}; choose the data set it was trained on"
+        )
+    if "mean" not in model.metadata or "std" not in model.metadata:
+        raise FsgError(f"{model.path}: says no mean and std to normalise with; export it with `fsg export`")
+    return model.metadata["mean"], model.metadata["std"]
 
 
 def match_labels(model: Classifier, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

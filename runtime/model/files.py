@@ -77,7 +77,7 @@ def exported_facts(path: Path) -> dict[str, Any]:
         if artefact and artefact["sha256"] == file_digest(path):
             return {
                 "accuracy": artefact["verify"]["accuracy"],
-                "dataset": report["dataset"],
+                "dataset": artefact["verify"].get("dataset") or report["dataset"],
                 "float_size_bytes": report["float_size_bytes"],
             }
     except (KeyError, TypeError):  # of another version

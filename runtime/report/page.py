@@ -163,7 +163,8 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     for artefact in facts.export.get("artefacts", [])[:1]:
         beside = beside_float(artefact, facts.export)
         tiles.append((size(artefact["size_bytes"]), f"{Path(artefact['path']).name}, {beside}"))
-        tiles.append((f"{artefact['verify']['top1_agreement']:.1%}", "of its decisions are PyTorch's"))
+        verify = artefact["verify"]
+        tiles.append((f"{verify['top1_agreement']:.1%}", f"of its decisions are {verify.get('source', 'PyTorch')}'s"))
     ours = [record for record in facts.records if record.get("variant", "binary") == "binary"]
     measured = [record for record in ours if record["kind"] == "measured" and record["format"] == "tflite"]
     for record in measured[:2]:
@@ -287,7 +288,11 @@ def _verification(export: dict[str, Any]) -> dict[str, Any] | None:
         verify, name = artefact["verify"], Path(artefact["path"]).name
         if text := decisions(verify):
             told.append(f"{name}: {text}")
-        shares = [f"{verify[share]:.2%}" for share in ("accuracy", "torch_accuracy", "top1_agreement")]
+        if (source := verify.get("source", "PyTorch")) != "PyTorch":
+            kind = "test" if "dataset" in verify else "random"
+            told.append(f"{name}: compared with {source} on {verify['samples']} {kind} images")
+        given = ("accuracy", "torch_accuracy", "top1_agreement")
+        shares = [f"{verify[share]:.2%}" if share in verify else "" for share in given]
         columns = ("median_abs_diff", "max_abs_diff", "class_median_abs_diff", "limit")
         differences = [f"{verify[column]:.1e}" if column in verify else "" for column in columns]
         cells.append([name, str(verify["samples"]), *shares, *differences])

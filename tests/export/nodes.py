@@ -6,10 +6,12 @@ import numpy as np
 from networks import assert_same, images
 
 from fsg.export import graph as g
-from fsg.export.formats.packed import to_packed
+from fsg.export.formats.packed import from_packed, to_packed
 from fsg.export.formats.tflite.direct import lower
 from fsg.export.formats.tflite.flat import to_flatbuffer
+from fsg.export.passes import sign_last
 from fsg.export.reference import compute, run_graph
+from fsg.runtime.model.packed.read import parse_packed
 from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
 
@@ -94,13 +96,30 @@ def expected_of(graph, x):
     return expected.reshape(len(x), -1)
 
 
+def check_file(graph, x):
+    """A .fsg file is read back as the graph that it was written of; returns the file's content."""
+    content = to_packed(graph, {})
+    again = from_packed(parse_packed("it", content))
+    assert to_packed(again, {}) == content
+    written = sign_last(graph)
+    assert [(type(n), n.name, n.inputs, n.shape) for n in again.nodes] == [
+        (type(n), n.name, n.inputs, n.shape) for n in written.nodes
+    ]
+    with np.errstate(all="ignore"):
+        found, expected = run_graph(again, x), run_graph(written, x)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+    return content
+
+
 def check(graph, path, x=None, *, batch=1, exactly=False, count=5):
     """Compares what a graph's files compute with what the graph means, fused and not; returns its operators."""
     shape = graph.nodes[0].shape[1:]
     if x is None:
         x = images(count, *shape).numpy()
     expected = expected_of(graph, x)
-    assert_same(scores(path.with_suffix(".fsg"), to_packed(graph, {}), x), expected)
+    assert_same(scores(path.with_suffix(".fsg"), check_file(graph, x), x), expected)
     for fused in (False, True):
         content = to_flatbuffer(lower(graph, batch, fused=fused))
         found = scores(path, content, x)

@@ -13,7 +13,7 @@ from fsg.export import graph as g
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.tflite.direct import to_tflite_direct
 from fsg.export.recognise import simplify
-from fsg.export.trace import trace
+from fsg.export.trace import trace, values_of
 from fsg.training.networks.resnet import build_model
 
 
@@ -43,13 +43,13 @@ def changed(graph, kind):
 def test_what_is_read_is_compared_with_pytorch_layer_by_layer(network):
     model, images = network
     graph = trace(model, (3, 16, 16))
-    assert deep.check_reading(model, graph, images) > 0.95 * len(graph.nodes)
+    assert deep.check_values(graph, values_of(model, images), images, "PyTorch") > 0.95 * len(graph.nodes)
     for kind in (g.BinaryConv, g.Affine):
         wrong, node = changed(graph, kind)
         with pytest.raises(
             FsgError, match=rf"PyTorch differs first at {node.name} \({kind.__name__}\), image \d, chan"
         ):
-            deep.check_reading(model, wrong, images)
+            deep.check_values(wrong, values_of(model, images), images, "PyTorch")
 
 
 @pytest.mark.parametrize("batch", [1, 4, None])
@@ -79,7 +79,7 @@ def test_random_networks(seed):
     model, shape = random_network(seed, one_bit=seed % 2 == 0)
     images = np.random.default_rng(seed).standard_normal((4, *shape)).astype(np.float32)
     read = trace(model, shape)
-    assert deep.check_reading(model, read, images) > 0
+    assert deep.check_values(read, values_of(model, images), images, "PyTorch") > 0
     graph = simplify(read)
     assert deep.check_file("onnx", "onnx", graph, to_onnx(graph, {}), images) > 0
     if all(node.padding_value or passes.keeps_size(node) for node in graph.nodes if isinstance(node, g.BinaryConv)):

@@ -6,7 +6,7 @@ from networks import Joined, exact
 from rich.console import Console
 from torch import nn
 
-from fsg.export.pipeline import not_on_bits
+from fsg.export.artefacts import not_on_bits
 from fsg.export.recognise import simplify
 from fsg.export.table import export_table
 from fsg.export.trace import trace

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from networks import RESNETS, assert_same
-from nodes import convolution, floats, many_operators, node, of_nodes
+from networks import RESNETS, assert_same, exact, random_network
+from nodes import check_file, convolution, floats, many_operators, node, of_nodes
 
 from fsg import FsgError
 from fsg.export import graph as g
@@ -273,6 +273,21 @@ def test_every_operator_is_read_as_it_was_written():
     found = Interpreter(parse_packed("it", to_packed(graph, {}))).values(images)
     for name, expected in run_graph(graph, images).items():
         assert_same(found[name], expected, name)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_file_is_read_back_as_the_graph_it_was_written_of(seed):
+    """So is every graph of the tests of .tflite files; see `check`."""
+    rng = np.random.default_rng(seed)
+    model, shape = random_network(seed, one_bit=seed % 2 == 0)
+    check_file(simplify(trace(model, shape)), rng.standard_normal((3, *shape), np.float32))
+    check_file(many_operators(), rng.standard_normal((3, 4, 6, 5), np.float32))
+
+
+def test_numbers_that_are_whole_are_read_back_as_the_same_bytes():
+    unit = node(g.Elementwise, operator="Hardtanh", settings={"min_val": -1, "max_val": np.inf})
+    pad = node(g.Pad, padding=(1, 0, 0, 1), value=2)
+    assert b'\\"min_val\\":-1.0' in check_file(of_nodes((2, 3, 3), unit, pad), np.ones((2, 2, 3, 3), np.float32))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 from fsg import FsgError
-from fsg.export import pipeline
+from fsg.export import artefacts, pipeline
 from fsg.export.formats import onnx as onnx_writer
+from fsg.export.graph import BinaryGraph
 from fsg.export.options import FORMATS
 from fsg.export.pipeline import export_run
 from fsg.export.table import export_table
@@ -128,8 +129,8 @@ def test_an_artefact_that_disagrees_changes_nothing(run, folder, tmp_path, monke
         tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * -1, tensor.name))
         return proto.SerializeToString()
 
-    monkeypatch.setattr(pipeline, "to_onnx", wrong)
-    monkeypatch.setattr(pipeline, "to_tflite", lambda graph, **how: pytest.fail("onnx comes first"))
+    monkeypatch.setattr(artefacts, "to_onnx", wrong)
+    monkeypatch.setattr(artefacts, "to_tflite", lambda graph, **how: pytest.fail("onnx comes first"))
     before = content(folder)
     with pytest.raises(
         FsgError, match=r"model\.onnx disagrees with PyTorch on 300 test images: .*nothing was exported"
@@ -145,7 +146,7 @@ def test_a_good_artefact_waits_for_the_others(run, folder, monkeypatch):
     def refuse(graph, **how):
         raise FsgError("cannot export fc")
 
-    monkeypatch.setattr(pipeline, "to_tflite", refuse)
+    monkeypatch.setattr(artefacts, "to_tflite", refuse)
     before = content(folder)
     with pytest.raises(FsgError, match="cannot export fc"):
         export_run(run, ("onnx", "tflite"), folder)
@@ -164,7 +165,7 @@ def test_a_missing_package_changes_nothing(package, extra, run, folder, monkeypa
 def test_a_graph_that_was_read_wrongly_is_noticed_first(run, folder, monkeypatch):
     def wrong(graph):
         nodes = [replace(n, padding_value=0.0) if hasattr(n, "padding_value") else n for n in graph.nodes]
-        return pipeline.BinaryGraph(tuple(nodes))
+        return BinaryGraph(tuple(nodes))
 
     monkeypatch.setattr(pipeline, "simplify", wrong)
     before = content(folder)
@@ -268,12 +269,12 @@ def test_what_lces_converter_wrote_is_compared_with_what_is_written_directly(run
     assert artefact["writer"] == "lce" and artefact["verify"]["values_compared"] == 0
     assert "comparing model.tflite with what fsg writes directly" in steps
     assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".tflite"] == ["model.tflite"]
-    write = pipeline.to_tflite
+    write = artefacts.to_tflite
 
     def wrong(graph, writer="auto", batch=1):
         last = replace(graph.nodes[-1], bias=graph.nodes[-1].bias + (writer == "direct"))
         return write(type(graph)((*graph.nodes[:-1], last)), writer=writer, batch=batch)
 
-    monkeypatch.setattr(pipeline, "to_tflite", wrong)
+    monkeypatch.setattr(artefacts, "to_tflite", wrong)
     with pytest.raises(FsgError, match=r"model.tflite of LCE's converter disagrees"):
         export_run(run, ("tflite",), tmp_path / "out", verify="deep")

@@ -1,0 +1,267 @@
+"""From a graph to verified artefacts and report.json, whatever the graph was read from; nothing here needs torch."""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fsg
+from fsg import TEMPORARY, FsgError, make_folder, remove_stale, replacing
+from fsg.export import deep
+from fsg.export.formats.onnx import to_onnx
+from fsg.export.formats.packed import to_packed
+from fsg.export.formats.tflite.write import prepare, to_tflite
+from fsg.export.graph import (
+    Affine,
+    Arithmetic,
+    AveragePool,
+    BinaryConv,
+    BinaryGraph,
+    BinaryLayer,
+    Concat,
+    Conv,
+    Dense,
+    Elementwise,
+    Floats,
+    Input,
+    MaxPool,
+    Node,
+    Pad,
+    Reduce,
+    Reshape,
+    Sign,
+)
+from fsg.export.options import FORMATS
+from fsg.export.reference import run_graph
+from fsg.export.verify import Trial, signs_near_zero
+from fsg.runtime.model.exported import DEPTHWISE
+from fsg.runtime.model.files import REPORT, SUFFIXES, file_digest
+from fsg.runtime.model.metadata import add_tflite_metadata
+from fsg.runtime.model.packed.read import read_packed
+from fsg.runtime.model.session import open_model
+from fsg.runtime.model.tflite import op_counts
+
+MAX_SAMPLES = 1000
+RANDOM_IMAGES = 64
+AT_ONCE = 64 * 64 * 64
+"""Pixels of the images that the graph computes together: every value of it stays in memory."""
+
+Files = dict[str, bytes]
+"""What a format consists of, by suffix; the first is the one that is run."""
+
+
+def export_graph(
+    graph: BinaryGraph,
+    folder: Path,
+    formats: Collection[str],
+    trial: Trial,
+    metadata: dict[str, Any],
+    about: dict[str, Any],
+    *,
+    read_from: str,
+    read_rightly: Callable[[], int],
+    float_size: int,
+    earlier: dict[str, Any] | None = None,
+    opset: int | None = None,
+    batch: int | None = 1,
+    writer: str = "auto",
+    verify: str = "logits",
+    on_step: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
+    """Writes model files of a graph, and report.json, into `folder`; returns the report, which `about` is in.
+
+    The graph, and every file before it takes its place, is compared with the results of the trial. `read_rightly`
+    compares every value of the graph with those of what it was `read_from`. `float_size` is what that takes as float32,
+    in bytes. `earlier` is a report of the same weights in that folder, whose other artefacts stay in the report.
+    """
+    images, some = trial.images, trial.images[: min(len(trial.images) // 2 * 2, deep.IMAGES)]
+    if verify == "deep":
+        read_rightly()
+
+    def near_zero(chosen: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return signs_near_zero(graph, images[chosen])
+
+    trial.check(f"the graph read from {read_from}", _reference(graph, images), near_zero, read_rightly)
+
+    def tflite() -> tuple[Files, str]:
+        content, by = to_tflite(graph, writer=writer, batch=batch or 1)
+        return {SUFFIXES["tflite"]: add_tflite_metadata(content, metadata)}, by
+
+    write: dict[str, Callable[[], tuple[Files, str]]] = {
+        "tflite": tflite,
+        "onnx": lambda: ({SUFFIXES["onnx"]: to_onnx(graph, metadata, opset=opset, batch=batch)}, "onnx"),
+        "packed": lambda: ({SUFFIXES["packed"]: to_packed(graph, metadata)}, "packed"),
+    }
+    artefacts: list[dict[str, Any]] = []
+    with _room_in(folder) as room:
+        written: list[str] = []
+        for name in dict.fromkeys(formats):
+            on_step(f"converting to {name}")
+            files, by = write[name]()
+            suffix, content = next(iter(files.items()))
+            path = room / f"model{suffix}"
+
+            def written_rightly(path: Path = path, name: str = name, by: str = by, content: bytes = content) -> int:
+                on_step(f"comparing every value in {path.name} with its meaning")
+                return deep.check_file(name, by, graph, content, some)
+
+            compared = written_rightly() if verify == "deep" else None
+            for suffix, part in files.items():
+                with replacing(path.with_suffix(suffix)) as target:
+                    target.write_bytes(part)
+                written.append(f"model{suffix}")
+            on_step(f"comparing {path.name} with {trial.source} on {len(images)} {trial.kind}s")
+            logits = open_model(path)(images)
+            found = trial.check(path.name, logits, near_zero, written_rightly)
+            if by == "lce" and verify == "deep":
+                on_step(f"comparing {path.name} with what fsg writes directly")
+                (room / "direct.tflite").write_bytes(to_tflite(graph, writer="direct")[0])
+                direct = open_model(room / "direct.tflite")(images).reshape(trial.expected.shape)
+                Trial(images, trial.labels, direct, "the file written directly", trial.dataset).check(
+                    f"{path.name} of LCE's converter", logits, near_zero
+                )
+            artefacts.append(
+                {
+                    "format": name,
+                    "writer": by,
+                    "path": str(folder / path.name),
+                    "size_bytes": path.stat().st_size,
+                    "sha256": file_digest(path),
+                    "ops": _operators(path, name),
+                    "verify": found | ({} if compared is None else {"values_compared": compared}),
+                }
+            )
+        for name in written:
+            with replacing(folder / name) as target:
+                (room / name).replace(target)
+    report = {
+        "fsg_version": fsg.__version__,
+        **about,
+        "layers": _layers(graph),
+        "not_on_bits": not_on_bits(graph),
+        "float_size_bytes": float_size,
+        "artefacts": _with_others(folder, earlier or {}, artefacts),
+    }
+    with replacing(folder / REPORT) as target:
+        target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _with_others(folder: Path, earlier: dict[str, Any], artefacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The artefacts, and those of other formats in an earlier report that are still in the folder."""
+    formats = {artefact["format"] for artefact in artefacts}
+    with suppress(FsgError, KeyError, TypeError):
+        for other in earlier["artefacts"]:
+            path = folder / Path(other["path"]).name
+            if other["format"] not in formats and path.exists() and file_digest(path) == other["sha256"]:
+                artefacts = [*artefacts, other]
+    return artefacts
+
+
+def chosen_images(count: int) -> NDArray[np.intp]:
+    """Which of so many test images files are compared on: up to 1000, evenly spread."""
+    return np.linspace(0, count - 1, min(count, MAX_SAMPLES)).astype(int)
+
+
+def random_images(shape: tuple[int, int, int]) -> Floats:
+    """64 images of normally distributed numbers, always the same for a shape (C, H, W)."""
+    return np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *shape), np.float32)
+
+
+def check_settings(
+    formats: Collection[str],
+    *,
+    opset: int | None = None,
+    batch: int | None = 1,
+    writer: str = "auto",
+    verify: str = "logits",
+) -> None:
+    """Raises FsgError for settings of a format that is not asked for; starts what takes a while to start."""
+    if unknown := set(formats) - set(FORMATS):
+        raise FsgError(f"there is no format {unknown.pop()!r}; formats are {', '.join(FORMATS)}")
+    if opset is not None and "onnx" not in formats:
+        raise FsgError("--opset is of .onnx files: add --format onnx, or leave it away")
+    if batch is None and "tflite" in formats:
+        raise FsgError("--batch free is of .onnx files, and a .tflite takes a fixed number: give --format onnx alone")
+    if writer != "auto" and "tflite" not in formats:
+        raise FsgError("--writer is of .tflite files: add --format tflite, or leave it away")
+    prepare(formats, writer)
+
+
+@contextmanager
+def _room_in(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, which is made for it and goes again if the block fails."""
+    existed = folder.exists()
+    make_folder(folder)
+    remove_stale(folder)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as room:
+            yield Path(room)
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _reference(graph: BinaryGraph, images: Floats) -> Floats:
+    last, (height, width) = graph.nodes[-1].name, images.shape[2:]
+    size = min(RANDOM_IMAGES, max(1, AT_ONCE // (height * width)))
+    batches = (images[start : start + size] for start in range(0, len(images), size))
+    return np.concatenate([run_graph(graph, batch)[last] for batch in batches])
+
+
+def _operators(path: Path, name: str) -> dict[str, int]:
+    """How often each operator is in a file of the format `name`."""
+    if name == "tflite":
+        return op_counts(path)
+    if name == "packed":
+        return dict(Counter(node.op for node in read_packed(path).nodes).most_common())
+    import onnx
+
+    return dict(Counter(node.op_type for node in onnx.load(path).graph.node).most_common())
+
+
+def _layers(graph: BinaryGraph) -> dict[str, int]:
+    """How many layers run on bits, and how many stay float."""
+    layers = [node for node in graph.nodes if isinstance(node, (BinaryLayer, Conv, Dense))]
+    bits = graph.count(BinaryLayer) - len(not_on_bits(graph))
+    return {"bitwise": bits, "float": len(layers) - bits}
+
+
+def not_on_bits(graph: BinaryGraph) -> dict[str, str]:
+    """The binary layers that do not run on bits, and why: what the input is that is no sign, or `DEPTHWISE`."""
+    reasons = {}
+    for node in graph.nodes:
+        if isinstance(node, BinaryLayer) and not graph.takes_bits(node):
+            reasons[node.name] = _in_words(graph, graph[node.inputs[0]])
+        elif isinstance(node, BinaryConv) and node.groups > 1 and node.negative.shape[1] == 1:
+            reasons[node.name] = DEPTHWISE
+    return reasons
+
+
+def _in_words(graph: BinaryGraph, node: Node) -> str:
+    """What a value is to people, such as "a sum"; max pools and reshapes are what they are of."""
+    while isinstance(node, (MaxPool, Reshape, Pad)):
+        node = graph[node.inputs[0]]
+    words = {
+        Input: "the image",
+        Sign: "signs",
+        AveragePool: "an average",
+        Reduce: "an average",
+        Affine: "a batch norm's output",
+    }
+    if isinstance(node, Arithmetic) and node.operator == "add":
+        return "a sum"
+    if isinstance(node, Concat):
+        kinds = dict.fromkeys(_in_words(graph, graph[name]) for name in node.inputs)
+        return f"a concatenation of {' and '.join(kinds)}" if len(kinds) <= 2 else "a concatenation"
+    if isinstance(node, Elementwise):
+        return f"what {node.operator} gives"
+    return words.get(type(node), "another layer's output")

@@ -1,0 +1,25 @@
+"""Exports whatever is given; imports what that kind of source needs."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from fsg.export.options import is_packed
+
+
+def export_any(source: Path, formats: Collection[str], out: Path | None, **how: Any) -> dict[str, Any]:
+    """Exports the folder of a run, by default into RUN/export, or a packed-sign file; returns the report.
+
+    `how` is as for `pipeline.export_run` or `from_file.export_packed`.
+    """
+    if is_packed(source):
+        from fsg.export.from_file import export_packed
+
+        return export_packed(source, formats, out, **how)
+    from fsg.export.formats.tflite.write import prepare
+
+    prepare(formats, how["writer"])  # TensorFlow starts in a process of its own while PyTorch does in this one
+    from fsg.export.pipeline import export_run
+    from fsg.training.run import open_run
+
+    return export_run(open_run(source), formats, out or source / "export", **how)
