@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from networks import RESNETS, assert_same, exact, random_network
+from networks import RESNETS, assert_same, random_network
 from nodes import check_file, convolution, floats, many_operators, node, of_nodes
 
 from fsg import FsgError
