@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import fsg
 from fsg import TEMPORARY, FsgError, make_folder, remove_stale, replacing
 from fsg.export import deep
+from fsg.export.formats.c.write import to_c
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.packed import to_packed
 from fsg.export.formats.tflite.write import prepare, to_tflite
@@ -40,9 +41,10 @@ from fsg.export.graph import (
 from fsg.export.options import FORMATS
 from fsg.export.reference import run_graph
 from fsg.export.verify import Trial, signs_near_zero
+from fsg.runtime.model.c import compiler, functions_called
 from fsg.runtime.model.exported import DEPTHWISE
 from fsg.runtime.model.files import REPORT, SUFFIXES, file_digest
-from fsg.runtime.model.metadata import add_tflite_metadata
+from fsg.runtime.model.metadata import add_tflite_metadata, sizes_of
 from fsg.runtime.model.packed.read import read_packed
 from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
@@ -93,10 +95,15 @@ def export_graph(
         content, by = to_tflite(graph, writer=writer, batch=batch or 1)
         return {SUFFIXES["tflite"]: add_tflite_metadata(content, metadata)}, by
 
+    def c() -> tuple[Files, str]:
+        source, header = to_c(graph, metadata)
+        return {SUFFIXES["c"]: source.encode(), ".h": header.encode()}, "c"
+
     write: dict[str, Callable[[], tuple[Files, str]]] = {
         "tflite": tflite,
         "onnx": lambda: ({SUFFIXES["onnx"]: to_onnx(graph, metadata, opset=opset, batch=batch)}, "onnx"),
         "packed": lambda: ({SUFFIXES["packed"]: to_packed(graph, metadata)}, "packed"),
+        "c": c,
     }
     artefacts: list[dict[str, Any]] = []
     with _room_in(folder) as room:
@@ -131,7 +138,7 @@ def export_graph(
                     "format": name,
                     "writer": by,
                     "path": str(folder / path.name),
-                    "size_bytes": path.stat().st_size,
+                    **sizes_of(path),
                     "sha256": file_digest(path),
                     "ops": _operators(path, name),
                     "verify": found | ({} if compared is None else {"values_compared": compared}),
@@ -189,6 +196,10 @@ def check_settings(
         raise FsgError("--opset is of .onnx files: add --format onnx, or leave it away")
     if batch is None and "tflite" in formats:
         raise FsgError("--batch free is of .onnx files, and a .tflite takes a fixed number: give --format onnx alone")
+    if "c" in formats:
+        if batch != 1:
+            raise FsgError("a model.c takes one image at a time: leave --batch or --format c away")
+        compiler()
     if writer != "auto" and "tflite" not in formats:
         raise FsgError("--writer is of .tflite files: add --format tflite, or leave it away")
     prepare(formats, writer)
@@ -223,6 +234,8 @@ def _operators(path: Path, name: str) -> dict[str, int]:
         return op_counts(path)
     if name == "packed":
         return dict(Counter(node.op for node in read_packed(path).nodes).most_common())
+    if name == "c":
+        return functions_called(path)
     import onnx
 
     return dict(Counter(node.op_type for node in onnx.load(path).graph.node).most_common())

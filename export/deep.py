@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from fsg import FsgError
+from fsg.export.formats.c.calls import SIGNS
+from fsg.export.formats.c.write import to_watched_c
 from fsg.export.graph import BinaryGraph, Floats
-from fsg.export.reference import compute
+from fsg.export.reference import compute, run_graph
+from fsg.runtime.model.c import CompiledModel
 from fsg.runtime.model.files import SUFFIXES
 from fsg.runtime.model.packed.interpret import Interpreter
 from fsg.runtime.model.packed.read import parse_packed
@@ -56,6 +59,8 @@ def check_values(graph: BinaryGraph, values: dict[str, Floats], images: Floats, 
 def check_file(name: str, writer: str, graph: BinaryGraph, content: bytes, images: Floats) -> int:
     """Compares every node with what a .onnx or .fsg file, or a .tflite file written directly, has there.
 
+    Of a model.c, values that it does not keep are those of one that keeps them and does all else alike.
+
     Of what LCE's converter wrote nobody knows which value is which; 0 is returned. Errors: as `check_values`.
     """
     if name == "onnx":
@@ -63,6 +68,8 @@ def check_file(name: str, writer: str, graph: BinaryGraph, content: bytes, image
         values |= {graph.nodes[0].name: images, graph.nodes[-1].name: values.pop("logits")}
     elif name == "packed":
         values = Interpreter(parse_packed("model.fsg", content)).values(images)
+    elif name == "c":
+        values = _c_values(graph, images)
     elif writer == "direct":
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
@@ -72,6 +79,24 @@ def check_file(name: str, writer: str, graph: BinaryGraph, content: bytes, image
     else:
         return 0
     return check_values(graph, values, images, f"model{SUFFIXES[name]}")
+
+
+def _c_values(graph: BinaryGraph, images: Floats) -> dict[str, Floats]:
+    """Every value that C code of the graph computes and a node is named after, by that name; signs are -1 and 1."""
+    source, header, seen = to_watched_c(graph)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.c"
+        path.write_text(source, encoding="utf-8")
+        path.with_suffix(".h").write_text(header, encoding="utf-8")
+        found = CompiledModel(path).watch(images, [(tensor.shape, tensor.kind) for _, tensor in seen])
+    values, shapes = {}, run_graph(graph, images[:1])
+    for (name, tensor), value in zip(seen, found, strict=True):
+        if tensor.kind == SIGNS:
+            value = 1.0 - 2.0 * np.unpackbits(value, axis=-1, bitorder="little").astype(np.float32)
+            if name in shapes:  # what fills up a byte is no channel
+                value = value[..., : shapes[name].shape[1]]
+        values[name] = value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
+    return values
 
 
 def _onnx_values(content: bytes, images: Floats) -> dict[str, Floats]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-FORMATS = ("tflite", "onnx", "packed")
+FORMATS = ("tflite", "onnx", "packed", "c")
 F = TypeVar("F", bound=Callable[..., Any])
 
 

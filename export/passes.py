@@ -302,7 +302,7 @@ def pad_before_sign(graph: BinaryGraph) -> BinaryGraph:
         if abs(node.padding_value) != 1:
             remedy = "has to keep the image's size" if node.padding_value == 0 else "leaves one bit"
             raise FsgError(
-                f"cannot export {node.name} to TensorFlow Lite: padding a binary convolution with"
+                f"cannot export {node.name} to TensorFlow Lite or C: padding a binary convolution with"
                 f" {node.padding_value:g} {remedy}; train it with padding_value=1"
             )
         pad = _pad(graph, node, graph[node.inputs[0]].inputs[0], node.padding_value)

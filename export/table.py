@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsg.runtime.model.exported import WORTH_TELLING, beside_float, decisions, depth, float_layers, times_smaller
+from fsg.runtime.model.exported import (
+    WORTH_TELLING,
+    beside_float,
+    decisions,
+    depth,
+    float_layers,
+    memory,
+    times_smaller,
+)
 from fsg.runtime.tables import table, titled
 
 if TYPE_CHECKING:
@@ -35,7 +43,7 @@ def export_table(report: dict[str, Any]) -> "Group":
             notes.append(f"{name}: {other[:1].lower()}{other[1:]}")
         if float_size < WORTH_TELLING * artefact["size_bytes"]:
             notes.append(f"{name}: {beside_float(artefact, report)}")
-        notes += [f"{name}: {told}" for told in (decisions(verify), depth(artefact)) if told]
+        notes += [f"{name}: {told}" for told in (decisions(verify), depth(artefact), memory(artefact)) if told]
         rows.append(
             [
                 name,

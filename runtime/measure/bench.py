@@ -16,7 +16,7 @@ from fsg.runtime.measure.estimate import estimate
 from fsg.runtime.measure.local import RUNS, WARMUP, benchmark
 from fsg.runtime.measure.records import Model, Record
 from fsg.runtime.model.files import export_doubts, exported_facts, model_format
-from fsg.runtime.model.metadata import read_metadata
+from fsg.runtime.model.metadata import read_metadata, sizes_of
 from fsg.runtime.model.operators import read_operators
 
 if TYPE_CHECKING:
@@ -198,8 +198,7 @@ def finished(records: Iterable[Record], models: Sequence[Model], device: "Device
 def _described(record: Record, model: Model) -> Record:
     facts = exported_facts(model.path) | _baseline_facts(model)
     more = {"baseline_of": str(model.baseline_of)} if model.baseline_of else {}
-    size = model.path.stat().st_size
-    return {**record, "size_bytes": size, "variant": model.variant, **more, **facts}
+    return {**record, **sizes_of(model.path), "variant": model.variant, **more, **facts}
 
 
 def _baseline_facts(model: Model) -> dict[str, Any]:

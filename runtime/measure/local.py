@@ -19,6 +19,7 @@ from fsg.runtime.library import active_kernels
 from fsg.runtime.machine import cpu_name, peak_rss, stay_on
 from fsg.runtime.measure.records import Measured, as_record
 from fsg.runtime.model.files import exported_facts, model_format
+from fsg.runtime.model.metadata import sizes_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -132,7 +133,7 @@ def measure(
             batch=session.batch,
             latency_ms=latency_ms(times * 1e3 / session.batch),
             first_run_ms=round(first / 1e6, 4),
-            size_bytes=path.stat().st_size,
+            size_bytes=sizes_of(path)["size_bytes"],
             peak_rss_bytes=peak,
             base_rss_bytes=base,
             cpu=cpu_name(),

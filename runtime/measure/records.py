@@ -36,6 +36,7 @@ class AnyRecord:
     format: str
     device: str
     size_bytes: int
+    arena_bytes: int | None = None
     variant: str = "binary"
     fsg_version: str = fsg.__version__
     baseline_of: str | None = None

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,14 @@ def read_header(path: Path) -> tuple[dict[str, int], tuple[int, ...]]:
     except (OSError, UnicodeDecodeError) as error:
         raise FsgError(f"{header}: cannot be read; it belongs to {path.name}: export both again") from error
     sizes = {name: int(value) for name, value, _ in found}
-    missing = {"FSG_HEIGHT", "FSG_WIDTH", "FSG_CHANNELS", "FSG_OUTPUTS", "FSG_ARENA_BYTES"} - sizes.keys()
+    missing = {
+        "FSG_HEIGHT",
+        "FSG_WIDTH",
+        "FSG_CHANNELS",
+        "FSG_OUTPUTS",
+        "FSG_ARENA_BYTES",
+        "FSG_CONSTANT_BYTES",
+    } - sizes.keys()
     if missing:
         raise FsgError(f"{header}: does not say {', '.join(sorted(missing))}; export it again")
     remark = next(remark for name, _, remark in found if name == "FSG_OUTPUTS")
@@ -52,6 +60,12 @@ def c_metadata(path: Path) -> dict[str, Any]:
                     return {}
                 return found if isinstance(found, dict) else {}
     return {}
+
+
+def functions_called(path: Path) -> dict[str, int]:
+    """How often fsg_invoke calls each function in a model.c."""
+    _, _, body = path.read_text(encoding="utf-8").rpartition("\nint fsg_invoke(")
+    return dict(Counter(re.findall(r"^    (fsg_\w+)\(", body, re.MULTILINE)).most_common())
 
 
 def compiler() -> list[str]:
@@ -87,7 +101,8 @@ class CompiledModel:
             library = Path(folder) / "model.so"
             compile_c(path, library)
             try:
-                self._invoke = ctypes.CDLL(str(library)).fsg_invoke
+                self.library = ctypes.CDLL(str(library))
+                self._invoke = self.library.fsg_invoke
             except (OSError, AttributeError) as error:
                 raise FsgError(f"{path}: has no fsg_invoke that can be called; export it again") from error
         self.image = np.zeros(int(np.prod(self.shape)), np.float32)
@@ -102,8 +117,22 @@ class CompiledModel:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Results [N, ...] for images [N, C, H, W]; maps are [N, C, H, W] too."""
         results = np.empty((len(images), *self.outputs), np.float32)
-        for image, result in zip(images, results, strict=True):
+        for index, image in enumerate(images):
             self.image[:] = image.transpose(1, 2, 0).reshape(-1)
             self.invoke()
-            result[...] = self.result.reshape(self.outputs)
+            results[index] = self.result.reshape(self.outputs)
         return results.transpose(0, 3, 1, 2) if results.ndim == 4 else results
+
+    def watch(self, images: np.ndarray, values: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> list[np.ndarray]:
+        """What a file shows to its `fsg_watch`, [N, ...] each, for images [N, C, H, W]; `values` are shape and type."""
+        found: list[list[np.ndarray]] = [[] for _ in values]
+
+        @ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_void_p)
+        def see(number: int, address: int) -> None:
+            shape, kind = values[number]
+            content = ctypes.string_at(address, int(np.prod(shape)) * kind.itemsize)
+            found[number].append(np.frombuffer(content, kind).reshape(shape))
+
+        ctypes.c_void_p.in_dll(self.library, "fsg_watch").value = ctypes.cast(see, ctypes.c_void_p).value
+        self(images)
+        return [np.concatenate(parts) for parts in found]

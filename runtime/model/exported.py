@@ -42,6 +42,14 @@ def depth(artefact: dict[str, Any]) -> str:
     return f"{count} values within the network are right, each computed of the file's own"
 
 
+def memory(artefact: dict[str, Any]) -> str:
+    """What a model.c takes of a microcontroller; empty for other formats."""
+    if "arena_bytes" not in artefact:
+        return ""
+    flash, arena = artefact["size_bytes"] / 1e3, artefact["arena_bytes"] / 1e3
+    return f"{flash:.1f} kB of flash beside its code, {arena:.1f} kB of RAM beside image and result"
+
+
 def float_layers(report: dict[str, Any]) -> list[str]:
     """Binary layers that do not run on bits, a line for each reason; none for 32-bit activations, which rule it out."""
     if report.get("activation_bits") == 32:

@@ -1,8 +1,8 @@
 """What a model file says about itself, read from the file alone: fsg's metadata.
 
 The metadata is one JSON object. A .tflite file keeps it in the buffer of a `Metadata` entry named "fsg", a
-.onnx file in the metadata property of that name, a .fsg file in its header; whoever exports the model decides what is
-in it.
+.onnx file in the metadata property of that name, a .fsg file in its header, a .c file in a comment; whoever exports the
+model decides what is in it.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fsg import FsgError
+from fsg.runtime.model.c import c_metadata, read_header
 from fsg.runtime.model.files import DAMAGE, model_format, read_bytes
 from fsg.runtime.model.onnx import onnx_property, open_onnx
 from fsg.runtime.model.packed.read import read_packed
@@ -29,6 +30,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     form = model_format(path)
     if form == "packed":
         return read_packed(path).metadata
+    if form == "c":
+        return c_metadata(Path(path))
     if form == "onnx":
         return parse_metadata(path, onnx_property(open_onnx(path), KEY))
     try:
@@ -36,6 +39,14 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     except DAMAGE as error:
         raise FsgError(f"{path}: truncated or damaged ({error}); export or copy it again") from error
     return parse_metadata(path, text)
+
+
+def sizes_of(path: Path) -> dict[str, int]:
+    """`size_bytes` of a model file; of a model.c those of its constants, which go into flash, and `arena_bytes`."""
+    if model_format(path) != "c":
+        return {"size_bytes": path.stat().st_size}
+    header, _ = read_header(path)
+    return {"size_bytes": header["FSG_CONSTANT_BYTES"], "arena_bytes": header["FSG_ARENA_BYTES"]}
 
 
 def parse_metadata(path: str | Path, text: bytes | str | None) -> dict[str, Any]:

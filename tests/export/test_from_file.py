@@ -25,7 +25,7 @@ from fsg.runtime.model.metadata import read_metadata
 from fsg.runtime.model.session import open_model
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d
 
-EVERY = ("tflite", "onnx", "packed")
+EVERY = ("tflite", "onnx", "packed", "c")
 CLASSES = [f"digit {i}" for i in range(10)]
 
 
@@ -50,12 +50,12 @@ def test_every_format_of_a_file(source, tmp_path):
     report = export_packed(source, EVERY, verify="deep")
     assert report == json.loads((tmp_path / "report.json").read_text())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("model.fsg", "model.onnx", "model.tflite", "report.json", "tiny.fsg")
+        *("model.c", "model.fsg", "model.h", "model.onnx", "model.tflite", "report.json", "tiny.fsg")
     ]
     assert source.read_bytes() == GOLDEN.read_bytes() == (tmp_path / "model.fsg").read_bytes()
     assert report["layers"] == {"bitwise": 1, "float": 1} and report["source"] == str(source)
     assert report["float_size_bytes"] == 4 * (2 * 5 * 8 + 2 + 2 + 6 + 3)
-    assert [artefact["writer"] for artefact in report["artefacts"]] == ["direct", "onnx", "packed"]
+    assert [artefact["writer"] for artefact in report["artefacts"]] == ["direct", "onnx", "packed", "c"]
     images = np.random.default_rng(1).standard_normal((5, 5, 4, 6), np.float32)
     for artefact in report["artefacts"]:
         verify = artefact["verify"]
@@ -72,7 +72,7 @@ def test_batches_and_files_without_metadata(source, tmp_path):
     assert open_model(tmp_path / "four" / "model.tflite").batch == 4
     source.write_bytes(to_packed(many_operators(), {}))
     report = export_packed(source, EVERY, tmp_path / "bare")
-    assert [read_metadata(artefact["path"]) for artefact in report["artefacts"]] == [{}, {}, {}]
+    assert [read_metadata(artefact["path"]) for artefact in report["artefacts"]] == [{}, {}, {}, {}]
     assert report["float_size_bytes"] == sum(
         4 * value.size for n in many_operators().nodes for value in vars(n).values() if isinstance(value, np.ndarray)
     )
@@ -170,7 +170,7 @@ def test_odd_files(nodes, tmp_path):
     path = tmp_path / "odd.fsg"
     path.write_bytes(to_packed(of_nodes((3, 5, 3), *nodes), {}))
     report = export_packed(path, EVERY, verify="deep")
-    assert [artefact["verify"]["top1_agreement"] for artefact in report["artefacts"]] == [1, 1, 1]
+    assert [artefact["verify"]["top1_agreement"] for artefact in report["artefacts"]] == [1, 1, 1, 1]
 
 
 def test_a_file_that_disagrees_changes_nothing(source, tmp_path, monkeypatch):

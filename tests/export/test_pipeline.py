@@ -79,29 +79,36 @@ def content(folder):
 def test_the_report(exported, run):
     report, folder, steps = exported
     assert json.loads((folder / "report.json").read_text()) == report
-    assert sorted(path.name for path in folder.iterdir()) == ["model.fsg", "model.onnx", "model.tflite", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("model.c", "model.fsg", "model.h", "model.onnx", "model.tflite", "report.json")
+    ]
     assert report["hypernetwork_parameters_discarded"] == 0
     assert report["float_size_bytes"] == sum(
         4 * v.numel() for v in run.model.state_dict().values() if v.is_floating_point()
     )
     assert report["layers"] == {"bitwise": 18, "float": 4}
     assert (report["model"], report["activation_bits"]) == ("resnet20", 1)
-    tflite, onnx_file, packed = report["artefacts"]
-    assert (tflite["format"], onnx_file["format"], packed["format"]) == ("tflite", "onnx", "packed")
+    tflite, onnx_file, packed, c = report["artefacts"]
+    assert [artefact["format"] for artefact in report["artefacts"]] == ["tflite", "onnx", "packed", "c"]
     assert tflite["ops"]["LceBconv2d"] == 18 and tflite["ops"]["CONV_2D"] == 3 and tflite["ops"]["FULLY_CONNECTED"] == 1
     assert onnx_file["ops"]["Conv"] == 21 and onnx_file["ops"]["BitwiseAnd"] == 18
     assert packed["ops"]["BinaryConv"] == packed["ops"]["Sign"] == 18 and packed["size_bytes"] < tflite["size_bytes"]
+    assert c["ops"]["fsg_binary_convolution"] == 18 and c["size_bytes"] < packed["size_bytes"]
+    assert c["arena_bytes"] < 96_000
     for artefact in report["artefacts"]:
-        assert artefact.keys() == {"format", "path", "writer", "size_bytes", "sha256", "ops", "verify"}
+        known = {"format", "path", "writer", "size_bytes", "sha256", "ops", "verify"}
+        assert artefact.keys() == known | ({"arena_bytes"} if artefact is c else set())
         path = folder / f"model{SUFFIXES[artefact['format']]}"
-        assert artefact["path"] == str(path) and artefact["size_bytes"] == path.stat().st_size
+        assert artefact["path"] == str(path) and artefact["size_bytes"] == (
+            path.stat().st_size if artefact is not c else c["size_bytes"]
+        )
         assert artefact["size_bytes"] * 10 < report["float_size_bytes"]
         verify = artefact["verify"]
         assert verify["samples"] == 300 and verify["torch_accuracy"] > 0.15
         assert verify["top1_agreement"] >= 0.97 and verify["median_abs_diff"] < 1e-5
         assert verify["max_abs_diff"] >= verify["median_abs_diff"]
         assert abs(verify["accuracy"] - verify["torch_accuracy"]) < 0.03
-    assert len(steps) == 8 and "converting to onnx" in steps
+    assert len(steps) == 10 and "converting to onnx" in steps
 
 
 def test_the_files_give_the_reported_accuracy_on_raw_images(exported, run):

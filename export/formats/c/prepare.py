@@ -49,7 +49,7 @@ def in_bytes(program: Program) -> Program:
             new[output] = Tensor((*output.shape[:-1], size), SIGNS)
             output = new[output]
         operators.append(replace(operator, inputs=inputs, output=output))
-    return replace(program, operators=tuple(operators))
+    return _with(program, operators, new)
 
 
 def padding_taken_in(program: Program) -> Program:
@@ -82,7 +82,14 @@ def padding_taken_in(program: Program) -> Program:
             options = {**operator.options, "sides": sides}
             operator = replace(operator, inputs=(pad.inputs[0], *operator.inputs[1:]), options=options)
         new.append(operator)
-    return without_unused(replace(program, operators=tuple(new)))
+    alike = {old: bits for old, (bits, around, _) in padded.items() if around is None}
+    return without_unused(_with(program, new, alike))
+
+
+def _with(program: Program, operators: list[Operator], new: dict[Tensor, Tensor]) -> Program:
+    """The program of other operators, in which tensors are others of the same value."""
+    names = {new.get(tensor, tensor): name for tensor, name in program.names.items()}
+    return replace(program, operators=tuple(operators), names=names)
 
 
 def _pad_of_image(pad: Operator | None) -> Sides | None:

@@ -9,14 +9,18 @@ from fsg.export.formats.c.prepare import in_bytes, padding_taken_in
 from fsg.export.formats.tflite.lowered import Operator, Program, Tensor
 
 
-def steps_of(program: Program) -> tuple[list[Step], dict[Tensor, Tensor]]:
-    """The calls in their order, and of tensors that are others in another shape, which."""
-    return _Steps(in_bytes(padding_taken_in(program))).all()
+def steps_of(program: Program, *, watched: bool = False) -> tuple[list[Step], dict[Tensor, Tensor], dict[Tensor, str]]:
+    """The calls in their order, of tensors that are others in another shape, which, and the nodes whose values tensors
+    are; `watched` stores all of these."""
+    program = in_bytes(padding_taken_in(program))
+    steps, same = _Steps(program, watched).all()
+    return steps, same, program.names
 
 
 class _Steps:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, watched: bool) -> None:
         self.program, self.users = program, program.users()
+        self.stored = {program.result, *(program.names if watched else ())}
         self.steps: list[Step] = []
         self.done: set[Operator] = set()
         self.known: set[Tensor] = {program.source}
@@ -60,7 +64,7 @@ class _Steps:
                     further = user, more
                     break
             others = [user for user in users if user not in bits and (further is None or user is not further[0])]
-            if others or value is self.program.result:
+            if others or value in self.stored:
                 step.posts.append(Post("STORE", tensor=value))
                 self.known.add(value)
             for user in bits:

@@ -50,10 +50,20 @@ def to_c(graph: g.BinaryGraph, metadata: dict[str, Any]) -> tuple[str, str]:
     whole = lower(graph)
     found = []
     for program in orders(whole):
-        steps, same = steps_of(program)
+        steps, same, _ = steps_of(program)
         found.append((steps, same, plan(steps, same, {program.source, program.result})))
     best = min(found, key=lambda one: one[2].size)
     return _Writer(whole.source, whole.result, *best, metadata).texts()
+
+
+def to_watched_c(graph: g.BinaryGraph) -> tuple[str, str, list[tuple[str, Tensor]]]:
+    """As `to_c`, but every value that the file written directly names is stored and shown: `fsg_watch` is called with
+    its number in the list, and where it is."""
+    whole = lower(graph)
+    steps, same, names = steps_of(whole, watched=True)
+    writer = _Writer(whole.source, whole.result, steps, same, plan(steps, same, {whole.source, whole.result}), {})
+    writer.names = names
+    return *writer.texts(), writer.seen
 
 
 class _Writer:
@@ -70,12 +80,18 @@ class _Writer:
         self.same, self.placed, self.metadata = same, placed, metadata
         self.constants: dict[tuple[str, bytes], str] = {}
         self.data: list[str] = []
+        self.names: dict[Tensor, str] = {}  # of what is shown to fsg_watch
+        self.seen: list[tuple[str, Tensor]] = []
+        self.size = 0  # of the constants, in bytes
 
     def texts(self) -> tuple[str, str]:
-        calls = [self.call(index, step) for index, step in enumerate(self.steps)]
+        calls = []
+        for index, step in enumerate(self.steps):
+            calls += [self.call(index, step), *self.shown(step)]
         kernels = [_kernel(name) for name in self.sources()]
         math = any(step.kernel in WITH_LIBM or any(p.does in WITH_LIBM for p in step.posts) for step in self.steps)
-        body = "\n".join([*self.data, "", *_body(calls)])
+        watch = ["void (*fsg_watch)(int32_t, const void *);", ""] if self.names else []
+        body = "\n".join([*self.data, "", *watch, *_body(calls)])
         includes = "#include <stdint.h>\n#include <string.h>\n"
         if math or "HUGE_VALF" in body:
             includes += "#include <math.h>\n"
@@ -140,6 +156,16 @@ class _Writer:
             arguments += [f"posts{index}", str(len(step.posts))]
         return f"{step.kernel}({', '.join(arguments)});"
 
+    def shown(self, step: Step) -> list[str]:
+        calls = []
+        for tensor in step.written():
+            alike = [tensor, *(other for other, root in self.same.items() if root is self.root(tensor))]
+            for one in dict.fromkeys(alike):
+                if one in self.names:
+                    calls.append(f"fsg_watch({len(self.seen)}, {self.pointer(one)});")
+                    self.seen.append((self.names[one], one))
+        return calls
+
     def argument(self, index: int, argument: Any) -> str:
         if isinstance(argument, str):
             return argument
@@ -182,6 +208,7 @@ class _Writer:
         key = (kind, values.tobytes())
         if key not in self.constants:
             name = self.constants[key] = f"{kind.split('_')[0].rstrip('3264')}s{len(self.constants)}"
+            self.size += values.nbytes
             words = [write(value) for value in values]
             lines = [", ".join(words[i : i + A_LINE]) for i in range(0, len(words), A_LINE)]
             self.data.append(f"static const {kind} {name}[] = {{\n    " + ",\n    ".join(lines) + "};")
@@ -205,6 +232,7 @@ class _Writer:
             f"#define FSG_CHANNELS {channels}",
             f"#define FSG_INPUTS {height * width * channels}",
             f"#define FSG_OUTPUTS {outputs} /* {shape} */",
+            f"#define FSG_CONSTANT_BYTES {self.size} /* of flash, beside the code */",
             f"#define FSG_ARENA_BYTES {self.placed.size} /* of RAM, beside the input and the output */",
             "",
             "/* `in` is an image [height][width][channels] of FSG_INPUTS numbers, each as it was in training: a",

@@ -123,7 +123,7 @@ class Binary:
         if abs(node.padding_value) != 1:
             remedy = "has to keep the image's size" if node.padding_value == 0 else "leaves one bit"
             raise FsgError(
-                f"cannot export {node.name} to TensorFlow Lite: padding a binary convolution with"
+                f"cannot export {node.name} to TensorFlow Lite or C: padding a binary convolution with"
                 f" {node.padding_value:g} {remedy}; train it with padding_value=1"
             )
         source = self.value(self.nodes[node.inputs[0]].inputs[0])
