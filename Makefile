@@ -3,7 +3,7 @@ GPU_PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h')
-CPP := $(NATIVE) $(shell find tests export -name '*.c' -o -name '*.cc' -o -name '*.h')
+CPP := $(NATIVE) $(shell find tests export runtime/boards -name '*.c' -o -name '*.cc' -o -name '*.h')
 
 .PHONY: setup demo test test-all oracle interpreters fuzz wheels gpu-check lint format clean
 

@@ -213,7 +213,7 @@ cli.add_command(meta_train)
 @click.argument("source", required=False, type=PATH, metavar="[RUN|FILE.fsg]")
 @export_options
 def export(source: Path | None, formats: tuple[str, ...], out: Path | None, **how: Any) -> None:
-    """Write a trained model as .tflite, .onnx or .fsg.
+    """Write a trained model as .tflite, .onnx, .fsg or .c.
 
     RUN is a run folder; the newest under ./runs if left away. Each file is compared with PyTorch on real test images
     before it takes its place. The hypernetworks stay behind. A packed-sign FILE.fsg needs neither its run nor PyTorch:
@@ -269,9 +269,10 @@ def bench(
     fsg bench                                     on this machine
     fsg bench --device rpi4 --host pi@raspberry   on a board, by ssh; nothing is installed on it
     fsg bench --device rpi4                       without one: emulated and estimated, never a latency
+    fsg bench --device cortex-m4                  a model.c, emulated: its results, flash, RAM, instructions
 
-    FILE is a .tflite, .onnx or .fsg, RUN a run folder; the export of the newest run under ./runs if left away. Records
-    of exports are kept beside them in bench.json, for fsg report.
+    FILE is a .tflite, .onnx, .fsg or .c, RUN a run folder; the export of the newest run under ./runs if left away.
+    Records of exports are kept beside them in bench.json, for fsg report.
     """
     from rich.markup import escape
 
@@ -299,7 +300,7 @@ def bench(
             make_folder(Path(path).parent)
     device = None if device_name == "local" else find_device(device_name, plan.devices)
     load, accuracies = Shelf(), dict[Path, float]()
-    models = [Model(path) for path in model_files(targets or (newest(newest_export),), onnx=device is None)]
+    models = [Model(path) for path in model_files(targets or (newest(newest_export),), device.runs if device else None)]
     with room.ending_in_good_order(), make_console().status("starting") as status:
 
         def show(text: str) -> None:
@@ -331,7 +332,7 @@ def bench(
         keep(records, models)
     except FsgError as error:  # what was measured is not lost
         notes.append(f"not kept for fsg report: {error}")
-    if device and not hosts:
+    if device and not hosts and device.runs == "tflite":
         notes.append(f"to measure on a board: {shell_command(*sys.argv[1:])} --host USER@HOST")
     for note in notes:
         click.echo(note, err="-" in outputs.values())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BUILT_IN = Path(__file__).with_name("devices.toml")
+MICROCONTROLLERS = ("armv7-m", "armv7e-m")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -34,6 +35,11 @@ class Device:
     memory_gb_s: float | None = None
     machine: str = "aarch64"
     source: str = ""
+
+    @property
+    def runs(self) -> str:
+        """The format of the files that it runs: "c" on a microcontroller, else "tflite"."""
+        return "c" if self.machine in MICROCONTROLLERS else "tflite"
 
 
 FIELDS: dict[str, type] = {

@@ -15,7 +15,7 @@ from fsg.runtime.boards.cores import peaks_of
 from fsg.runtime.measure.estimate import estimate
 from fsg.runtime.measure.local import RUNS, WARMUP, benchmark
 from fsg.runtime.measure.records import Model, Record
-from fsg.runtime.model.files import export_doubts, exported_facts, model_format
+from fsg.runtime.model.files import SUFFIXES, export_doubts, exported_facts, model_format
 from fsg.runtime.model.metadata import read_metadata, sizes_of
 from fsg.runtime.model.operators import read_operators
 
@@ -121,10 +121,12 @@ def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
 
 def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show) -> Outcome:
     """Measures on every board in turn. A board that fails costs its own rows only."""
+    if device.runs == "c":
+        raise FsgError(f"{device.name} is a microcontroller, which fsg emulates: leave --host away")
     from fsg.runtime.boards.ssh import SshBoard
     from fsg.runtime.measure.on_board import measure
 
-    _require_tflite(models)
+    _require(models, device)
     records: list[Record] = []
     problems, notes = list[FsgError](), list[str]()
     for host in hosts:
@@ -157,8 +159,15 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
     from fsg.runtime.boards.litert import NotFetchedError
     from fsg.runtime.measure.emulate import emulate, why_not
 
-    _require_tflite(models)
+    _require(models, device)
     records: list[Record] = []
+    if device.runs == "c":
+        from fsg.runtime.measure.microcontroller import emulate_c
+
+        for model in models:
+            show(f"running {model.path} on an emulated {device.core or device.name}")
+            records.append(emulate_c(model.path, device))
+        return Outcome(finished(records, models, device))
     missing = why_not() if device.machine == "aarch64" else f"{device.name} is {device.machine}, and no aarch64"
     notes = [f"not emulated: {missing}"] if missing else []
     for model in models:
@@ -258,10 +267,11 @@ def _how(plan: Plan) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in ("runs", "warmup", "cpus", "cooldown_ms", "profile")}
 
 
-def _require_tflite(models: Sequence[Model]) -> None:
+def _require(models: Sequence[Model], device: "Device") -> None:
     for model in models:
-        if model_format(model.path) != "tflite":
-            raise FsgError(f"{model.path}: boards run .tflite files; write one with `fsg export --format tflite`")
+        if model_format(model.path) != device.runs:
+            what = f"{device.name} runs {SUFFIXES[device.runs]} files"
+            raise FsgError(f"{model.path}: {what}; write one with `fsg export --format {device.runs}`")
 
 
 def add_accuracy(records: Sequence[Record], accuracies: dict[Path, float], dataset: str) -> None:

@@ -84,6 +84,8 @@ class Emulated(AnyRecord):
     threads: int | None = None
     host_difference: float | None = None
     host_same_top1: float | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
     instructions_by_op: list[dict[str, Any]] | None = None
 
 

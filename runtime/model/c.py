@@ -75,13 +75,18 @@ def compiler() -> list[str]:
         if found := shutil.which(name):
             return [found]
     if find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"]
+        return zig()
     raise FsgError("a .c file is compiled before it runs, and there is no C compiler: pip install ziglang")
 
 
-def compile_c(path: Path, output: Path, more: Sequence[str] = ("-fPIC", "-shared")) -> None:
+def zig() -> list[str]:
+    """The command of the C compiler in the package ziglang."""
+    return [sys.executable, "-m", "ziglang", "cc"]
+
+
+def compile_c(path: Path, output: Path, flags: Sequence[str] = FLAGS) -> None:
     """Makes a library for this processor of a model.c. Errors: FsgError with the compiler's first complaint."""
-    command = [*compiler(), *FLAGS, *more, str(path), "-o", str(output), "-lm"]
+    command = [*compiler(), *flags, "-fPIC", "-shared", str(path), "-o", str(output), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -94,12 +99,12 @@ def compile_c(path: Path, output: Path, more: Sequence[str] = ("-fPIC", "-shared
 class CompiledModel:
     """fsg_invoke of a model.c, compiled into a library of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, flags: Sequence[str] = FLAGS) -> None:
         sizes, self.outputs = read_header(path)
         self.shape = (sizes["FSG_CHANNELS"], sizes["FSG_HEIGHT"], sizes["FSG_WIDTH"])
         with tempfile.TemporaryDirectory(prefix="fsg-") as folder:
             library = Path(folder) / "model.so"
-            compile_c(path, library)
+            compile_c(path, library, flags)
             try:
                 self.library = ctypes.CDLL(str(library))
                 self._invoke = self.library.fsg_invoke
@@ -116,12 +121,17 @@ class CompiledModel:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Results [N, ...] for images [N, C, H, W]; maps are [N, C, H, W] too."""
-        results = np.empty((len(images), *self.outputs), np.float32)
-        for index, image in enumerate(images):
-            self.image[:] = image.transpose(1, 2, 0).reshape(-1)
-            self.invoke()
-            results[index] = self.result.reshape(self.outputs)
+        results = self.flat(images.transpose(0, 2, 3, 1).reshape(len(images), -1)).reshape(-1, *self.outputs)
         return results.transpose(0, 3, 1, 2) if results.ndim == 4 else results
+
+    def flat(self, images: np.ndarray) -> np.ndarray:
+        """Results [N, FSG_OUTPUTS] for images [N, FSG_INPUTS], both in the order of `fsg_invoke`."""
+        results = np.empty((len(images), self.result.size), np.float32)
+        for image, result in zip(images, results, strict=True):
+            self.image[:] = image
+            self.invoke()
+            result[:] = self.result
+        return results
 
     def watch(self, images: np.ndarray, values: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> list[np.ndarray]:
         """What a file shows to its `fsg_watch`, [N, ...] each, for images [N, C, H, W]; `values` are shape and type."""

@@ -40,10 +40,10 @@ def read_bytes(path: str | Path) -> bytes:
         raise FsgError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def model_files(targets: Iterable[Path], *, onnx: bool = True) -> tuple[Path, ...]:
+def model_files(targets: Iterable[Path], form: str | None = None) -> tuple[Path, ...]:
     """The model files that `targets` name: files, or runs and export folders for what was exported there.
 
-    Without `onnx` only .tflite files are taken from folders. Errors: FsgError for what is no model and for a folder
+    With `form` only files of that format are taken from folders. Errors: FsgError for what is no model and for a folder
     that holds none.
     """
     files: list[Path] = []
@@ -53,11 +53,12 @@ def model_files(targets: Iterable[Path], *, onnx: bool = True) -> tuple[Path, ..
             files.append(target)
             continue
         folder = target if (target / REPORT).exists() else target / "export"
-        suffixes = FORMATS if onnx else (".tflite",)
+        suffixes = FORMATS if form is None else (SUFFIXES[form],)
         exported = [path for path in sorted(folder.glob("model.*"), reverse=True) if path.suffix in suffixes]
         if not exported:
-            what = "" if onnx else " as .tflite, which boards run"
-            raise FsgError(f"{target}: nothing exported{what}: {shell_command('export', target, '--format', 'tflite')}")
+            what = "" if form is None else f" as {SUFFIXES[form]}, which this device runs"
+            command = shell_command("export", target, "--format", form or "tflite")
+            raise FsgError(f"{target}: nothing exported{what}: {command}")
         files += exported
     return tuple(dict.fromkeys(files))
 

@@ -232,12 +232,15 @@ def _bar(
 
 
 def _emulation(record: Record) -> str:
-    exact = {"yes": "bit-exact: the fast kernels give the bits of the plain loops"}.get(
-        bit_exact(record), f"bit-exact: {bit_exact(record)}"
-    )
+    fast = "the fast kernels give the bits of the plain loops"
+    yes = "it gives the bits of the same C here" if record["format"] == "c" else fast
+    exact = {"yes": f"bit-exact: {yes}"}.get(bit_exact(record), f"bit-exact: {bit_exact(record)}")
+    memory = ""
+    if "flash_bytes" in record:
+        memory = f", {size(record['flash_bytes'])} of flash, {size(record['ram_bytes'])} of RAM"
     return (
         f"{Path(record['artefact']).name}, emulated {record['cpu']}: {exact};"
-        f" {millions(record['instructions'])} instructions an inference; no time, for an emulator has none"
+        f" {millions(record['instructions'])} instructions an inference{memory}; no time, for an emulator has none"
     )
 
 

@@ -28,6 +28,8 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         "time": estimated_range,
         "bit-exact": bit_exact,
         "instructions": lambda record: millions(record["instructions"]) if "instructions" in record else "",
+        "flash": lambda record: size(record["flash_bytes"]) if "flash_bytes" in record else "",
+        "RAM": lambda record: size(record["ram_bytes"]) if "ram_bytes" in record else "",
         "size": lambda record: size(record["size_bytes"]) if "size_bytes" in record else "",
         "memory": lambda record: size(record["peak_rss_bytes"]) if "peak_rss_bytes" in record else "",
         "energy": lambda record: f"{record['energy_mj']:.3g} mJ" if record.get("energy_mj") is not None else "",
@@ -131,7 +133,13 @@ def notes(records: Sequence[Record]) -> list[str]:
         texts.append("batch: images of one inference; its time is shared out among them")
     if any("times_as_long" in record for record in records):
         texts.append("takes: median over that of the binary model, on as many threads of the same board")
-    if any(record["kind"] == "emulated" for record in records):
+    emulated = [record["format"] for record in records if record["kind"] == "emulated"]
+    if "c" in emulated:
+        texts.append(
+            "emulated: bits of the same C on this machine, instructions of one inference; flash: constants and code;"
+            " RAM: arena and stack, beside image and result; never a time"
+        )
+    if set(emulated) - {"c"}:
         texts.append(
             "emulated: bits of the fast kernels against the plain loops', instructions of one inference; never a time"
         )

@@ -14,7 +14,7 @@ from fsg.export.formats.c.plan import Plan, plan
 from fsg.export.formats.c.prepare import orders
 from fsg.export.formats.c.steps import steps_of
 from fsg.export.formats.tflite.direct import lower
-from fsg.export.formats.tflite.lowered import Tensor
+from fsg.export.formats.tflite.lowered import Program, Tensor
 from fsg.runtime.model.c import METADATA
 
 SOURCES = {
@@ -48,12 +48,17 @@ def to_c(graph: g.BinaryGraph, metadata: dict[str, Any]) -> tuple[str, str]:
     Errors: FsgError for what C has no function for here.
     """
     whole = lower(graph)
+    return _Writer(whole.source, whole.result, *planned(whole), metadata).texts()
+
+
+def planned(whole: Program) -> tuple[list[Step], dict[Tensor, Tensor], Plan]:
+    """The calls of a program in the order that needs the least memory, which tensors are others in another shape, and
+    where all are."""
     found = []
     for program in orders(whole):
         steps, same, _ = steps_of(program)
         found.append((steps, same, plan(steps, same, {program.source, program.result})))
-    best = min(found, key=lambda one: one[2].size)
-    return _Writer(whole.source, whole.result, *best, metadata).texts()
+    return min(found, key=lambda one: one[2].size)
 
 
 def to_watched_c(graph: g.BinaryGraph) -> tuple[str, str, list[tuple[str, Tensor]]]:
@@ -79,6 +84,7 @@ class _Writer:
         self.source, self.result, self.steps = source, result, steps
         self.same, self.placed, self.metadata = same, placed, metadata
         self.constants: dict[tuple[str, bytes], str] = {}
+        self.windows: dict[str, str] = {}
         self.data: list[str] = []
         self.names: dict[Tensor, str] = {}  # of what is shown to fsg_watch
         self.seen: list[tuple[str, Tensor]] = []
@@ -173,8 +179,10 @@ class _Writer:
             w = argument
             sizes = (w.channels, w.outputs, *w.size, *w.out, *w.kernel, *w.stride, *w.dilation, *w.before)
             numbers = ", ".join(str(int(n)) for n in sizes)
-            self.data.append(f"static const fsg_window window{index} = {{{numbers}}};")
-            return f"&window{index}"
+            if numbers not in self.windows:
+                self.windows[numbers] = f"window{len(self.windows)}"
+                self.data.append(f"static const fsg_window {self.windows[numbers]} = {{{numbers}}};")
+            return f"&{self.windows[numbers]}"
         if isinstance(argument, np.ndarray):
             return self.constant(argument)
         if isinstance(argument, Bits):

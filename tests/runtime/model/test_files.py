@@ -69,10 +69,10 @@ def test_targets_are_files_runs_and_export_folders(export):
     assert model_files([model, export, export.parent]) == (model,)
     (export / "model.onnx").write_bytes(b"")
     assert model_files([export]) == (model, export / "model.onnx")
-    assert model_files([export], onnx=False) == (model,)
+    assert model_files([export], "tflite") == (model,)
     model.unlink()
-    with pytest.raises(FsgError, match=r"nothing exported as \.tflite, which boards run: fsg export '.*my net'"):
-        model_files([export.parent], onnx=False)
+    with pytest.raises(FsgError, match=r"nothing exported as \.tflite, which this device runs: fsg export '.*my net'"):
+        model_files([export.parent], "tflite")
 
 
 def test_readers_name_the_file(tmp_path):

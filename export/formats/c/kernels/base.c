@@ -16,6 +16,14 @@ typedef struct {
 
 enum { FSG_PER_CHANNEL, FSG_PER_VALUE, FSG_OF_INPUT };
 
+/* Copies of a few bytes are instructions, not calls, even where the compiler is told that there is no C
+ * library. */
+#if defined(__GNUC__)
+#define FSG_COPY __builtin_memcpy
+#else
+#define FSG_COPY memcpy
+#endif
+
 /* Of the signs of a pixel, 8 a byte. */
 #define FSG_BYTES(channels) (((size_t)(channels) + 7) / 8)
 

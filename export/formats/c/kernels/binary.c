@@ -4,7 +4,7 @@
 
 static uint32_t fsg_word(const unsigned char* bytes, int32_t index) {
   uint32_t word;
-  memcpy(&word, bytes + (size_t)index * 4, sizeof(word));
+  FSG_COPY(&word, bytes + (size_t)index * 4, sizeof(word));
   return word;
 }
 
@@ -35,7 +35,7 @@ static void fsg_sums(const unsigned char* a, const unsigned char* b, int32_t wor
 #elif defined(__POPCNT__)
 static uint64_t fsg_long(const unsigned char* bytes, int32_t index) {
   uint64_t word;
-  memcpy(&word, bytes + (size_t)index * 4, sizeof(word));
+  FSG_COPY(&word, bytes + (size_t)index * 4, sizeof(word));
   return word;
 }
 
@@ -120,13 +120,16 @@ static void fsg_window_signs(const fsg_window* w, const unsigned char* in, unsig
     const int is_row = in_y >= 0 && in_y < w->in_height;
     const unsigned char* from = in + (is_row ? (in_y * w->in_width + x) * pixel : 0);
     if (is_row && stop - begin == w->kernel_width && w->dilation_x == 1) {
-      for (i = 0; i < line; i += 8) memcpy(to + i, from + i, 8);
+      for (i = 0; i < line; i += 4) {
+        const uint32_t four = fsg_word(from + i, 0);
+        FSG_COPY(to + i, &four, sizeof(four));
+      }
       to += line;
       continue;
     }
     for (kx = 0; kx < w->kernel_width; ++kx, to += pixel) {
       if (is_row && kx >= begin && kx < stop) {
-        memcpy(to, from + kx * w->dilation_x * pixel, (size_t)pixel);
+        FSG_COPY(to, from + kx * w->dilation_x * pixel, (size_t)pixel);
       } else {
         memset(to, (int)outside, (size_t)pixel);
         if (w->in_channels % 8 != 0) to[pixel - 1] &= (unsigned char)((1u << (w->in_channels % 8)) - 1u);

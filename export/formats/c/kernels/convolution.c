@@ -10,7 +10,9 @@
 #define FSG_LANES 8
 #endif
 
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+/* Clang takes the sum of a product for one operation where the processor has it, gcc in ISO C has to be told.
+ */
+#if (defined(__FMA__) || defined(__ARM_FEATURE_FMA)) && defined(__GNUC__) && !defined(__clang__)
 #define FSG_FMA(a, b, c) __builtin_fmaf(a, b, c)
 #else
 #define FSG_FMA(a, b, c) ((a) * (b) + (c))

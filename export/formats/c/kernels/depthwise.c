@@ -10,7 +10,7 @@ static void fsg_depthwise(const fsg_window* w, const float* in, const float* wei
       const int top = y * w->stride_y - w->top, left = x * w->stride_x - w->left;
       fsg_taps(top, w->dilation_y, w->kernel_height, w->in_height, &begin_y, &end_y);
       fsg_taps(left, w->dilation_x, w->kernel_width, w->in_width, &begin_x, &end_x);
-      memcpy(row, bias, (size_t)outputs * sizeof(float));
+      FSG_COPY(row, bias, (size_t)outputs * sizeof(float));
       for (ky = begin_y; ky < end_y; ++ky) {
         for (kx = begin_x; kx < end_x; ++kx) {
           const int at = (top + ky * w->dilation_y) * w->in_width + left + kx * w->dilation_x;

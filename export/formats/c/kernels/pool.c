@@ -16,7 +16,7 @@ static void fsg_pool(const fsg_window* w, const float* in, int is_mean, float* r
           const int at = (top + ky) * w->in_width + left + kx;
           const float* const value = in + (size_t)at * (size_t)channels;
           if (is_first)
-            memcpy(row, value, (size_t)channels * sizeof(float));
+            FSG_COPY(row, value, (size_t)channels * sizeof(float));
           else if (is_mean)
             for (c = 0; c < channels; ++c) row[c] += value[c];
           else

@@ -204,12 +204,12 @@ static void fsg_sweep(const fsg_post* post, int posts, float* row, int32_t pixel
 #endif
 #ifdef FSG_STORE
       case FSG_STORE:
-        memcpy((float*)post->at.to + pixel * channels, row, (size_t)channels * sizeof(float));
+        FSG_COPY((float*)post->at.to + pixel * channels, row, (size_t)channels * sizeof(float));
         break;
 #endif
 #ifdef FSG_OUTPUT
       case FSG_OUTPUT:
-        memcpy(fsg_output + pixel * channels, row, (size_t)channels * sizeof(float));
+        FSG_COPY(fsg_output + pixel * channels, row, (size_t)channels * sizeof(float));
         break;
 #endif
 #ifdef FSG_PACK
@@ -218,7 +218,7 @@ static void fsg_sweep(const fsg_post* post, int posts, float* row, int32_t pixel
         for (c = 0; c + 8 <= channels; c += 8) *signs++ = fsg_signs(row + c);
         if (c < channels) {
           float rest[8] = {0};
-          memcpy(rest, row + c, (size_t)(channels - c) * sizeof(float));
+          FSG_COPY(rest, row + c, (size_t)(channels - c) * sizeof(float));
           *signs = fsg_signs(rest);
         }
         break;

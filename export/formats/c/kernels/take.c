@@ -4,5 +4,5 @@ static void fsg_take(const float* from, float* to, int32_t outer, int32_t length
   int32_t a, b;
   for (a = 0; a < outer; ++a, from += length * inner)
     for (b = 0; b < count; ++b, to += inner)
-      memcpy(to, from + index[b] * inner, (size_t)inner * sizeof(float));
+      FSG_COPY(to, from + index[b] * inner, (size_t)inner * sizeof(float));
 }

@@ -5,7 +5,7 @@ static void fsg_transposed(const fsg_window* w, const float* in, const float* we
   int32_t o, c;
   int y, x, ky, kx;
   for (y = 0; y < w->out_height * w->out_width; ++y)
-    memcpy(to + y * outputs, bias, (size_t)outputs * sizeof(float));
+    FSG_COPY(to + y * outputs, bias, (size_t)outputs * sizeof(float));
   for (y = 0; y < w->in_height; ++y)
     for (x = 0; x < w->in_width; ++x, in += w->in_channels)
       for (ky = 0; ky < w->kernel_height; ++ky)
