@@ -5,6 +5,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,26 +44,21 @@ def emulate_c(path: Path, device: Device) -> Record:
         FsgError: something is missing here, or the program does not compile, fit or run.
     """
     artefact, path = path, path.resolve()
-    core, board, processor, abi = _BOARDS[device.machine]
+    core, board, *_ = _BOARDS[device.machine]
     if shutil.which("qemu-system-arm") is None:
         raise FsgError(f"{artefact}: not emulated: there is no qemu-system-arm: apt-get install qemu-system-arm")
-    includes = headers()
     model = CompiledModel(path, flags=_EXACT)
     images = np.random.default_rng(0).standard_normal((IMAGES, model.image.size), np.float32)
     with tempfile.TemporaryDirectory(prefix="fsg-emulated-") as name:
         folder = Path(name)
-        flags = (*_EXACT, "-Os", "-ffunction-sections", "-fno-unwind-tables", "-target", f"thumb-freestanding-{abi}")
-        link = ("-Wl,--gc-sections", "-Wl,-e,fsg_reset", "-T", str(_SOURCES / "board.ld"))
-        sources = (f"-I{path.parent}", str(_SOURCES / "run.c"), str(path))
-        command = [*zig(), *flags, f"-mcpu={processor}", *includes, *sources, *link, "-o", "program"]
-        _run(command, folder, artefact)
+        compile_for(device.machine, [_SOURCES / "run.c", path], folder / "program")
         sections = section_sizes((folder / "program").read_bytes())
         machine = ["qemu-system-arm", "-machine", board, "-display", "none", "-monitor", "none", "-serial", "none"]
         machine += ["-semihosting-config", "enable=on,target=native", "-plugin", str(COUNTER), "-kernel", "program"]
         counts = []
         for count in (1, IMAGES):
             (folder / "images").write_bytes(images[:count].tobytes())
-            done = _run(machine, folder, artefact)
+            done = _run(machine, folder, path)
             counts.append(int(done.stderr.split()[-2]))
         content = (folder / "results").read_bytes()
     found = np.frombuffer(content[:-4], np.float32).reshape(IMAGES, -1)
@@ -90,6 +86,17 @@ def emulate_c(path: Path, device: Device) -> Record:
             arena_bytes=header["arena_bytes"],
         )
     )
+
+
+def compile_for(machine: str, sources: Sequence[Path], output: Path) -> None:
+    """Makes a program for the emulator's board of a kind of microcontroller, compiled for size. The last source is a
+    model.c. Errors: FsgError with the compiler's first complaint."""
+    *_, processor, abi = _BOARDS[machine]
+    flags = (*_EXACT, "-Os", "-ffunction-sections", "-fno-unwind-tables", "-target", f"thumb-freestanding-{abi}")
+    link = ("-Wl,--gc-sections", "-Wl,-e,fsg_reset", "-T", str(_SOURCES / "board.ld"), "-o", str(output))
+    path = sources[-1]
+    words = (f"-mcpu={processor}", *headers(), f"-I{path.parent}", *map(str, sources), *link)
+    _run([*zig(), *flags, *words], output.parent, path)
 
 
 def headers() -> list[str]:

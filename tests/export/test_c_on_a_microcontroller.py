@@ -1,7 +1,10 @@
 """C of a network on an emulated microcontroller: the bits of this machine, and the memory that it takes."""
 
 import json
+import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +12,14 @@ from networks import RESNETS
 from nodes import convolution, floats, node, of_nodes
 from records import validate
 
-from fsg import FsgError
+from fsg import FsgError, runtime
 from fsg.export import graph as g
 from fsg.export.formats.c.write import to_c
 from fsg.export.pipeline import export_model
 from fsg.runtime.boards.devices import find_device
-from fsg.runtime.measure.microcontroller import emulate_c, section_sizes
+from fsg.runtime.measure.microcontroller import compile_for, emulate_c, section_sizes
+from fsg.runtime.model.evaluate import normalize, statistics
+from fsg.runtime.model.session import open_model
 
 needs_emulator = pytest.mark.skipif(
     shutil.which("qemu-system-arm") is None, reason="no qemu-system-arm: apt-get install qemu-system-arm"
@@ -83,6 +88,30 @@ def test_what_does_not_compile_or_fit_is_one_line(small, tmp_path):
     small.write_text(text.replace("int fsg_invoke(", "int fsg_invoked("))
     with pytest.raises(FsgError, match=r"model.c: has no fsg_invoke|model.c: for a microcontroller: .*error"):
         emulate_c(small, find_device("cortex-m4"))
+
+
+@needs_emulator
+def test_the_example_of_the_page_names_the_digit(earlier_run, fsg, tmp_path):
+    """docs/microcontroller.md, as it stands: its code says over the serial port what `fsg eval`'s network says."""
+    page = (Path(runtime.__file__).parents[1] / "docs" / "microcontroller.md").read_text()
+    (code,) = re.findall(r"```c\n(/\* digit.c: .*?)```", page, re.DOTALL)
+    assert code.count("\n") <= 50
+    assert fsg("export", earlier_run, "--format", "c")[0] == 0
+    path = earlier_run / "export" / "model.c"
+    session = open_model(path)
+    images = np.load(tmp_path / "digits.npz")["x_test"][:3]
+    (tmp_path / "digit.c").write_text(code)
+    for image in images:
+        pixels = image if image.ndim == 3 else image[None]
+        scores = session(normalize(pixels[None], *statistics(session, pixels[None])))
+        values = ", ".join(map(str, pixels.transpose(1, 2, 0).reshape(-1)))
+        (tmp_path / "pixels.c").write_text(f"const unsigned char pixels[] = {{{values}}};\n")
+        compile_for("armv7e-m", [tmp_path / "digit.c", tmp_path / "pixels.c", path], tmp_path / "digit.elf")
+        command = ["qemu-system-arm", "-machine", "mps2-an386", "-display", "none", "-monitor", "none"]
+        with subprocess.Popen([*command, "-serial", "stdio", "-kernel", tmp_path / "digit.elf"], stdout=-1) as child:
+            said = child.stdout.readline().decode()
+            child.kill()
+        assert said == f"{session.metadata['class_names'][scores.argmax()]}\n"
 
 
 def test_sizes_of_sections():

@@ -8,8 +8,10 @@ import zoo
 from fsg import FsgError
 from fsg.export import deep
 from fsg.export import graph as g
+from fsg.export.formats.c.write import planned, to_c
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.packed import to_packed
+from fsg.export.formats.tflite.direct import lower
 from fsg.export.formats.tflite.write import to_tflite
 from fsg.export.recognise import simplify
 from fsg.export.trace import trace
@@ -55,6 +57,17 @@ def agrees(path, network, by):
 def test_onnx(network, tmp_path):
     (tmp_path / "model.onnx").write_bytes(to_onnx(network[1], {}))
     agrees(tmp_path / "model.onnx", network, "onnx")
+
+
+def test_c(network, tmp_path):
+    source, header = to_c(network[1], {})
+    (tmp_path / "model.c").write_text(source)
+    (tmp_path / "model.h").write_text(header)
+    name, graph, images, expected = network
+    count = len(images) if name in SMALL else 4
+    agrees(tmp_path / "model.c", (name, graph, images[:count], expected[:count]), "c")
+    *_, placed = planned(lower(network[1]))
+    assert placed.size <= 1.1 * placed.needed
 
 
 def test_packed(network, tmp_path):

@@ -122,9 +122,9 @@ def pad_value(pad: Operator) -> float:
 
 def number(value: float) -> str:
     """A float as C writes it, to the last bit."""
-    if np.isnan(value):
-        raise FsgError("cannot export to C: a constant is not a number")
-    if np.isinf(value):
+    text = f"{value:.9g}"
+    if "n" in text:  # inf and nan
+        if value != value:
+            raise FsgError("cannot export to C: a constant is not a number")
         return "-HUGE_VALF" if value < 0 else "HUGE_VALF"
-    text = f"{np.float32(value):.9g}"
-    return f"{text}f" if any(c in text for c in ".e") else f"{text}.0f"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"

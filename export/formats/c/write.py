@@ -217,7 +217,7 @@ class _Writer:
         if key not in self.constants:
             name = self.constants[key] = f"{kind.split('_')[0].rstrip('3264')}s{len(self.constants)}"
             self.size += values.nbytes
-            words = [write(value) for value in values]
+            words = list(map(write, values.tolist()))
             lines = [", ".join(words[i : i + A_LINE]) for i in range(0, len(words), A_LINE)]
             self.data.append(f"static const {kind} {name}[] = {{\n    " + ",\n    ".join(lines) + "};")
         return self.constants[key]
@@ -283,7 +283,7 @@ class _Writer:
 _KINDS: dict[str, Any] = {
     "f4": ("float", number),
     "i4": ("int32_t", str),
-    "u4": ("uint32_t", lambda value: f"{int(value):#x}u"),
+    "u4": ("uint32_t", "0x%xu".__mod__),
 }
 
 
