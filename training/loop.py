@@ -194,6 +194,7 @@ class Training:
         rng = epoch_randomness(config.seed, epoch)  # "rng" in the checkpoint before
         learner.equalize()
         learner.model.train()
+        learner.rule.steps = per_epoch * config.epochs
         start = time.perf_counter()
         losses, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         indices = batches(len(self.data.x_train), self.batch_size, rng, drop_last=True)

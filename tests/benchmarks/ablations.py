@@ -18,7 +18,7 @@ FACTORS = {
     "no-history": np.where(PAST, 0.0, 1.0),
     "no-embedding": np.where(KIND, 0.0, 1.0),
     "mirrored": np.where([name == "depth" for name in INPUTS], -1.0, 1.0),
-    "constant": np.where([name in ("constant", "one_bit") for name in INPUTS], 1.0, 0.0),
+    "constant": np.where([name in ("constant", "length", "one_bit") for name in INPUTS], 1.0, 0.0),
 }
 """What each input's weights are multiplied with. Inputs are about 0 on the average, so the outputs' means stay."""
 

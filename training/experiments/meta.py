@@ -38,7 +38,7 @@ from fsg.training.methods.hyperfile import INPUTS, OUTPUTS, Hypernetwork, save_h
 
 LR_FACTORS = (0.7, 1.0, 1.4)  # of the learning rate that was set
 LR_W1A32 = 0.5  # and with float activations, which want half of it
-SCALES = {"constant": 1.0, "progress": 0.7, "depth": 0.7, "one_bit": 0.7}
+SCALES = {"constant": 1.0, "progress": 0.7, "length": 0.7, "depth": 0.7, "one_bit": 0.7}
 OTHER_SCALE = 0.3
 """How far the search goes for each input: where more is expected. Fewer directions are found with fewer trainings."""
 CHECK_SEED = 10**6  # seeds from here on are of tasks that nothing is learnt on

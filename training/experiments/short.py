@@ -62,6 +62,7 @@ class ShortTrainer:
             info = DataInfo(data.class_names, *normalization(config, data), data.shape)
             learner = Learner(config, info, device, alone, init=config.init)
             learner.model.train()
+            learner.rule.steps = task.steps
             feed = Feed(data, Normalizer(info, device, dtype, learner.memory_format), alone)
             losses: list[torch.Tensor] = []
             for epoch in count():

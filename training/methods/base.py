@@ -23,11 +23,12 @@ BETA2 = 0.999  # decay of the mean squared gradients, as everywhere in Adam
 
 
 class GradientRule:
-    """Updates all parameters of a model; `lr` and `progress` may be assigned between steps.
+    """Updates all parameters of a model; `lr`, `progress` and `steps` may be assigned between steps.
 
     `optimizer` is "adam" (betas `beta1` and `beta2`) or "sgd" (momentum `beta1`). `weight_decay` is the L2 penalty of
     all parameters but the latent weights of binary layers. `progress` is the share of the training that has passed; the
-    gradients of IR-Net's quantisers change with it, and what `plan` says.
+    gradients of IR-Net's quantisers change with it, and what `plan` says. `steps` are those of the whole training, 0
+    where that is not known.
     """
 
     lends = ""
@@ -60,6 +61,7 @@ class GradientRule:
         self.sharpened, self.narrowable = sharpened(model), narrowable(model)
         self.ede_end = self.two_stages = 0.0
         self.progress = 0.0
+        self.steps = 0
 
     def _optimizer_parameters(self, model: nn.Module) -> list[nn.Parameter]:
         """The parameters that the ordinary optimizer updates."""

@@ -33,7 +33,7 @@ class PerWeightFSG(LookaheadRule):
         slow, fast = M / r, g / r
         v = alpha slow + (1 - alpha) fast, where alpha's log odds are those of the setting, and mix
         v = (1 - spectral) v + spectral O, where O is v's nearest semi-orthogonal matrix [out, in], as large as v
-        u = exp(step) (v + INWARD inward sign(w) [|w| > FAR lr])
+        u = exp(step) (v + INWARD max(inward, 0) sign(w) [|w| > FAR lr])
         look-ahead weight = w - lr u
 
     step, mix, spectral and inward are what the slow net makes, for each layer and step, of the layer's history and of
@@ -98,7 +98,7 @@ class PerWeightFSG(LookaheadRule):
         slow = self.slow
         if not slow.used:
             return v
-        of = slow.outputs(self.progress)  # [layers] by name
+        of = slow.outputs(self.progress, self.steps)  # [layers] by name
 
         def each(name: str) -> Tensor:
             return of[name][self.layer_of]
@@ -112,7 +112,7 @@ class PerWeightFSG(LookaheadRule):
             share = each("spectral").clamp(0, 1)
             v = (1 - share) * v + share * flat * self._ratio(v, flat)[self.layer_of]
         if "inward" in slow.used:
-            v = v + INWARD * each("inward") * torch.where(w.abs() > FAR * self.lr, torch.sign(w), 0.0)
+            v = v + INWARD * each("inward").clamp(min=0) * torch.where(w.abs() > FAR * self.lr, torch.sign(w), 0.0)
         return torch.exp(each("step").clamp(-1, 1)) * v if "step" in slow.used else v
 
     def _ratio(self, wanted: Tensor, found: Tensor) -> Tensor:

@@ -12,12 +12,12 @@ from typing import Any
 
 from fsg import FsgError, replacing
 
-KIND, VERSION = "fsg hypernetwork", 1
+KIND, VERSION = "fsg hypernetwork", 2
 SHIPPED = Path(__file__).with_name("hypernetwork.json")
 DECAYS = (0.9, 0.99)
 """Of the means that the slow net keeps of what it sees of a layer, over some ten and a hundred steps."""
 
-FIXED = ("constant", "progress", "depth", "fan_in", "one_bit")
+FIXED = ("constant", "progress", "length", "depth", "fan_in", "one_bit")
 SEEN = ("credit", "cosine", "flips")
 INPUTS = (*FIXED, *(f"{name}@{decay:g}" for name in SEEN for decay in DECAYS))
 OUTPUTS = ("step", "mix", "spectral", "inward")

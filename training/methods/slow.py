@@ -1,5 +1,6 @@
 """The slow net of FSG's per-weight rule: what it remembers of each layer, and what it makes of that."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from fsg.training.networks.layers import BinaryLayer
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration that drives all singular values towards 1 (Jordan et al. 2024, the optimizer Muon)."""
 ROUNDS = 5
+SHORT = 252  # steps, of a training whose length is 0
 CREDIT_DECAY = 0.95
 CREDIT_UNIT, FLIPS_UNIT = 0.1, 0.003  # what they usually are
 
@@ -19,9 +21,10 @@ CREDIT_UNIT, FLIPS_UNIT = 0.1, 0.003  # what they usually are
 class LayerNet(nn.Module):
     """Reads the history of each layer: outputs = weights x inputs, for every layer and step.
 
-    Inputs, in the order of `hyperfile.INPUTS`, all about 0 on the average: 1; the progress from -1 to 1; what tells one
-    layer from another (the layer recognition embedding): depth from -1 to 1, log2(fan-in) / 2 - 4, and 1 for one-bit
-    and -1 for float inputs; and of the layer's past, each as means over some ten and a hundred steps:
+    Inputs, in the order of `hyperfile.INPUTS`, most of them about 0 on the average: 1; the progress from -1 to 1; the
+    length of the training, log10(steps / 252), from 0 on; what tells one layer from another (the layer recognition
+    embedding): depth from -1 to 1, log2(fan-in) / 2 - 4, and 1 for one-bit and -1 for float inputs; and of the layer's
+    past, each as means over some ten and a hundred steps:
 
         credit    of the weights that flipped: 1 - 10 g dq / (2 r), g the gradient after the flip of a weight by dq; it
                   is usually negative, which is to say that the gradient wants them back
@@ -53,17 +56,18 @@ class LayerNet(nn.Module):
         self.register_buffer("decays", torch.tensor(DECAYS)[:, None], persistent=False)
         used = self.weights.any(1).tolist()
         self.used = {name for name, is_used in zip(OUTPUTS, used, strict=True) if is_used}
-        self.remembers = history and bool(self.weights[:, 2 + len(kind) :].any())
+        self.remembers = history and bool(self.weights[:, 3 + len(kind) :].any())
 
-    def inputs(self, progress: float) -> Tensor:
-        """[inputs, layers]"""
+    def inputs(self, progress: float, steps: int) -> Tensor:
+        """[inputs, layers], after a share `progress` of a training of `steps`."""
         ones = torch.ones_like(self.kind[:1])
         past = (self.seen / (1 - self.decays ** self.count.clamp(min=1))).flatten(0, 1)
-        return torch.cat([ones, (2 * progress - 1) * ones, self.kind, past])
+        length = max(0.0, math.log10(max(steps, 1) / SHORT))
+        return torch.cat([ones, (2 * progress - 1) * ones, length * ones, self.kind, past])
 
-    def outputs(self, progress: float) -> dict[str, Tensor]:
+    def outputs(self, progress: float, steps: int) -> dict[str, Tensor]:
         """By name, [layers] each."""
-        return dict(zip(OUTPUTS, self.weights @ self.inputs(progress), strict=True))
+        return dict(zip(OUTPUTS, self.weights @ self.inputs(progress, steps), strict=True))
 
     def see(self, credit: Tensor, flips: Tensor, product: Tensor, square: Tensor, before: Tensor) -> None:
         """Takes in a step, [layers] each: the sum of the flipped weights' credit, how many flipped, and the inner

@@ -96,13 +96,15 @@ def constant(**outputs):
 def random_net(seed=0):
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(len(OUTPUTS), len(INPUTS), generator=generator) / 4
-    rows[OUTPUTS.index("spectral")] /= 4
-    rows[OUTPUTS.index("spectral"), 0] = 0.5  # within the bounds of 0 and 1
+    for name in ("spectral", "inward"):
+        rows[OUTPUTS.index(name)] /= 4
+        rows[OUTPUTS.index(name), 0] = 0.5  # within their bounds
     return Hypernetwork(tuple(map(tuple, rows.tolist())))
 
 
 def trained_rule(model, net, steps=30, **settings):
     rule = FSG(model, lr=1e-2, hypernetwork=net, **settings)
+    rule.steps = 2520
     train(model, rule, steps)
     return rule
 
@@ -157,7 +159,7 @@ def test_the_update_is_what_its_formula_says():
     found = direction(rule, model)
     rms = (rule.square / (1 - 0.9**step)).sqrt() + 1e-8
     rule.rms = rms
-    z = rule.slow.weights @ rule.slow.inputs(0.4)
+    z = rule.slow.weights @ rule.slow.inputs(0.4, 2520)
     start = 0
     for layer, size in enumerate(rule.sizes):
         part = slice(start, start + size)
@@ -171,7 +173,7 @@ def test_the_update_is_what_its_formula_says():
         flat = newton_schulz(v.view(shape)).flatten()
         share = min(max(of["spectral"], 0), 1)
         v = (1 - share) * v + share * flat * v.norm() / flat.norm()
-        v = v + 0.2 * of["inward"] * torch.sign(weight) * (weight.abs() > 0.05)
+        v = v + 0.2 * max(of["inward"], 0) * torch.sign(weight) * (weight.abs() > 0.05)
         u = math.exp(min(max(of["step"], -1), 1)) * v
         torch.testing.assert_close(found[part], u)
 
@@ -221,14 +223,14 @@ def test_the_slow_net_sees_flips_their_credit_and_the_turns_of_the_gradient():
             now.append(torch.stack([1 + sums[0, layer] / sums[1, layer] / 0.1, cosine, share.clamp(0.01).log10()]))
         course.append(torch.stack(now, 1))  # [values, layers]
     assert (sums[1] > 0).all()
-    seen = dict(zip(INPUTS, rule.slow.inputs(0.25), strict=True))
+    seen = dict(zip(INPUTS, rule.slow.inputs(0.25, 2520), strict=True))
     for decay in DECAYS:
         weights = torch.tensor([decay ** (len(course) - 1 - i) for i in range(len(course))], dtype=torch.float64)
         mean = torch.einsum("t,tvl->vl", weights / weights.sum(), torch.stack(course))
         for name, expected in zip(SEEN, mean, strict=True):
             torch.testing.assert_close(seen[f"{name}@{decay:g}"], expected, rtol=1e-5, atol=1e-6)
     assert seen["progress"].tolist() == [-0.5, -0.5] and seen["depth"].tolist() == [-1.0, 1.0]
-    assert seen["one_bit"].tolist() == [1.0, 1.0]
+    assert seen["one_bit"].tolist() == seen["length"].tolist() == [1.0, 1.0]
     assert seen["fan_in"].tolist() == pytest.approx([math.log2(72) / 2 - 4, -1.5])
 
 
@@ -256,7 +258,7 @@ def test_a_file_holds_a_hypernetwork(tmp_path, refused):
         "": "damaged or no hypernetwork",
         text[: len(text) // 2]: "damaged or no hypernetwork",
         "[]": "it is no hypernetwork",
-        text.replace('"version": 1', '"version": 2'): "its version is 2",
+        text.replace('"version": 2', '"version": 1'): "its version is 1",
         text.replace('"depth"', '"height"'): "do not fit",
         text.replace('"inward": [', '"inward": [1.5, '): "do not fit",
         text.replace('"inward": [', '"inward": [NaN, '): "do not fit",
