@@ -212,7 +212,7 @@ def test_what_is_given_more_directly_wins(settings, tmp_path):
     assert config.init == str(tmp_path / "w.pth")
     assert load_config(tmp_path / "one/config.toml") == config
     assert settings("--config", "one/config.toml", "--out", "two") == config
-    assert settings("--set", "lr=0.5", "--lr", "0.004", "--out", "three").lr == 0.004  # though it is the default
+    assert settings("--set", "lr=0.5", "--lr", "0.008", "--out", "three").lr == 0.008  # though it is the default
 
 
 def test_short_forms(settings):

@@ -34,7 +34,7 @@ def test_compare_trains_reports_and_collects(fsg, refused, settings, tmp_path):
     assert code == 0 and "run 1 of 2: ste, seed 4: finished before" in out
     assert "run 2 of 2: ste:lr=1e-3, seed 4: into" in out and "report in out/compare.md" in out
     runs = ["out/ste-seed4", "out/ste_lr=1e-3-seed4"]
-    for run, lr in zip(runs, (4e-3, 1e-3), strict=True):
+    for run, lr in zip(runs, (8e-3, 1e-3), strict=True):
         config = (tmp_path / run / "config.toml").read_text()
         assert f"lr = {lr}\n" in config and "seed = 4\n" in config and "epochs = 1\n" in config
         assert "test accuracy" in (tmp_path / run / "train.log").read_text()

@@ -286,8 +286,8 @@ def test_every_seed_is_run_with_all_methods_before_the_next(tmp_path):
 
 
 def test_plans_that_would_mix_runs_up_are_refused(tmp_path):
-    with pytest.raises(FsgError, match=r"ste and ste:lr=0\.004 are the same settings"):
-        plan_runs({"ste": Config(method="ste"), "ste:lr=0.004": Config(method="ste", lr=0.004)}, [0], tmp_path)
+    with pytest.raises(FsgError, match=r"ste and ste:lr=0\.008 are the same settings"):
+        plan_runs({"ste": Config(method="ste"), "ste:lr=0.008": Config(method="ste", lr=0.008)}, [0], tmp_path)
     with pytest.raises(FsgError, match="would both be"):
         plan_runs({"ste:init=a/b": Config(init="a/b"), "ste:init=a:b": Config(init="a:b")}, [0], tmp_path)
 
