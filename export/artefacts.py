@@ -43,6 +43,7 @@ from fsg.export.options import FORMATS
 from fsg.export.reference import run_graph
 from fsg.export.verify import Trial, signs_near_zero
 from fsg.runtime.model.c import compiler, functions_called
+from fsg.runtime.model.contents import bytes_by_kind
 from fsg.runtime.model.exported import DEPTHWISE
 from fsg.runtime.model.files import REPORT, SUFFIXES, file_digest
 from fsg.runtime.model.metadata import add_tflite_metadata, sizes_of
@@ -151,6 +152,7 @@ def export_graph(
                     "writer": by,
                     "path": str(folder / path.name),
                     **sizes_of(path),
+                    "bytes": bytes_by_kind(path),
                     **integers,
                     "sha256": file_digest(path),
                     "ops": _operators(path, name),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fsg.runtime.model.exported import (
     WORTH_TELLING,
     beside_float,
+    contents,
     decisions,
     depth,
     float_layers,
@@ -44,7 +45,7 @@ def export_table(report: dict[str, Any]) -> "Group":
             notes.append(f"{name}: {other[:1].lower()}{other[1:]}")
         if float_size < WORTH_TELLING * artefact["size_bytes"]:
             notes.append(f"{name}: {beside_float(artefact, report)}")
-        of_file = (integers(artefact), decisions(verify), depth(artefact), memory(artefact))
+        of_file = (contents(artefact), integers(artefact), decisions(verify), depth(artefact), memory(artefact))
         notes += [f"{name}: {told}" for told in of_file if told]
         rows.append(
             [

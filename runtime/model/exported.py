@@ -42,6 +42,12 @@ def depth(artefact: dict[str, Any]) -> str:
     return f"{count} values within the network are right, each computed of the file's own"
 
 
+def contents(artefact: dict[str, Any]) -> str:
+    """How many of a file's bytes are what; empty in the report of an earlier version."""
+    parts = [f"{count / 1e3:.1f} kB of {kind}" for kind, count in artefact.get("bytes", {}).items() if count >= 50]
+    return ", ".join(parts)
+
+
 def integers(artefact: dict[str, Any]) -> str:
     """What int8 does to decisions and accuracy; empty for a file without."""
     found = artefact.get("int8")

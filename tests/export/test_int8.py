@@ -90,6 +90,7 @@ def test_resnet20(tmp_path):
     whole = export_model(model, shape, tmp_path / "int8", ALL, int8="weights")
     saved = 3 * (27 * 16 + 16 * 32 + 32 * 64 + 64 * 10)
     for before, after in zip(floats["artefacts"], whole["artefacts"], strict=True):
+        assert after["bytes"]["int8"] == saved // 3
         assert saved - 2500 < before["size_bytes"] - after["size_bytes"] < saved, after["format"]
     assert whole["artefacts"][0]["writer"] == "direct"
 

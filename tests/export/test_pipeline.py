@@ -96,13 +96,16 @@ def test_the_report(exported, run):
     assert c["ops"]["fsg_binary_convolution"] == 18 and c["size_bytes"] < packed["size_bytes"]
     assert c["arena_bytes"] < 96_000
     for artefact in report["artefacts"]:
-        known = {"format", "path", "writer", "size_bytes", "sha256", "ops", "verify"}
+        known = {"format", "path", "writer", "size_bytes", "bytes", "sha256", "ops", "verify"}
         assert artefact.keys() == known | ({"arena_bytes"} if artefact is c else set())
         path = folder / f"model{SUFFIXES[artefact['format']]}"
         assert artefact["path"] == str(path) and artefact["size_bytes"] == (
             path.stat().st_size if artefact is not c else c["size_bytes"]
         )
         assert artefact["size_bytes"] * 10 < report["float_size_bytes"]
+        parts = artefact["bytes"]
+        assert sum(parts.values()) == artefact["size_bytes"] and parts["int8"] == 0
+        assert 33_000 < parts["bits"] < 36_000 and 20_000 < parts["float32"] < 21_000
         verify = artefact["verify"]
         assert verify["samples"] == 300 and verify["torch_accuracy"] > 0.15
         assert verify["top1_agreement"] >= 0.97 and verify["median_abs_diff"] < 1e-5
