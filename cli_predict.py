@@ -89,8 +89,9 @@ def open_source(source: Path) -> "tuple[Model, Path | None]":
 
 def all_places(images: tuple[str, ...], failed: Callable[[str], object]) -> Iterator[Place]:
     """The pictures that were asked for; of folders all that are in them but copies of --save."""
-    from fsg.runtime.pictures import picture_files
+    from fsg.runtime.pictures import picture_files, pillow
 
+    pillow("fsg predict")
     for name in images:
         folder = expanded(name)
         if name == "-" or not folder.is_dir():
@@ -123,7 +124,7 @@ def predictions(model: "Model", places: list[Place], *, keep: bool) -> "Iterator
 
     console = make_console()
     bar = Progress(console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
-    bar.disable = len(places) <= BATCH
+    bar.disable = len(places) <= BATCH or not console.is_terminal
     with bar:
         task, start = bar.add_task("pictures", total=len(places)), 0
         for found in model.predictions([opened(place) for place in places], keep=keep):
@@ -136,7 +137,7 @@ def opened(place: Place) -> "File":
     from fsg.runtime.model.predict import File
 
     if place.path == "-":
-        return File(io.BytesIO(click.get_binary_stream("stdin").read()), "standard input")
+        return File(io.BytesIO(sys.stdin.buffer.read()), "standard input")
     return File(expanded(place.path), place.path)
 
 
@@ -160,7 +161,7 @@ def line_of(places: list[Place], model: "Model") -> "Callable[[Place, Prediction
 
 
 def copies(places: list[Place], save: Path) -> dict[Place, Path]:
-    """Where the copy of each picture goes, all of other names; its folder is made."""
+    """Where the copy of each picture goes, all of other names."""
     targets: dict[Path, Place] = {}
     for place in places:
         stem, number = place.copy.stem, 1
@@ -168,8 +169,6 @@ def copies(places: list[Place], save: Path) -> dict[Place, Path]:
             number += 1
             stem = f"{place.copy.stem}-{number}"
         targets[target] = place
-    for folder in {target.parent for target in targets}:
-        make_folder(folder)
     return {place: target for target, place in targets.items()}
 
 
@@ -177,6 +176,7 @@ def save_copy(found: "Prediction", target: Path, top: int) -> None:
     from fsg.runtime.pictures import captioned
 
     assert found.pixels is not None
+    make_folder(target.parent)
     caption = [f"{name} {chance:.1%}" for name, chance in found.ranking[: min(top, COLUMNS)]]
     try:
         captioned(found.pixels, caption).save(target)

@@ -87,8 +87,9 @@ def scores(model: Classifier, images: np.ndarray, classes: int) -> np.ndarray:
         FsgError: shapes that do not fit the model, or each other, or a model without mean and std.
     """
     found = model(normalize(images, *statistics(model, images)))
-    if found.shape[1] != classes:
-        raise FsgError(f"{model.path}: gives {found.shape[1]} scores for an image, but there are {classes} classes")
+    if found.shape[1:] != (classes,):
+        given = "x".join(map(str, found.shape[1:]))
+        raise FsgError(f"{model.path}: gives {given} scores for an image, but there are {classes} classes")
     return found
 
 
