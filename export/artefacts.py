@@ -38,6 +38,7 @@ from fsg.export.graph import (
     Reshape,
     Sign,
 )
+from fsg.export.int8 import int8_weights
 from fsg.export.options import FORMATS
 from fsg.export.reference import run_graph
 from fsg.export.verify import Trial, signs_near_zero
@@ -74,13 +75,16 @@ def export_graph(
     batch: int | None = 1,
     writer: str = "auto",
     verify: str = "logits",
+    int8: str | None = None,
     on_step: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Writes model files of a graph, and report.json, into `folder`; returns the report, which `about` is in.
 
     The graph, and every file before it takes its place, is compared with the results of the trial. `read_rightly`
     compares every value of the graph with those of what it was `read_from`. `float_size` is what that takes as float32,
-    in bytes. `earlier` is a report of the same weights in that folder, whose other artefacts stay in the report.
+    in bytes. With `int8` "weights" those of float layers are integers in the files, which are compared with that
+    network in NumPy; an artefact's "int8" says how its decisions compare with the trial's. `earlier` is a report of
+    the same weights in that folder, whose other artefacts stay in the report.
     """
     images, some = trial.images, trial.images[: min(len(trial.images) // 2 * 2, deep.IMAGES)]
     if verify == "deep":
@@ -91,8 +95,16 @@ def export_graph(
 
     trial.check(f"the graph read from {read_from}", _reference(graph, images), near_zero, read_rightly)
 
+    integers: dict[str, Any] = {}
+    if int8:
+        on_step("computing the network with int8 weights")
+        graph = int8_weights(graph)
+        whole = Trial(images, trial.labels, _reference(graph, images), "the network with int8 weights", trial.dataset)
+        integers = {"int8": {"what": int8, "source": trial.source, **trial.compared(whole.expected)}}
+        trial = whole
+
     def tflite() -> tuple[Files, str]:
-        content, by = to_tflite(graph, writer=writer, batch=batch or 1)
+        content, by = to_tflite(graph, writer="direct" if int8 else writer, batch=batch or 1)
         return {SUFFIXES["tflite"]: add_tflite_metadata(content, metadata)}, by
 
     def c() -> tuple[Files, str]:
@@ -139,6 +151,7 @@ def export_graph(
                     "writer": by,
                     "path": str(folder / path.name),
                     **sizes_of(path),
+                    **integers,
                     "sha256": file_digest(path),
                     "ops": _operators(path, name),
                     "verify": found | ({} if compared is None else {"values_compared": compared}),
@@ -188,6 +201,7 @@ def check_settings(
     batch: int | None = 1,
     writer: str = "auto",
     verify: str = "logits",
+    int8: str | None = None,
 ) -> None:
     """Raises FsgError for settings of a format that is not asked for; starts what takes a while to start."""
     if unknown := set(formats) - set(FORMATS):
@@ -202,7 +216,9 @@ def check_settings(
         compiler()
     if writer != "auto" and "tflite" not in formats:
         raise FsgError("--writer is of .tflite files: add --format tflite, or leave it away")
-    prepare(formats, writer)
+    if int8 and writer == "lce":
+        raise FsgError("--int8 is written by fsg itself: leave --writer lce away")
+    prepare(formats, "direct" if int8 else writer)
 
 
 @contextmanager

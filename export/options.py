@@ -60,6 +60,11 @@ def export_options(command: F) -> F:
             show_default=True,
             help="What is compared: the results, or every value within the network too.",
         ),
+        option(
+            "--int8",
+            type=click.Choice(("weights",)),
+            help="Store the weights of float layers as integers of 8 bits; computed with as floats.",
+        ),
         option("--out", type=folder, help="Folder to write into.  [default: RUN/export, or that of FILE]"),
         option(
             "--format",

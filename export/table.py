@@ -9,6 +9,7 @@ from fsg.runtime.model.exported import (
     decisions,
     depth,
     float_layers,
+    integers,
     memory,
     times_smaller,
 )
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 def export_table(report: dict[str, Any]) -> "Group":
     """One row per artefact of report.json: size, accuracy, agreement with PyTorch."""
     layers, float_size = report["layers"], report["float_size_bytes"]
-    verify = report["artefacts"][0]["verify"]
-    source, title = verify.get("source", "PyTorch"), _compared(report, verify)
+    first = report["artefacts"][0]
+    title, known = _compared(report, first["verify"]), first.get("int8", first["verify"])
     on_bits = f"{layers['bitwise']} of {sum(layers.values())} convolutions and dense layers run on bits"
     if "hypernetwork_parameters_discarded" in report:
         on_bits += f"; {report['hypernetwork_parameters_discarded']} hypernetwork parameters stayed behind"
-    accuracy = verify.get("torch_accuracy", verify.get("source_accuracy"))
+    accuracy = known.get("torch_accuracy", known.get("source_accuracy"))
     notes = [
         on_bits,
         *float_layers(report),
-        f"{source}: {float_size / 1e3:.0f} kB as float32"
+        f"{known.get('source', 'PyTorch')}: {float_size / 1e3:.0f} kB as float32"
         + (f", accuracy {accuracy:.2%}" if accuracy is not None else "")
         + "; difference: the largest median of a class's logits; its limit grows with them",
     ]
@@ -43,7 +44,8 @@ def export_table(report: dict[str, Any]) -> "Group":
             notes.append(f"{name}: {other[:1].lower()}{other[1:]}")
         if float_size < WORTH_TELLING * artefact["size_bytes"]:
             notes.append(f"{name}: {beside_float(artefact, report)}")
-        notes += [f"{name}: {told}" for told in (decisions(verify), depth(artefact), memory(artefact)) if told]
+        of_file = (integers(artefact), decisions(verify), depth(artefact), memory(artefact))
+        notes += [f"{name}: {told}" for told in of_file if told]
         rows.append(
             [
                 name,

@@ -44,12 +44,20 @@ class Trial:
         """What the images are."""
         return "test image" if self.dataset else "image"
 
+    def compared(self, logits: Floats) -> dict[str, Any]:
+        """`compare` with logits of any kind."""
+        return compare(logits.reshape(self.expected.shape), self.expected, self.labels, _accuracy_of(self.source))
+
     def check(self, what: str, logits: Floats, *how: Any) -> dict[str, Any]:
         """`require_agreement` of logits, with what they were compared with and on."""
         if logits.size == self.expected.size:
             logits = logits.reshape(self.expected.shape)
         found = require_agreement(what, logits, self.expected, self.labels, *how, source=self.source, on=self.kind)
         return found | {"source": self.source} | ({"dataset": self.dataset} if self.dataset else {})
+
+
+def _accuracy_of(source: str) -> str:
+    return "torch_accuracy" if source == "PyTorch" else "source_accuracy"
 
 
 def compare(
@@ -106,7 +114,7 @@ def require_agreement(
         )
     if not np.isfinite(logits).all():
         raise FsgError(f"{what}: its output is not finite on {on}s; nothing was exported")
-    result = compare(logits, expected, labels, "torch_accuracy" if source == "PyTorch" else "source_accuracy")
+    result = compare(logits, expected, labels, _accuracy_of(source))
     difference = np.abs(logits - expected)
     medians = np.median(difference, axis=0)
     limit = MAX_MEDIAN * max(1.0, float(np.abs(expected).mean()))

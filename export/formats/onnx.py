@@ -9,6 +9,7 @@ import numpy as np
 from fsg import FsgError, __version__
 from fsg.export import graph as g
 from fsg.export.elementwise import ARITHMETIC, OPERATORS
+from fsg.export.int8 import in_int8
 
 OLDEST_OPSET = 13
 """Before, Softmax meant something else."""
@@ -223,6 +224,22 @@ class _Builder:
             how = {"coordinate_transformation_mode": place, "mode": "linear"}
         self.emit("Resize", [x, "", "", self.shape(node.shape[2:])], node.name, axes=[2, 3], **how)
 
+    def weights(self, name: str, weight: g.Floats, *, turned: bool = False) -> str:
+        """A float layer's weights [O, ...], or [I, O]; stored as int8 where they are exactly that.
+
+        Not by DequantizeLinear, in which ONNX Runtime sees leave to compute in int8.
+        """
+        found = in_int8(weight)
+        if found is None:
+            return self.constant(f"{name}.weight", np.ascontiguousarray(weight.T) if turned else weight)
+        whole, steps = found[0], found[1].reshape(-1, *[1] * (weight.ndim - 1))
+        if turned:
+            whole, steps = np.ascontiguousarray(whole.T), steps.T
+        numbers = self.emit(
+            "Cast", [self.constant(f"{name}.int8", whole)], f"{name}.whole", to=self.onnx.TensorProto.FLOAT
+        )
+        return self.emit("Mul", [numbers, self.constant(f"{name}.step", steps)], f"{name}.weight")
+
     def transposed_conv(self, x: str, node: g.TransposedConv) -> None:
         self.emit(
             "ConvTranspose",
@@ -243,7 +260,7 @@ class _Builder:
                 zero = self.shared("zero", np.float32(0))
                 self.minus_where(self.emit("Less", [x, zero], f"{name}.negative"), name)
             case g.Conv():
-                weight = self.constant(f"{name}.weight", node.weight)
+                weight = self.weights(name, node.weight)
                 self.conv(x, weight, node, node.padding, name, self.constant(f"{name}.bias", node.bias))
             case g.BinaryConv():
                 padding = node.padding
@@ -255,9 +272,9 @@ class _Builder:
             case g.Dense():
                 bias = self.constant(f"{name}.bias", node.bias)
                 if len(node.shape) == 2:
-                    self.emit("Gemm", [x, self.constant(f"{name}.weight", node.weight), bias], name, transB=1)
+                    self.emit("Gemm", [x, self.weights(name, node.weight), bias], name, transB=1)
                 else:
-                    weight = self.constant(f"{name}.weight", np.ascontiguousarray(node.weight.T))
+                    weight = self.weights(name, node.weight, turned=True)
                     self.emit("Add", [self.emit("MatMul", [x, weight], f"{name}.sum"), bias], name)
             case g.BinaryDense():
                 signs = self.signs(name, node.negative)

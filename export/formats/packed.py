@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsg.export import graph as g
+from fsg.export.int8 import in_int8
 from fsg.export.passes import sign_last
 from fsg.runtime.model.packed.bits import pack
-from fsg.runtime.model.packed.read import FORMAT, VERSION, PackedFile
+from fsg.runtime.model.packed.read import FORMAT, VERSIONS, PackedFile
 from fsg.runtime.model.packed.rules import RULES, number, numbers
 
-_TYPES = {"float32": "F32", "uint32": "U32"}
+_TYPES = {"float32": "F32", "uint32": "U32", "int8": "I8"}
 
 
 def to_packed(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
@@ -34,9 +35,14 @@ def to_packed(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
                     entry[name] = value
             for name in rule.tensors:
                 value = getattr(node, name)
+                integers = in_int8(value) if name == "weight" and isinstance(node, (g.Conv, g.Dense)) else None
+                if integers is not None:
+                    tensors[f"{node.name}.weight"], tensors[f"{node.name}.step"] = integers
+                    continue
                 tensors[f"{node.name}.{name}"] = _words(value) if name == "negative" else np.asarray(value, np.float32)
         nodes.append(entry)
-    about = {"format": FORMAT, "version": VERSION, "metadata": _json(metadata), "graph": _json(nodes)}
+    version = VERSIONS[any(value.dtype == np.int8 for value in tensors.values())]
+    about = {"format": FORMAT, "version": version, "metadata": _json(metadata), "graph": _json(nodes)}
     return _container(about, tensors)
 
 

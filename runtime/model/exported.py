@@ -42,6 +42,17 @@ def depth(artefact: dict[str, Any]) -> str:
     return f"{count} values within the network are right, each computed of the file's own"
 
 
+def integers(artefact: dict[str, Any]) -> str:
+    """What int8 does to decisions and accuracy; empty for a file without."""
+    found = artefact.get("int8")
+    if not found:
+        return ""
+    same = found["samples"] - found["differing"]
+    text = f"{same} of {found['samples']} decisions with int8 weights are as with float32"
+    before = found.get("torch_accuracy", found.get("source_accuracy"))
+    return text if before is None else f"{text}, accuracy {found['accuracy']:.2%} instead of {before:.2%}"
+
+
 def memory(artefact: dict[str, Any]) -> str:
     """What a model.c takes of a microcontroller; empty for other formats."""
     if "arena_bytes" not in artefact:

@@ -298,8 +298,8 @@ def test_numbers_that_are_whole_are_read_back_as_the_same_bytes():
         (lambda content: content[:100], "it ends within its header"),
         (lambda content: b"", "it has no header"),
         (
-            lambda content: content.replace(b'"version":"1"', b'"version":"2"'),
-            "of version 2 of the format, and this fsg reads 1: update fsg",
+            lambda content: content.replace(b'"version":"1"', b'"version":"3"'),
+            "of version 3 of the format, and this fsg reads 1 and 2: update fsg",
         ),
         (lambda content: content.replace(b"fsg-packed", b"fsg-pocked"), "says nothing of fsg's packed signs"),
         (lambda content: content.replace(b"Sign", b"Sigh"), "node sign: 'Sigh' is missing or unknown"),
@@ -351,7 +351,7 @@ def test_commands(earlier_run, fsg, refused):
     binary_macs = [text.splitlines()[-1].split()[-2] for text in (found, expected)]
     assert binary_macs[0] == binary_macs[1] != "0.0"
     assert "NumPy computes .fsg files on one thread" in refused("bench", path, "--threads", "2", "--runs", "1")
-    assert "boards run .tflite files" in refused("bench", path, "--device", "rpi4")
+    assert "rpi4 runs .tflite files" in refused("bench", path, "--device", "rpi4")
     path.write_bytes(path.read_bytes()[:-4])
     for command in (["eval", path, "--dataset", data], ["summary", path], ["bench", path]):
         assert "truncated or damaged" in refused(*command)

@@ -22,15 +22,18 @@ def read(path: str | Path) -> tuple[list[Node], Tensors]:
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__")
-    if (metadata["format"], metadata["version"]) != ("fsg-packed", "1"):
-        raise SystemExit(f"{path}: not an fsg-packed file of version 1")
+    if metadata["format"] != "fsg-packed" or metadata["version"] not in ("1", "2"):
+        raise SystemExit(f"{path}: not an fsg-packed file of version 1 or 2")
     tensors = {}
     for name, entry in header.items():
         start, end = entry["data_offsets"]
         values = np.frombuffer(
-            data[8 + length + start : 8 + length + end], {"F32": "<f4", "U32": "<u4"}[entry["dtype"]]
+            data[8 + length + start : 8 + length + end], {"F32": "<f4", "U32": "<u4", "I8": "i1"}[entry["dtype"]]
         )
         tensors[name] = values.reshape(entry["shape"])
+    for name in [name for name in tensors if name.endswith(".weight") and tensors[name].dtype == np.int8]:
+        step = tensors[name.removesuffix("weight") + "step"]
+        tensors[name] = tensors[name] * step.reshape(-1, *[1] * (tensors[name].ndim - 1))
     return json.loads(metadata["graph"]), tensors
 
 

@@ -94,8 +94,19 @@ def _convolution(operator: Operator) -> Step:
     room = Scratch(4 * outputs * (1 if is_depthwise else PIXELS))
     if is_depthwise:
         return Step("fsg_depthwise", [window, image, weights[0], data_of(bias), room], clamp(operator))
-    weights = _ungrouped(weights, image.shape[-1]).transpose(1, 2, 3, 0)
-    return Step("fsg_convolution", [window, image, weights, data_of(bias), room], clamp(operator))
+    weights = _ungrouped(weights, image.shape[-1])
+    return _of_floats([window, image], weight, weights.transpose(1, 2, 3, 0), [data_of(bias), room], operator)
+
+
+def _of_floats(
+    before: list[Any], weight: Tensor | None, weights: NDArray[Any], after: list[Any], operator: Operator
+) -> Step:
+    """A convolution with weights [..., O]; as integers and steps, if they have any."""
+    assert weight is not None
+    if weight.steps is None:
+        return Step("fsg_convolution", [*before, weights, "NULL", *after], clamp(operator))
+    whole = np.rint(weights / weight.steps).astype(np.int8)
+    return Step("fsg_convolution", [*before, whole, weight.steps, *after], clamp(operator), defines=("INT8",))
 
 
 def _ungrouped(weights: NDArray[Any], channels: int) -> NDArray[Any]:
@@ -116,8 +127,7 @@ def _dense(operator: Operator) -> Step:
     outputs, inputs = weights.shape
     rows = int(np.prod(x.shape)) // inputs
     window = Window((1, rows), inputs, (1, rows), outputs)
-    arguments = [window, x, weights.T, data_of(bias), Scratch(4 * outputs * PIXELS)]
-    return Step("fsg_convolution", arguments, clamp(operator))
+    return _of_floats([window, x], weight, weights.T, [data_of(bias), Scratch(4 * outputs * PIXELS)], operator)
 
 
 def _binary(operator: Operator) -> Step:

@@ -9,6 +9,23 @@ from fsg.export.formats.tflite.lowered import SAME, Operator, Program, Tensor, w
 from fsg.export.graph import Sides
 
 
+def dequantized(program: Program) -> Program:
+    """Constants that are multiplied with their steps are floats that still know their steps."""
+    new: dict[Tensor, Tensor] = {}
+    operators = []
+    for operator in program.operators:
+        stored = operator.inputs[0]
+        if operator.code == "DEQUANTIZE" and stored is not None and stored.steps is not None:
+            axes = [-1 if axis == stored.axis else 1 for axis in range(len(stored.shape))]
+            numbers = data_of(stored) * stored.steps.reshape(axes)
+            numbers = numbers.astype(np.float32)
+            new[operator.output] = Tensor(stored.shape, data=numbers, steps=stored.steps, axis=stored.axis)
+            continue
+        inputs = tuple(None if tensor is None else new.get(tensor, tensor) for tensor in operator.inputs)
+        operators.append(replace(operator, inputs=inputs))
+    return replace(program, operators=tuple(operators))
+
+
 def orders(program: Program) -> list[Program]:
     """The same operators in a few orders, of which one may need less memory than the others."""
     producers = program.producers()

@@ -11,7 +11,7 @@ import fsg
 from fsg.export import graph as g
 from fsg.export.formats.c.calls import Bits, Offset, Post, Scratch, Step, Window, number
 from fsg.export.formats.c.plan import Plan, plan
-from fsg.export.formats.c.prepare import orders
+from fsg.export.formats.c.prepare import dequantized, orders
 from fsg.export.formats.c.steps import steps_of
 from fsg.export.formats.tflite.direct import lower
 from fsg.export.formats.tflite.lowered import Program, Tensor
@@ -47,7 +47,7 @@ def to_c(graph: g.BinaryGraph, metadata: dict[str, Any]) -> tuple[str, str]:
 
     Errors: FsgError for what C has no function for here.
     """
-    whole = lower(graph)
+    whole = dequantized(lower(graph))
     return _Writer(whole.source, whole.result, *planned(whole), metadata).texts()
 
 
@@ -64,7 +64,7 @@ def planned(whole: Program) -> tuple[list[Step], dict[Tensor, Tensor], Plan]:
 def to_watched_c(graph: g.BinaryGraph) -> tuple[str, str, list[tuple[str, Tensor]]]:
     """As `to_c`, but every value that the file written directly names is stored and shown: `fsg_watch` is called with
     its number in the list, and where it is."""
-    whole = lower(graph)
+    whole = dequantized(lower(graph))
     steps, same, names = steps_of(whole, watched=True)
     writer = _Writer(whole.source, whole.result, steps, same, plan(steps, same, {whole.source, whole.result}), {})
     writer.names = names
@@ -215,7 +215,7 @@ class _Writer:
         values = np.ascontiguousarray(values).reshape(-1)
         key = (kind, values.tobytes())
         if key not in self.constants:
-            name = self.constants[key] = f"{kind.split('_')[0].rstrip('3264')}s{len(self.constants)}"
+            name = self.constants[key] = f"{kind.split('_')[0].rstrip('83264')}s{len(self.constants)}"
             self.size += values.nbytes
             words = list(map(write, values.tolist()))
             lines = [", ".join(words[i : i + A_LINE]) for i in range(0, len(words), A_LINE)]
@@ -282,6 +282,7 @@ class _Writer:
 
 _KINDS: dict[str, Any] = {
     "f4": ("float", number),
+    "i1": ("int8_t", str),
     "i4": ("int32_t", str),
     "u4": ("uint32_t", "0x%xu".__mod__),
 }

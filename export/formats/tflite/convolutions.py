@@ -31,10 +31,10 @@ def conv(to: Emitter, node: g.Conv, x: Value) -> Value:
     is_depthwise = node.groups == channels > 1
     if is_depthwise:
         options["depthMultiplier"] = len(node.weight) // channels
-    weight = node.weight.transpose((1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1))
+    weight = to.weights(node.weight, (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1))
     output = to.emit(
         "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D",
-        [image, to.constant(weight), to.constant(node.bias)],
+        [image, weight, to.constant(node.bias)],
         (image.shape[0], *node.shape[2:], len(node.weight)),
         **options,
     )

@@ -7,6 +7,7 @@ import numpy as np
 
 from fsg.export.formats.tflite.lowered import Operator, Program, Tensor
 from fsg.export.graph import Sides
+from fsg.export.int8 import in_int8
 
 Order = tuple[int, ...]
 IMAGE: Order = (0, 2, 3, 1)
@@ -99,6 +100,15 @@ class Emitter:
         if number == 0:
             return self.emit("PAD", [x, amounts], shape, x.kind)
         return self.emit("PADV2", [x, amounts, self.constant(np.float32(number))], shape, x.kind)
+
+    def weights(self, weight: np.ndarray, order: Order) -> Tensor:
+        """A layer's weights [O, ...] with their axes in this order; stored as int8 where they are exactly that."""
+        found = in_int8(weight)
+        if found is None:
+            return self.constant(weight.transpose(order))
+        data = np.ascontiguousarray(found[0].transpose(order))
+        stored = Tensor(data.shape, data.dtype, data, found[1], order.index(0))
+        return self.emit("DEQUANTIZE", [stored], data.shape)
 
     def pad_image(self, x: Tensor, sides: Sides, number: float) -> Tensor:
         """x [N, H, W, C] with rows above and below, columns left and right."""

@@ -109,7 +109,8 @@ class _Writer:
         assert tensor.data is not None
         content = np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8)
         key = hashlib.blake2b(content.data).digest()
-        whole = (key, tensor.shape, tensor.kind)
+        steps = b"" if tensor.steps is None else tensor.steps.tobytes()
+        whole = (key, tensor.shape, tensor.kind, steps, tensor.axis)
         if whole not in self.constants:
             if key not in self.constants:
                 buffer = self.schema.BufferT()
@@ -124,7 +125,12 @@ class _Writer:
         found = self.schema.TensorT()
         found.name = name or f"t{len(self.tensors)}"
         found.shape = np.array(tensor.shape, np.int32)
-        found.type = {"float32": types.FLOAT32, "int32": types.INT32}[tensor.kind.name]
+        found.type = {"float32": types.FLOAT32, "int32": types.INT32, "int8": types.INT8}[tensor.kind.name]
+        if tensor.steps is not None:
+            found.quantization = self.schema.QuantizationParametersT()
+            found.quantization.scale = tensor.steps
+            found.quantization.zeroPoint = np.zeros(len(tensor.steps), np.int64)
+            found.quantization.quantizedDimension = tensor.axis
         found.buffer = buffer
         self.tensors.append(found)
         return len(self.tensors) - 1

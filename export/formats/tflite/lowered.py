@@ -18,11 +18,16 @@ SAME, VALID = 0, 1  # as TFLite and LCE number them
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A value, images [N, H, W, C]; with `data` a constant. Tensors are told apart by identity."""
+    """A value, images [N, H, W, C]; with `data` a constant. Tensors are told apart by identity.
+
+    Integers of int8 mean numbers: multiples of `steps`, one for each place on `axis`.
+    """
 
     shape: tuple[int, ...]
     kind: np.dtype[Any] = FLOAT32
     data: np.ndarray | None = None
+    steps: np.ndarray | None = None
+    axis: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,7 +103,7 @@ def _dense(to: _Lowering, node: g.Dense, x: Value) -> Value:
     tensor = to.ordered(x, order)
     output = to.emit(
         "FULLY_CONNECTED",
-        [tensor, to.constant(weight), to.constant(node.bias)],
+        [tensor, to.weights(weight, (0, 1)), to.constant(node.bias)],
         (*tensor.shape[:-1], len(weight)),
         keepNumDims=rank > 2,
     )

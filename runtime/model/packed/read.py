@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from fsg import FsgError
 from fsg.runtime.model.files import DAMAGE, read_bytes
 from fsg.runtime.model.packed.bits import unpack
-from fsg.runtime.model.packed.rules import RULES, Shape, check_size, require, wholes
+from fsg.runtime.model.packed.rules import RULES, WITH_STEPS, Shape, check_size, require, wholes
 
-VERSION = "1"
+VERSIONS = ("1", "2")
+"""Of the format: the second has weights of int8."""
 FORMAT = "fsg-packed"
 SHOWN = 200
 """Letters of an error."""
 
-_TYPES = {"F32": "<f4", "U32": "<u4"}
+_TYPES = {"F32": "<f4", "U32": "<u4", "I8": "|i1"}
 
 
 class PackedNode(SimpleNamespace):
@@ -63,9 +64,10 @@ def parse_packed(path: str | Path, content: bytes) -> PackedFile:
     try:
         about, tensors = _container(content)
         require(about.get("format") == FORMAT, "it says nothing of fsg's packed signs")
-        if (version := about.get("version", "none")) != VERSION:
+        if (version := about.get("version", "none")) not in VERSIONS:
+            known = " and ".join(VERSIONS)
             raise FsgError(
-                f"{path}: is of version {_shown(version)} of the format, and this fsg reads {VERSION}: update fsg, or"
+                f"{path}: is of version {_shown(version)} of the format, and this fsg reads {known}: update fsg, or"
                 " export it again"
             )
         metadata = _json(about["metadata"])
@@ -113,7 +115,8 @@ def _container(content: bytes) -> tuple[dict[str, str], dict[str, NDArray[Any]]]
         start, end = wholes(2)(entry["data_offsets"])
         # In Python's numbers, which cannot overflow.
         require(
-            start == at and end - start == 4 * math.prod(shape) and end <= len(data), f"{name} is not where it says"
+            start == at and end - start == int(kind[-1]) * math.prod(shape) and end <= len(data),
+            f"{name} is not where it says",
         )
         tensors[name] = np.frombuffer(data[start:end], kind).reshape(shape).astype(kind.replace("<", "="), copy=False)
         at = end
@@ -140,6 +143,13 @@ def _nodes(graph: Any, tensors: dict[str, NDArray[Any]]) -> tuple[PackedNode, ..
     return tuple(nodes)
 
 
+def _stepped(whole: NDArray[np.int8], steps: NDArray[Any]) -> NDArray[np.float32]:
+    """Integers [O, ...] times the steps [O] of their channels."""
+    fits = steps.dtype == np.float32 and steps.shape == whole.shape[:1]
+    require(fits, f"step is {steps.dtype} {list(steps.shape)}")
+    return whole * steps.reshape(-1, *[1] * (whole.ndim - 1))
+
+
 def _node(entry: dict[str, Any], shapes: dict[str, Shape], tensors: dict[str, NDArray[Any]]) -> PackedNode:
     given = dict(entry)
     name, op, shape = given.pop("name"), given.pop("op"), check_size(wholes(None, 1)(given.pop("shape")))
@@ -158,6 +168,8 @@ def _node(entry: dict[str, Any], shapes: dict[str, Shape], tensors: dict[str, ND
     require(not given, f"{next(iter(given), '')} is none of its attributes")
     for tensor, axes in rule.tensors.items():
         read[tensor] = tensors.pop(f"{name}.{tensor}")
+        if tensor == "weight" and op in WITH_STEPS and read[tensor].dtype == np.int8:
+            read[tensor] = _stepped(read[tensor], tensors.pop(f"{name}.step"))
         wanted = np.uint32 if tensor == "negative" else np.float32
         fits = (
             read[tensor].dtype == wanted and axes in (None, read[tensor].ndim) and (axes is None or read[tensor].size)

@@ -19,6 +19,9 @@ MAX_SIZE = (1 << 31) - 1
 MAX_WINDOW = 4096
 """Rows or columns of a pooling window."""
 
+WITH_STEPS = ("Conv", "Dense")
+"""Operators whose weights may be integers times a step of their output channel."""
+
 Shape = tuple[int, ...]
 Kind = Callable[[Any], Any]  # gives what a node has for what the file says, or raises ValueError
 
