@@ -7,12 +7,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fsg.runtime.model.predict import Model as Model
+    from fsg.runtime.model.predict import load as load
 
 __version__ = "0.1.0"
 
 TEMPORARY = ".fsg-"  # how the names of what will take another's place begin
 STALE_SECONDS = 24 * 3600.0  # nothing is written for so long: what is older was left by a crash
+
+
+def __getattr__(name: str) -> Any:
+    """`fsg.load` and `fsg.Model`, imported when they are asked for: NumPy comes with them."""
+    if name not in ("load", "Model"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("fsg.runtime.model.predict"), name)
 
 
 class FsgError(Exception):
@@ -21,6 +34,12 @@ class FsgError(Exception):
 
 class OutOfMemoryError(FsgError):
     """There was not enough memory."""
+
+
+def why(error: BaseException) -> str:
+    """An exception's reason on one line, without a repeated file name."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split())
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import click
 
 from fsg import FsgError, __version__, make_folder, require_utf8, shell_command, within_memory
 from fsg.cli_meta import meta_train
+from fsg.cli_predict import predict
 from fsg.export.options import export_options, is_packed
 from fsg.terminal import make_console, print_anything, print_table, write_text
 from fsg.training.config import Config, load_config, resume_config
@@ -75,6 +76,7 @@ def cli(debug: bool) -> None:
     fsg train                         train a network, into runs/NAME
     fsg export --format tflite        write a verified model file
     fsg bench                         measure it on this machine, or a board with --device and --host
+    fsg predict runs/NAME cat.jpg     what it sees on pictures
     fsg report                        all about it on one HTML page
     fsg compare --methods ste,fsg     train with several methods and seeds, and compare
     """
@@ -207,6 +209,7 @@ def bench_train(context: click.Context, rounds: int, steps: int, json_path: str 
 
 
 cli.add_command(meta_train)
+cli.add_command(predict)
 
 
 @cli.command()
@@ -316,9 +319,7 @@ def bench(
         if accuracy:
             from fsg.training.evaluate import accuracies_on
 
-            accuracies = accuracies_on(
-                [model.path for model in models], accuracy, data_dir=data_dir, load=load, show=show
-            )
+            accuracies = accuracies_on([m.path for m in models], accuracy, data_dir=data_dir, load=load, show=show)
         outcome = room.bench(models, device, hosts, plan, show)
     records, notes = outcome.records, list(outcome.notes)
     if accuracy:
@@ -366,8 +367,7 @@ def report(run: Path | None, bench_files: tuple[Path, ...], out: Path | None) ->
 def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_json: bool) -> None:
     """Accuracy of a run or a model file on real images.
 
-    FILE is a .tflite, .onnx or .fsg. The images are the test split of a data set. With neither, the newest run under
-    ./runs is taken.
+    FILE is a .tflite, .onnx, .fsg or .c; the images are the test split of a data set. Without, the newest run is taken.
     """
     target = target or newest(newest_run)
     with make_console().status(f"testing {target}") as status:

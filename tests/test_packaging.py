@@ -18,14 +18,42 @@ import sys
 for name in ("torch", "torchvision", "tensorflow", "larq_compute_engine", "onnx", "onnxruntime", "sklearn", "PIL",
              "matplotlib", "scipy", "safetensors"):
     sys.modules[name] = None  # importing it raises ImportError
+before = set(sys.modules)
+"""
+COMMAND = """
 from fsg.cli import main
 main()
 """
 
 
+FACE = """
+import fsg
+heavy = {"numpy", "click", "PIL", "fsg.runtime"} & set(sys.modules) - before
+assert not heavy, heavy
+import numpy as np
+model, images = fsg.load(sys.argv[1]), np.load(sys.argv[2])
+assert model.shape == (8, 8, 3) and model.classes == ("ant", "bee", "cat", "dog")
+assert model(images).shape == (50, 4)
+try:
+    model(images[:, :4])
+except fsg.FsgError as error:
+    assert "image 0: resizing needs Pillow" in str(error) and "pip install pillow" in str(error), error
+else:
+    raise AssertionError
+try:
+    fsg.lead
+except AttributeError as error:
+    assert "'fsg' has no attribute 'lead'" in str(error)
+"""
+
+
 def base_install(*arguments):
     """Runs the command where only the base dependencies can be imported."""
-    return subprocess.run([sys.executable, "-c", BLOCK, *map(str, arguments)], capture_output=True, text=True)
+    return python_of_base(COMMAND, *arguments)
+
+
+def python_of_base(program, *arguments):
+    return subprocess.run([sys.executable, "-c", BLOCK + program, *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +71,7 @@ def names_in_wheel(clean_source, tmp_path_factory):
 @pytest.mark.xdist_group("wheel")
 def test_wheel_holds_one_package_and_the_native_libraries(names_in_wheel):
     assert {name.split("/")[0] for name in names_in_wheel if ".dist-info/" not in name} == {"fsg"}
-    for name in ("runtime/libcount_instructions.so", "training/scan/libfsg_training.so"):
+    for name in ("py.typed", "runtime/libcount_instructions.so", "training/scan/libfsg_training.so"):
         assert f"fsg/{name}" in names_in_wheel
     for machine in ("aarch64", "x86_64"):  # whatever this host is: fsg sends them to boards
         programs = {f"fsg/runtime/targets/{machine}/{name}" for name in ("fsg_benchmark", "libfsg_delegate.so")}
@@ -76,7 +104,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     """The least of several starts; on a busy machine as much slower as Python is there with click alone."""
     times, least = [], []
     for _ in range(15):
-        times.append(seconds("-c", BLOCK, "--help"))
+        times.append(seconds("-c", BLOCK + COMMAND, "--help"))
         least.append(seconds("-c", "import click, inspect, subprocess, typing"))
         if min(times) < HELP_S:
             break
@@ -120,6 +148,12 @@ def test_base_install_measures_and_evaluates_a_tflite(tmp_path):
     assert result.returncode == 0 and "on 50 images" in result.stdout, result.stderr
     assert base_install("env").returncode == 0
     assert "cortex-a72" in base_install("devices").stdout
+    result = base_install("predict", model, "picture.png")
+    line = "fsg: error: fsg predict needs Pillow (import of PIL halted; None in sys.modules): pip install pillow\n"
+    assert (result.returncode, result.stderr) == (2, line)
+    np.save(tmp_path / "images.npy", images.transpose(0, 2, 3, 1))
+    result = python_of_base(FACE, model, tmp_path / "images.npy")
+    assert result.returncode == 0, result.stderr
     result = base_install("bench", model, "--runs", 3)
     assert result.returncode == 0 and "measured" in result.stdout, result.stderr
     for arguments, cure in (

@@ -9,7 +9,7 @@ import numpy as np
 
 from fsg import FsgError
 
-_CHUNK = 64  # images between two calls of `progress`, and in memory as float32 at a time
+CHUNK = 64  # images between two calls of `progress`, and in memory as float32 at a time
 
 
 def normalize(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -66,23 +66,31 @@ def evaluate(
     Raises:
         FsgError: shapes or classes that do not fit the model, or a model without mean and std.
     """
-    mean, std = statistics(model, images)
+    statistics(model, images)
     if len(images) != len(labels) or not len(images):
         raise FsgError(f"{len(images)} images with {len(labels)} labels cannot be evaluated; give one label each")
     labels = match_labels(model, labels, class_names)
     classes = len(model.metadata.get("class_names", class_names))
     correct = 0
-    for start in range(0, len(images), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        scores = model(normalize(images[chunk], mean, std))
-        if scores.shape[1] != classes:
-            raise FsgError(
-                f"{model.path}: gives {scores.shape[1]} scores for an image, but there are {classes} classes"
-            )
-        correct += int(np.count_nonzero(scores.argmax(axis=1) == labels[chunk]))
+    for start in range(0, len(images), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        correct += int(np.count_nonzero(scores(model, images[chunk], classes).argmax(axis=1) == labels[chunk]))
         if progress is not None:
-            progress(min(start + _CHUNK, len(images)))
+            progress(min(start + CHUNK, len(images)))
     return {"accuracy": correct / len(images), "samples": len(images)}
+
+
+def scores(model: Classifier, images: np.ndarray, classes: int) -> np.ndarray:
+    """What `model` gives for raw images uint8 [N, C, H, W], normalised as it wants them: float32 [N, classes].
+
+    Raises:
+        FsgError: shapes that do not fit the model, or each other, or a model without mean and std.
+    """
+    found = model(normalize(images, *statistics(model, images)))
+    if found.shape[1:] != (classes,):
+        given = "x".join(map(str, found.shape[1:]))
+        raise FsgError(f"{model.path}: gives {given} scores for an image, but there are {classes} classes")
+    return found
 
 
 def statistics(model: Classifier, images: np.ndarray) -> tuple[Sequence[float], Sequence[float]]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fsg import FsgError
-from fsg.training.data.sets import Images, Labels, Parts, empty_like, why
+from fsg import FsgError, why
+from fsg.training.data.sets import Images, Labels, Parts, empty_like
 
 
 def is_damaged(path: Path) -> bool:

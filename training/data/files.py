@@ -5,11 +5,9 @@ file that is missing, truncated or inconsistent ends in one FsgError line that n
 when a folder of images is read.
 """
 
-import os
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fsg import FsgError, require_utf8
-from fsg.training.data.sets import Images, Labels, Parts, Progress, empty_like, need, why
+from fsg import FsgError, require_utf8, why
+from fsg.runtime.pictures import picture_files, pillow, read_picture
+from fsg.training.data.sets import Images, Labels, Parts, Progress, empty_like
 
-ORIENTATION = 0x0112  # the EXIF tag
 # Without names, the number of classes is the largest label; a stray 2**40 must not become a list of names.
 MAX_CLASSES = 65_536
 MAX_CHANNELS = 16  # more are the rows or columns of images whose axes are in another order
@@ -162,6 +160,10 @@ def _loose_files(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.is_dir() and entry.name[0] != ".")
 
 
+class _OtherSizeError(FsgError):
+    """An image is not as large as the first."""
+
+
 class _Reading:
     """What came up while the images of a folder were read, for the person who has to know; threads may share it."""
 
@@ -172,11 +174,10 @@ class _Reading:
         self._sizes: dict[tuple[int, int], list[Path]] = {}
         self._errors: list[str] = []
 
-    def saw(self, what: str, *, when: bool) -> None:
+    def saw(self, what: str) -> None:
         """Counts an image of which that is true."""
-        if when:
-            with self._lock:
-                self._seen[what] += 1
+        with self._lock:
+            self._seen[what] += 1
 
     def of_other_size(self, path: Path, size: tuple[int, int]) -> None:
         """Notes an image that is not as large as the first."""
@@ -209,83 +210,26 @@ class _Reading:
 
 
 def _class_files(folder: Path, reading: _Reading) -> list[Path]:
-    """The images in a folder and its subfolders, hidden ones left out: files that Pillow knows by content."""
-    from PIL import Image
-
-    def broken(error: OSError) -> None:
-        raise error
-
-    try:
-        found = sorted(Path(place) / name for place, names in _walk(folder, broken) for name in names)
-    except OSError as error:
-        raise FsgError(f"{folder}: cannot be read ({why(error)}); make it readable") from error
-    known = {suffix for suffix, format in Image.registered_extensions().items() if format in Image.OPEN}
-    files = []
-    for path in found:
-        if path.suffix.lower() in known or _is_image(path):  # what claims to be an image must be one: see _decode
-            files.append(path)
-        else:
-            reading.skipped.append(f"{path}, which is no image that Pillow can read")
+    """The images in a folder and its subfolders."""
+    files, others = picture_files(folder)
+    reading.skipped += [f"{path}, which is no image that Pillow can read" for path in others]
     if not files:
         raise FsgError(f"{folder}: has no images; put files in it that Pillow can read, such as .png and .jpg")
     return files
 
 
-def _walk(folder: Path, broken: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
-    """`folder` and every folder below it, with its files; hidden ones are left out.
-
-    Links to folders are followed, but to none twice, and to none that holds `folder`.
-    """
-    top = os.path.realpath(folder)
-    seen = {top}
-    for place, folders, names in os.walk(folder, onerror=broken, followlinks=True):
-        visible, folders[:] = sorted(name for name in folders if name[0] != "."), []
-        for name in visible:
-            real = os.path.realpath(os.path.join(place, name))
-            if real not in seen and not top.startswith(real + os.sep):
-                folders.append(name)
-                seen.add(real)
-        yield place, [name for name in names if name[0] != "."]
-
-
-def _is_image(path: Path) -> bool:
-    from PIL import Image
-
-    try:
-        with Image.open(path):
-            return True
-    except Exception:  # Pillow's decoders raise nearly anything
-        return False
-
-
 def _decode(path: Path, size: tuple[int, int] | None, reading: _Reading) -> Images:
     """Return one image as people see it, uint8 [3,H,W]; of another (width, height) than `size`, a black pixel."""
-    from PIL import Image, ImageOps
+
+    def check(found: tuple[int, int]) -> None:
+        if size not in (None, found):
+            reading.of_other_size(path, found)
+            raise _OtherSizeError
 
     try:
-        with Image.open(path) as opened:
-            reading.saw("animated, of which the first picture was taken", when=getattr(opened, "n_frames", 1) > 1)
-            turned = opened.getexif().get(ORIENTATION, 1) in range(2, 9)  # before loading, which turns a TIFF by itself
-            image = ImageOps.exif_transpose(opened)
-            reading.saw("turned as their EXIF orientation says", when=turned)
-            if size is not None and image.size != size:
-                reading.of_other_size(path, image.size)
-                return np.zeros((3, 1, 1), np.uint8)
-            # Pillow clips these modes at 255 instead of scaling them: most pictures would come out white.
-            if image.mode[0] in "IF":
-                raise FsgError(f"{path}: has more than 8 bits per channel; save it with 8")
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                reading.saw(
-                    "laid on white where they are transparent", when=bool(np.asarray(image)[..., 3].min() < 255)
-                )
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            pixels = np.asarray(image.convert("RGB"))
-    except FsgError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything for a damaged file
-        raise FsgError(f"{path}: not a readable image ({why(error)}); replace or remove it") from error
-    return pixels.transpose(2, 0, 1)
+        return read_picture(path, path, saw=reading.saw, check=check).transpose(2, 0, 1)
+    except _OtherSizeError:
+        return np.zeros((3, 1, 1), np.uint8)
 
 
 def _decode_all(
@@ -336,7 +280,7 @@ def read_folder(path: Path, *, test_only: bool = False, progress: Progress | Non
         raise FsgError(
             f"{path}: no such folder; give one with {path.name}/train/CLASS and {path.name}/test/CLASS in it"
         )
-    need("PIL", f"{path}: reading images needs Pillow")
+    pillow(f"{path}: reading images")
     _check_parts(path, ("test",) if test_only else ("train", "test"))
     test_names = _subfolders(path / "test")
     names = test_names if test_only and not (path / "train").exists() else _subfolders(path / "train")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fsg import FsgError
+from fsg import FsgError, why
 from fsg.training.data.archives import read_cifar, read_idx
-from fsg.training.data.sets import Images, Labels, Parts, empty_like, need, why
+from fsg.training.data.sets import Images, Labels, Parts, empty_like, need
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 STATISTICS: dict[str, Statistics] = {

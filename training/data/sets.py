@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fsg import FsgError
+from fsg import FsgError, why
+from fsg.runtime.pictures import resize
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -36,12 +37,6 @@ def need(module: str, who: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise FsgError(f"{who} ({why(error)}): pip install 'fsg[train]'") from error
-
-
-def why(error: BaseException) -> str:
-    """Return an exception's reason on one line, without a repeated file name."""
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return " ".join(text.split())
 
 
 def empty_like(images: Images) -> tuple[Images, Labels]:
@@ -109,17 +104,9 @@ def resized(data: Dataset, size: int) -> Dataset:
     height, width = data.shape[1:]
     if not size or (height, width) == (size, size):
         return data
-    image = need("PIL.Image", "--image-size needs Pillow")
-    filter = image.Resampling.BOX if size < min(height, width) else image.Resampling.BILINEAR
-
-    def scaled(images: Images) -> Images:
-        result = np.empty((*images.shape[:2], size, size), np.uint8)
-        for source, target in zip(images.reshape(-1, height, width), result.reshape(-1, size, size), strict=True):
-            target[:] = image.fromarray(source).resize((size, size), filter)
-        return result
-
+    x_train, x_test = (resize(images, size, size, "--image-size") for images in (data.x_train, data.x_test))
     pad = round(data.pad * size / max(height, width))
-    return replace(data, x_train=scaled(data.x_train), x_test=scaled(data.x_test), pad=pad)
+    return replace(data, x_train=x_train, x_test=x_test, pad=pad)
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
