@@ -109,7 +109,8 @@ def headers() -> list[str]:
 
 
 def _run(command: list[str], folder: Path, path: Path) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
+    how: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+    done = subprocess.run(command, cwd=folder, env=os.environ, check=False, **how)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
         raise FsgError(f"{path}: for a microcontroller: {lines[0] if lines else f'exit code {done.returncode}'}")

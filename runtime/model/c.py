@@ -4,12 +4,14 @@ import ctypes
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,28 +52,34 @@ def read_header(path: Path) -> tuple[dict[str, int], tuple[int, ...]]:
 
 
 def c_metadata(path: Path) -> dict[str, Any]:
-    """What `fsg export` wrote about the network into a comment of model.c; empty for a file from elsewhere."""
+    """What `fsg export` wrote about the network into a comment of model.c; empty for a file from elsewhere.
+
+    Errors: FsgError for a comment that is damaged.
+    """
     with open(path, encoding="utf-8", errors="replace") as file:
         for _, line in zip(range(5), file, strict=False):
             if line.startswith(f"/* {METADATA}"):
-                try:
+                with suppress(ValueError):
                     found = json.loads(line[3 + len(METADATA) :].removesuffix(" */\n"))
-                except ValueError:
-                    return {}
-                return found if isinstance(found, dict) else {}
+                    if isinstance(found, dict):
+                        return found
+                raise FsgError(f"{path}: its metadata, in the second line, are damaged; export or copy it again")
     return {}
 
 
 def functions_called(path: Path) -> dict[str, int]:
     """How often fsg_invoke calls each function in a model.c."""
-    _, _, body = path.read_text(encoding="utf-8").rpartition("\nint fsg_invoke(")
+    _, _, body = path.read_text(encoding="utf-8", errors="replace").rpartition("\nint fsg_invoke(")
     return dict(Counter(re.findall(r"^    (fsg_\w+)\(", body, re.MULTILINE)).most_common())
 
 
 def compiler() -> list[str]:
     """The command of a C compiler: that of $CC, or cc, gcc or clang, or ziglang's. Errors: FsgError where none is."""
-    given = os.environ.get("CC")
-    for name in [given] if given else ["cc", "gcc", "clang"]:
+    if given := shlex.split(os.environ.get("CC", "")):
+        if found := shutil.which(given[0]):
+            return [found, *given[1:]]
+        raise FsgError(f"$CC names the compiler {given[0]}, which is not there: correct or unset it")
+    for name in ("cc", "gcc", "clang"):
         if found := shutil.which(name):
             return [found]
     if find_spec("ziglang"):
@@ -88,7 +96,7 @@ def compile_c(path: Path, output: Path, flags: Sequence[str] = FLAGS) -> None:
     """Makes a library for this processor of a model.c. Errors: FsgError with the compiler's first complaint."""
     command = [*compiler(), *flags, "-fPIC", "-shared", str(path), "-o", str(output), "-lm"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     except OSError as error:
         raise FsgError(f"{command[0]}: cannot be started ({error.strerror})") from error
     if done.returncode:

@@ -12,6 +12,7 @@ from fsg.export.formats.c.pixels import clamp, window_of
 from fsg.export.formats.tflite.lowered import SAME, Operator, Tensor
 
 BROADCAST = {"ADD": 0, "SUB": 1, "MUL": 2, "DIV": 3, "MAXIMUM": 4, "MINIMUM": 5, "PRELU": 6}  # as broadcast.c has them
+AXES = 6  # of loops within one another
 
 
 def integers(values: Any) -> NDArray[np.int32]:
@@ -19,7 +20,7 @@ def integers(values: Any) -> NDArray[np.int32]:
 
 
 def _joined(lengths: Any, strides: list[Any]) -> tuple[list[int], list[list[int]]]:
-    """The same places with neighbouring axes as one where all strides allow it: four axes."""
+    """The same places with neighbouring axes as one where all strides allow it: `AXES` of them."""
     axes = [(int(n), *(int(s[i]) for s in strides)) for i, n in enumerate(lengths) if n != 1]
     merged: list[tuple[int, ...]] = []
     for axis in axes:
@@ -27,9 +28,9 @@ def _joined(lengths: Any, strides: list[Any]) -> tuple[list[int], list[list[int]
             merged[-1] = (merged[-1][0] * axis[0], *axis[1:])
         else:
             merged.append(axis)
-    if len(merged) > 4:
-        raise FsgError("cannot export to C: a value is moved along more than four axes at once")
-    merged = [(1, *[0] * len(strides))] * (4 - len(merged)) + merged
+    if len(merged) > AXES:
+        raise FsgError(f"cannot export to C: a value is moved along more than {AXES} axes at once")
+    merged = [(1, *[0] * len(strides))] * (AXES - len(merged)) + merged
     return [axis[0] for axis in merged], [[axis[1 + i] for axis in merged] for i in range(len(strides))]
 
 

@@ -64,6 +64,7 @@ def plan(steps: Sequence[Step], same: dict[Tensor, Tensor], outside: set[Tensor]
 def _share(steps: Sequence[Step], rooms: dict[Tensor | Scratch, _Room], root: Callable[[Tensor], Tensor]) -> None:
     """A step may write over what it reads for the last time, where every pixel is read before it is written."""
     for index, step in enumerate(steps):
+        taken: set[_Room] = set()
         for place, post in enumerate(step.posts):
             if post.does != "STORE" or post.tensor is None:
                 continue
@@ -72,8 +73,9 @@ def _share(steps: Sequence[Step], rooms: dict[Tensor | Scratch, _Room], root: Ca
                 continue
             for source in _overwritable(step, place, post.tensor, root):
                 given = rooms.get(root(source))
-                if given is None or given is target or given.last != index or given.first == index:
+                if given is None or given in taken or given.last != index or given.first == index:
                     continue
+                taken.add(given)
                 given.size, given.last = max(given.size, target.size), target.last
                 for key, one in list(rooms.items()):
                     if one is target:

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from fsg.export.formats.c.calls import SIGNS, data_of, pad_value, signs_bytes
-from fsg.export.formats.tflite.lowered import SAME, Operator, Program, Tensor, without_unused
+from fsg.export.formats.tflite.lowered import ACTIVATIONS, SAME, Operator, Program, Tensor, without_unused
 from fsg.export.graph import Sides
+
+_NEVER_NEGATIVE = ("RELU", "RELU6", "LOGISTIC", "ABS", "EXP", "SQRT")
 
 
 def dequantized(program: Program) -> Program:
@@ -82,8 +84,7 @@ def padding_taken_in(program: Program) -> Program:
         sides = _pad_of_image(pad)
         if operator.code == "LceQuantize":
             image, around, outside = source, None, False
-            reads_bits = all(user.code == "LceBconv2d" for user in users.get(operator.output, []))
-            if pad is not None and sides is not None and reads_bits:
+            if pad is not None and sides is not None and all(map(_reads_bits, users.get(operator.output, []))):
                 image, around, outside = pad.inputs[0], sides, pad_value(pad) < 0
             assert image is not None
             if image not in signs:
@@ -95,7 +96,7 @@ def padding_taken_in(program: Program) -> Program:
             bits, around, outside = padded[source]
             options = operator.options if around is None else {**operator.options, "sides": around, "outside": outside}
             operator = replace(operator, inputs=(bits, *operator.inputs[1:]), options=options)
-        elif sides is not None and pad is not None and _takes_padding(operator, pad, sides):
+        elif sides is not None and pad is not None and _takes_padding(operator, pad, sides, producers):
             options = {**operator.options, "sides": sides}
             operator = replace(operator, inputs=(pad.inputs[0], *operator.inputs[1:]), options=options)
         new.append(operator)
@@ -116,7 +117,12 @@ def _pad_of_image(pad: Operator | None) -> Sides | None:
     return None if any(batch) or front or back else (top, bottom, left, right)
 
 
-def _takes_padding(operator: Operator, pad: Operator, sides: Sides) -> bool:
+def _reads_bits(operator: Operator) -> bool:
+    """Whether padding of its signs can be left to it, which has none."""
+    return operator.code == "LceBconv2d" and operator.options["padding"] != SAME
+
+
+def _takes_padding(operator: Operator, pad: Operator, sides: Sides, producers: dict[Tensor, Operator]) -> bool:
     """Whether a window's padding is what the pad adds."""
     if operator.options.get("padding") == SAME:
         return False
@@ -126,5 +132,11 @@ def _takes_padding(operator: Operator, pad: Operator, sides: Sides) -> bool:
         return False
     value = pad_value(pad)
     kernel = (operator.options["filterHeight"], operator.options["filterWidth"])
-    least = value <= -3e38 or value == 0  # with 0 only behind what is never less
-    return least and max(sides[:2]) < kernel[0] and max(sides[2:]) < kernel[1]
+    before = producers.get(pad.inputs[0]) if pad.inputs[0] is not None else None
+    is_least = value <= -3e38 or (value == 0 and before is not None and _is_never_negative(before))
+    return is_least and max(sides[:2]) < kernel[0] and max(sides[2:]) < kernel[1]
+
+
+def _is_never_negative(operator: Operator) -> bool:
+    clamp = operator.options.get("fusedActivationFunction", 0)
+    return operator.code in _NEVER_NEGATIVE or clamp in (ACTIVATIONS["RELU"], ACTIVATIONS["RELU6"])

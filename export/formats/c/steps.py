@@ -44,7 +44,7 @@ class _Steps:
             else:
                 self.same[output] = self.same.get(source, source)
             return
-        step = HEADS[code](operator) if code in HEADS else _loaded(operator)
+        step = HEADS[code](operator) if code in HEADS else self.loaded(operator)
         if step is None:
             self.steps += MOVES[code](operator)
             return
@@ -84,22 +84,28 @@ class _Steps:
         ready = all(
             t is None or t is value or t.data is not None or self.same.get(t, t) in self.known for t in user.inputs
         )
-        return elementwise(user, value) if ready else None
+        return self.posts(user, value) if ready else None
 
+    def posts(self, operator: Operator, value: Tensor | None) -> list[Post] | None:
+        """As `elementwise`; None too for numbers that are the image's: its address is no constant."""
+        found = elementwise(operator, value)
+        image = self.program.source
+        alike = [post.tensor for post in found or () if post.tensor and post.how != "FSG_PER_VALUE"]
+        return None if any(self.same.get(tensor, tensor) is image for tensor in alike) else found
 
-def _loaded(operator: Operator) -> Step | None:
-    """An operator by itself, of every value of a tensor; None for one of another kind."""
-    code, source, output = operator.code, operator.inputs[0], operator.output
-    if code == "LceQuantize":
-        assert source is not None
-        shape, posts = source.shape, [Post("LOAD", "FSG_PER_VALUE", source), Post("PACK", tensor=output)]
-    elif code == "LceDequantize":
-        shape, posts = output.shape, [Post("LOAD_SIGNS", tensor=source)]
-    else:
-        found = elementwise(operator, source)
-        if found is None:
-            return None
-        shape, posts = output.shape, [Post("LOAD", "FSG_PER_VALUE", source), *found]
-    channels = shape[-1] if shape else 1
-    pixels = int(np.prod(shape)) // channels
-    return Step("fsg_elementwise", [str(pixels), str(channels), Scratch(4 * channels)], posts)
+    def loaded(self, operator: Operator) -> Step | None:
+        """An operator by itself, of every value of a tensor; None for one of another kind."""
+        code, source, output = operator.code, operator.inputs[0], operator.output
+        if code == "LceQuantize":
+            assert source is not None
+            shape, posts = source.shape, [Post("LOAD", "FSG_PER_VALUE", source), Post("PACK", tensor=output)]
+        elif code == "LceDequantize":
+            shape, posts = output.shape, [Post("LOAD_SIGNS", tensor=source)]
+        else:
+            found = self.posts(operator, source)
+            if found is None:
+                return None
+            shape, posts = output.shape, [Post("LOAD", "FSG_PER_VALUE", source), *found]
+        channels = shape[-1] if shape else 1
+        pixels = int(np.prod(shape)) // channels
+        return Step("fsg_elementwise", [str(pixels), str(channels), Scratch(4 * channels)], posts)

@@ -103,7 +103,7 @@ class _Writer:
             includes += "#include <math.h>\n"
         if any(step.kernel == "fsg_reduce" for step in self.steps):
             includes += "#include <float.h>\n"
-        if any(isinstance(argument, Bits) for step in self.steps for argument in step.arguments):
+        if any(post.does == "PACK" for step in self.steps for post in step.posts):
             includes += "#if defined(__ARM_NEON)\n#include <arm_neon.h>\n"
             includes += "#elif defined(__SSE2__)\n#include <emmintrin.h>\n#endif\n"
         source = "\n".join(
@@ -111,6 +111,9 @@ class _Writer:
                 f"/* A binary network, written by fsg {fsg.__version__}; see model.h. */",
                 f"/* {METADATA}{_commented(self.metadata)} */",
                 '#include "model.h"',
+                f"#if {' || '.join(f'{name} != {value}' for name, value in self.numbers().items())}",
+                '#error "model.h is of another network"',
+                "#endif",
                 "",
                 includes,
                 *self.defines(),
@@ -135,6 +138,8 @@ class _Writer:
         more = dict.fromkeys(name for step in self.steps for name in step.defines)
         if any(self.how(post) == "FSG_OF_INPUT" for step in self.steps for post in step.posts):
             more["READS_INPUT"] = None
+        if any(max(_sizes(step.window)[2:]) >= 1 << 15 for step in self.steps if step.window):
+            more["WIDE"] = None
         return [f"#define FSG_{name} {i}" for i, name in enumerate((*does, *more))]
 
     def does(self, post: Post) -> str:
@@ -176,9 +181,7 @@ class _Writer:
         if isinstance(argument, str):
             return argument
         if isinstance(argument, Window):
-            w = argument
-            sizes = (w.channels, w.outputs, *w.size, *w.out, *w.kernel, *w.stride, *w.dilation, *w.before)
-            numbers = ", ".join(str(int(n)) for n in sizes)
+            numbers = ", ".join(map(str, _sizes(argument)))
             if numbers not in self.windows:
                 self.windows[numbers] = f"window{len(self.windows)}"
                 self.data.append(f"static const fsg_window {self.windows[numbers]} = {{{numbers}}};")
@@ -222,10 +225,25 @@ class _Writer:
             self.data.append(f"static const {kind} {name}[] = {{\n    " + ",\n    ".join(lines) + "};")
         return self.constants[key]
 
-    def header(self) -> str:
+    def numbers(self) -> dict[str, int]:
+        """Those of the header."""
         _, height, width, channels = self.source.shape
-        shape = " x ".join(map(str, self.result.shape[1:]))
-        outputs = int(np.prod(self.result.shape))
+        return {
+            "FSG_HEIGHT": height,
+            "FSG_WIDTH": width,
+            "FSG_CHANNELS": channels,
+            "FSG_INPUTS": height * width * channels,
+            "FSG_OUTPUTS": int(np.prod(self.result.shape)),
+            "FSG_CONSTANT_BYTES": self.size,
+            "FSG_ARENA_BYTES": self.placed.size,
+        }
+
+    def header(self) -> str:
+        remarks = {
+            "FSG_OUTPUTS": f" /* {' x '.join(map(str, self.result.shape[1:]))} */",
+            "FSG_CONSTANT_BYTES": " /* of flash, beside the code */",
+            "FSG_ARENA_BYTES": " /* of RAM, beside the input and the output */",
+        }
         lines = [
             f"/* A binary network, written by fsg {fsg.__version__}. */",
             "#ifndef FSG_MODEL_H_",
@@ -235,13 +253,7 @@ class _Writer:
             'extern "C" {',
             "#endif",
             "",
-            f"#define FSG_HEIGHT {height}",
-            f"#define FSG_WIDTH {width}",
-            f"#define FSG_CHANNELS {channels}",
-            f"#define FSG_INPUTS {height * width * channels}",
-            f"#define FSG_OUTPUTS {outputs} /* {shape} */",
-            f"#define FSG_CONSTANT_BYTES {self.size} /* of flash, beside the code */",
-            f"#define FSG_ARENA_BYTES {self.placed.size} /* of RAM, beside the input and the output */",
+            *(f"#define {name} {value}{remarks.get(name, '')}" for name, value in self.numbers().items()),
             "",
             "/* `in` is an image [height][width][channels] of FSG_INPUTS numbers, each as it was in training: a",
             " * value from 0 to 1, less fsg_mean of its channel, divided by fsg_std. `out` gets FSG_OUTPUTS scores.",
@@ -286,6 +298,12 @@ _KINDS: dict[str, Any] = {
     "i4": ("int32_t", str),
     "u4": ("uint32_t", "0x%xu".__mod__),
 }
+
+
+def _sizes(w: Window) -> list[int]:
+    """As base.c has them: two of channels, and those of images."""
+    sizes = (w.channels, w.outputs, *w.size, *w.out, *w.kernel, *w.stride, *w.dilation, *w.before)
+    return [int(n) for n in sizes]
 
 
 def _kernel(name: str) -> str:

@@ -43,7 +43,9 @@ class _Lowering(Emitter):
         result = self.ordered(value, IMAGE if len(value.order) == 4 else tuple(range(len(value.order))))
         if result is source or result.data is not None:
             result = self.like("ADD", result, 0.0)  # an output has to be computed
-        return self.program(source, result, self.values)
+        chains = self.binary.chains  # what is bits is the sign's, not the layer's
+        values = {chains[name].sign if name in chains else name: value for name, value in self.values.items()}
+        return self.program(source, result, values)
 
     def add(self, node: g.Node) -> None:
         if isinstance(node, g.Sign) or node.name in self.binary.skipped:

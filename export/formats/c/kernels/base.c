@@ -1,8 +1,14 @@
+#ifdef FSG_WIDE
+typedef int32_t fsg_size;
+#else
+typedef int16_t fsg_size;
+#endif
+
 /* What a window slides over: images are [height][width][channels], padding is above and on the left. */
 typedef struct {
   int32_t in_channels, out_channels;
-  int16_t in_height, in_width, out_height, out_width;
-  int16_t kernel_height, kernel_width, stride_y, stride_x, dilation_y, dilation_x, top, left;
+  fsg_size in_height, in_width, out_height, out_width;
+  fsg_size kernel_height, kernel_width, stride_y, stride_x, dilation_y, dilation_x, top, left;
 } fsg_window;
 
 /* What is done to the channels of a pixel, one after the other. `from` is read, `to` is written. */

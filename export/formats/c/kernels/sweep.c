@@ -37,7 +37,8 @@ static unsigned char fsg_signs(const float* v) {
 static void fsg_sweep(const fsg_post* post, int posts, float* row, int32_t pixel, int32_t channels) {
   for (; posts > 0; ++post, --posts) {
     const float* x = post->at.from;
-    int32_t c;
+    int32_t c = 0;
+    (void)c;
     if (post->how == FSG_PER_VALUE) x += pixel * channels;
 #ifdef FSG_READS_INPUT
     if (post->how == FSG_OF_INPUT) x = fsg_input + pixel * channels;
