@@ -115,6 +115,7 @@ TRAPS = {
         lambda: nn.Sequential(nn.Conv2d(1, 3, (1, 5)), SIGN(), BinaryConv2d(3, 2, (1, 3)), nn.AdaptiveMaxPool2d(1)),
     ),
     "signs alone": ((3, 4, 5), lambda: nn.Sequential(SIGN(), nn.MaxPool2d(2), nn.Flatten())),
+    "a view alone": ((1, 4, 4), lambda: nn.Flatten()),
     "an image of one pixel": (
         (3, 1, 1),
         lambda: Of(
@@ -178,6 +179,13 @@ def test_traps(name, tmp_path):
     expected = run_graph(graph, x)[graph.nodes[-1].name]
     assert_same(CompiledModel(path, flags=("-std=c99", "-O1"))(x).reshape(expected.shape), expected)
     assert deep.check_file("c", "c", graph, b"", x) > 0
+
+
+@pytest.mark.parametrize("name", ["a view alone", "zeros around what is negative"])
+def test_nothing_is_unused_where_little_is_computed(name, tmp_path):
+    shape, build = TRAPS[name]
+    path = write(simplify(trace(exact(build()), shape)), tmp_path)
+    subprocess.run([*COMPILERS["x86-64"], *STRICT, "-O1", "-c", path, "-o", tmp_path / "model.o"], check=True)
 
 
 @pytest.mark.parametrize("name", ["W1A1", "many operators"])

@@ -94,6 +94,8 @@ class _Writer:
         calls = []
         for index, step in enumerate(self.steps):
             calls += [self.call(index, step), *self.shown(step)]
+        if "fsg_arena" not in "".join([*self.data, *calls]):
+            calls.append("(void)fsg_arena;")
         kernels = [_kernel(name) for name in self.sources()]
         math = any(step.kernel in WITH_LIBM or any(p.does in WITH_LIBM for p in step.posts) for step in self.steps)
         watch = ["void (*fsg_watch)(int32_t, const void *);", ""] if self.names else []

@@ -38,7 +38,7 @@ static void fsg_sweep(const fsg_post* post, int posts, float* row, int32_t pixel
   for (; posts > 0; ++post, --posts) {
     const float* x = post->at.from;
     int32_t c = 0;
-    (void)c;
+    (void)x, (void)c;
     if (post->how == FSG_PER_VALUE) x += pixel * channels;
 #ifdef FSG_READS_INPUT
     if (post->how == FSG_OF_INPUT) x = fsg_input + pixel * channels;
