@@ -22,6 +22,7 @@ from fsg import FsgError
 
 METADATA = "fsg metadata: "
 FLAGS = ("-std=c99", "-O3", "-march=native")
+_SIZES = {f"FSG_{what}" for what in ("HEIGHT", "WIDTH", "CHANNELS", "OUTPUTS", "ARENA_BYTES", "CONSTANT_BYTES")}
 _DEFINE = re.compile(r"^#define (FSG_[A-Z_]+) (\d+)(?: /\* (.*) \*/)?", re.MULTILINE)
 
 
@@ -36,15 +37,7 @@ def read_header(path: Path) -> tuple[dict[str, int], tuple[int, ...]]:
     except (OSError, UnicodeDecodeError) as error:
         raise FsgError(f"{header}: cannot be read; it belongs to {path.name}: export both again") from error
     sizes = {name: int(value) for name, value, _ in found}
-    missing = {
-        "FSG_HEIGHT",
-        "FSG_WIDTH",
-        "FSG_CHANNELS",
-        "FSG_OUTPUTS",
-        "FSG_ARENA_BYTES",
-        "FSG_CONSTANT_BYTES",
-    } - sizes.keys()
-    if missing:
+    if missing := _SIZES - sizes.keys():
         raise FsgError(f"{header}: does not say {', '.join(sorted(missing))}; export it again")
     remark = next(remark for name, _, remark in found if name == "FSG_OUTPUTS")
     shape = tuple(int(n) for n in remark.split(" x ") if n.isdecimal())
