@@ -72,19 +72,17 @@ def whole_way(fsg, model, data, layers, *settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "binary", "floats"), [("resnet18", 16, 5), ("vgg11_bn", 9, 2)])
-def test_torchvision_from_training_to_measurement(fsg, pictures, tmp_path, monkeypatch, model, binary, floats):
+def test_torchvision_from_training_to_measurement(fsg, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    layers = {"bitwise": binary, "float": floats}
-    report = whole_way(fsg, f"torchvision:{model}", f"folder:{pictures}", layers, "--epochs", "1")
-    tflite = report["artefacts"][0]["ops"]
-    assert tflite["LceBconv2d"] == binary
+    layers = {"bitwise": 16, "float": 5}
+    report = whole_way(fsg, "torchvision:resnet18", f"folder:{pictures}", layers, "--epochs", "1")
+    assert report["artefacts"][0]["ops"]["LceBconv2d"] == 16
     _, out, _ = fsg("summary", "runs/net")
     assert "first layer" in out and "last layer" in out
 
 
 def test_a_narrow_vgg11_bn_from_training_to_measurement(fsg, pictures, tmp_path, monkeypatch):
-    """What the test above does with torchvision's, at its real width."""
+    """What the test above does; torchvision's own has 129 million weights."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "narrow_vgg", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 from fsg import FsgError
 from fsg.runtime.boards.devices import FIELDS, find_device, load_devices, read_devices
 
+MICROCONTROLLERS = ["cortex-m4", "cortex-m3"]
 BOARDS = ("rpi3", "rpi4", "rpi5", "pi-zero-2w", "jetson-orin-nano", "rock5")
 
 
@@ -29,9 +30,10 @@ def test_a_board_has_all_figures_and_their_sources(name):
 
 def test_nothing_is_invented():
     devices = load_devices()
-    assert list(devices) == [*BOARDS, "aarch64", "local"]
+    assert list(devices) == [*BOARDS, "aarch64", *MICROCONTROLLERS, "local"]
     for name in ("aarch64", "local"):
         assert devices[name].core == "" and devices[name].clock_ghz is devices[name].memory_gb_s is None
+    assert [name for name, device in devices.items() if device.runs == "c"] == MICROCONTROLLERS
 
 
 def test_devices_of_users_win(config, tmp_path):

@@ -234,7 +234,7 @@ def test_records_are_kept_beside_the_export(path, parts):
 
 def test_boards_run_tflite_only(tmp_path, parts):
     (tmp_path / "model.onnx").write_bytes(b"")
-    with pytest.raises(FsgError, match=r"model\.onnx: boards run \.tflite files"):
+    with pytest.raises(FsgError, match=r"model\.onnx: rpi4 runs \.tflite files"):
         bench_boards([Model(tmp_path / "model.onnx")], PI4, ["one"], Plan(), str)
     assert not parts.asked and not finished([], [], PI4)
 
