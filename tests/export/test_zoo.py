@@ -60,7 +60,7 @@ def test_onnx(network, tmp_path):
 
 
 def test_c(network, tmp_path):
-    if network[0] in ("ReActNet-A", "Real-to-Binary"):
+    if network[0] not in (*SMALL, "Bi-Real ResNet-18", "QuickNet", "MeliusNet"):
         pytest.skip("their kinds of layers are in the others, and compiling them takes long")
     source, header = to_c(network[1], {})
     (tmp_path / "model.c").write_text(source)
