@@ -4,12 +4,14 @@ All weights are multiples of a small power of two. Ties, values that are exactly
 common, and no rounding decides them.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fsg.export.formats.c.write import to_c
 from fsg.export.graph import BinaryGraph
 from fsg.export.reference import run_graph
 from fsg.training.networks.layers import BinaryActivation, BinaryConv2d, BinaryLayer, BinaryLinear
@@ -152,3 +154,12 @@ RESNETS = {
     "W1A32": lambda: resnet20(activation_bits=32),
     "all binary": lambda: resnet20(first_last="binary"),
 }
+
+
+def write_c(graph: BinaryGraph, folder: Path, metadata: dict[str, Any] | None = None) -> Path:
+    """Writes model.c and model.h of a graph; where the first is."""
+    path = folder / "model.c"
+    source, header = to_c(graph, metadata or {})
+    path.write_text(source)
+    path.with_suffix(".h").write_text(header)
+    return path

@@ -8,14 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import zoo
-from networks import RESNETS, assert_same, exact, images, random_network
+from networks import RESNETS, assert_same, exact, images, random_network, write_c
 from nodes import many_operators
 from sanitized import MEMORY, missing
 from torch import nn
 
 from fsg import FsgError
 from fsg.export import deep
-from fsg.export.formats.c.write import planned, to_c
+from fsg.export.formats.c.write import planned
 from fsg.export.formats.tflite.direct import lower
 from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
@@ -151,19 +151,11 @@ def graph_of(name):
     return simplify(trace(model, shape)), images(5, *shape).numpy()
 
 
-def write(graph, folder, metadata=None):
-    path = folder / "model.c"
-    source, header = to_c(graph, metadata or {})
-    path.write_text(source)
-    path.with_suffix(".h").write_text(header)
-    return path
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name, tmp_path):
     """Without a warning, and with the results of the graph."""
     graph, x = graph_of(name)
-    path = write(graph, tmp_path)
+    path = write_c(graph, tmp_path)
     subprocess.run([*compiler(), *STRICT, "-O1", "-c", path, "-o", tmp_path / "model.o"], check=True)
     expected = run_graph(graph, x)[graph.nodes[-1].name]
     assert_same(CompiledModel(path)(x).reshape(expected.shape), expected)
@@ -174,7 +166,7 @@ def test_traps(name, tmp_path):
     """The results of the graph, and every value within, where C does other than the operators one by one."""
     shape, build = TRAPS[name]
     graph, x = simplify(trace(exact(build()), shape)), images(5, *shape).numpy()
-    path = write(graph, tmp_path)
+    path = write_c(graph, tmp_path)
     subprocess.run([*compiler(), *STRICT, "-c", path, "-o", tmp_path / "model.o"], check=True)
     expected = run_graph(graph, x)[graph.nodes[-1].name]
     assert_same(CompiledModel(path, flags=("-std=c99", "-O1"))(x).reshape(expected.shape), expected)
@@ -184,14 +176,16 @@ def test_traps(name, tmp_path):
 @pytest.mark.parametrize("name", ["a view alone", "zeros around what is negative"])
 def test_nothing_is_unused_where_little_is_computed(name, tmp_path):
     shape, build = TRAPS[name]
-    path = write(simplify(trace(exact(build()), shape)), tmp_path)
+    path = write_c(simplify(trace(exact(build()), shape)), tmp_path)
     subprocess.run([*COMPILERS["x86-64"], *STRICT, "-O1", "-c", path, "-o", tmp_path / "model.o"], check=True)
 
 
 @pytest.mark.parametrize("name", ["W1A1", "many operators"])
 @pytest.mark.parametrize("machine", COMPILERS)
 def test_compilers_find_no_fault(name, machine, tmp_path):
-    path = write(graph_of(name)[0], tmp_path, {"mean": [0.5] * 3, "std": [0.2] * 3, "class_names": list('ab?"\\é\n*/')})
+    path = write_c(
+        graph_of(name)[0], tmp_path, {"mean": [0.5] * 3, "std": [0.2] * 3, "class_names": list('ab?"\\é\n*/')}
+    )
     subprocess.run([*COMPILERS[machine], *STRICT, "-O1", "-c", path, "-o", tmp_path / "model.o"], check=True)
 
 
@@ -201,7 +195,7 @@ def test_compilers_find_no_fault(name, machine, tmp_path):
 def test_no_byte_beside_what_is_its_own(name, words, tmp_path):
     """Images and results are of the heap; whatever is read or written around them, or undefined, ends the program."""
     graph, x = graph_of(name)
-    path, driver = write(graph, tmp_path), tmp_path / "driver.c"
+    path, driver = write_c(graph, tmp_path), tmp_path / "driver.c"
     driver.write_text(DRIVER)
     sanitizers = (*MEMORY, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
     program = tmp_path / "program"
@@ -225,7 +219,7 @@ def test_what_is_wrong_is_one_line(tmp_path, refused, monkeypatch):
     for each, name in ((folder, "two stores"), (other, "padding twice")):
         each.mkdir()
         shape, build = TRAPS[name]
-        path = write(simplify(trace(exact(build()), shape)), each, {"input_shape": [1, *shape]})
+        path = write_c(simplify(trace(exact(build()), shape)), each, {"input_shape": [1, *shape]})
     path = folder / "model.c"
     source, header = path.read_bytes(), path.with_suffix(".h").read_bytes()
     for changed in (b"{", b'{"input_shape": [1, 3', b"[]", b""):

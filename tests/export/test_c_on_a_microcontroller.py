@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import RESNETS
+from networks import RESNETS, write_c
 from nodes import convolution, floats, node, of_nodes
 from records import validate
 
 from fsg import FsgError, runtime
 from fsg.export import graph as g
-from fsg.export.formats.c.write import to_c
 from fsg.export.pipeline import export_model
 from fsg.runtime.boards.devices import find_device
 from fsg.runtime.measure.microcontroller import compile_for, emulate_c, section_sizes
@@ -26,18 +25,11 @@ needs_emulator = pytest.mark.skipif(
 )
 
 
-def written(graph, folder):
-    source, header = to_c(graph, {})
-    (folder / "model.c").write_text(source)
-    (folder / "model.h").write_text(header)
-    return folder / "model.c"
-
-
 @pytest.fixture
 def small(tmp_path):
     """A file of which every step is computed exactly: a binary convolution, and sums."""
     layers = [node(g.Sign), convolution(g.BinaryConv, 5, 40, 3, padding_value=1.0, padding=(1, 1))]
-    return written(of_nodes((5, 9, 7), *layers, node(g.Affine, scale=floats(40), bias=floats(40))), tmp_path)
+    return write_c(of_nodes((5, 9, 7), *layers, node(g.Affine, scale=floats(40), bias=floats(40))), tmp_path)
 
 
 @needs_emulator

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from networks import write_c
 
 from fsg import FsgError
 from fsg.export import deep
 from fsg.export import graph as g
-from fsg.export.formats.c.write import planned, to_c
+from fsg.export.formats.c.write import planned
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.packed import to_packed
 from fsg.export.formats.tflite.direct import lower
@@ -62,12 +63,9 @@ def test_onnx(network, tmp_path):
 def test_c(network, tmp_path):
     if network[0] not in (*SMALL, "Bi-Real ResNet-18", "QuickNet", "MeliusNet"):
         pytest.skip("their kinds of layers are in the others, and compiling them takes long")
-    source, header = to_c(network[1], {})
-    (tmp_path / "model.c").write_text(source)
-    (tmp_path / "model.h").write_text(header)
     name, graph, images, expected = network
     count = len(images) if name in SMALL else 4
-    agrees(tmp_path / "model.c", (name, graph, images[:count], expected[:count]), "c")
+    agrees(write_c(graph, tmp_path), (name, graph, images[:count], expected[:count]), "c")
     *_, placed = planned(lower(network[1]))
     assert placed.size <= 1.1 * placed.needed
 
