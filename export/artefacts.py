@@ -38,7 +38,8 @@ from fsg.export.graph import (
     Reshape,
     Sign,
 )
-from fsg.export.int8 import int8_weights
+from fsg.export.images import RANDOM_IMAGES
+from fsg.export.int8 import int8_layers, int8_weights, signs_moved
 from fsg.export.options import FORMATS
 from fsg.export.reference import run_graph
 from fsg.export.verify import Trial, signs_near_zero
@@ -51,8 +52,6 @@ from fsg.runtime.model.packed.read import read_packed
 from fsg.runtime.model.session import open_model
 from fsg.runtime.model.tflite import op_counts
 
-MAX_SAMPLES = 1000
-RANDOM_IMAGES = 64
 AT_ONCE = 64 * 64 * 64
 """Pixels of the images that the graph computes together: every value of it stays in memory."""
 
@@ -77,15 +76,17 @@ def export_graph(
     writer: str = "auto",
     verify: str = "logits",
     int8: str | None = None,
+    calibration: Callable[[], Floats] | None = None,
     on_step: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Writes model files of a graph, and report.json, into `folder`; returns the report, which `about` is in.
 
     The graph, and every file before it takes its place, is compared with the results of the trial. `read_rightly`
     compares every value of the graph with those of what it was `read_from`. `float_size` is what that takes as float32,
-    in bytes. With `int8` "weights" those of float layers are integers in the files, which are compared with that
-    network in NumPy; an artefact's "int8" says how its decisions compare with the trial's. `earlier` is a report of
-    the same weights in that folder, whose other artefacts stay in the report.
+    in bytes. With `int8` "weights" those of float layers are integers in the files, with "layers" what they read and
+    give too, on grids chosen by the images that `calibration` returns. Files are then compared with that network in
+    NumPy; an artefact's "int8" says how its decisions compare with the trial's. `earlier` is a report of the same
+    weights in that folder, whose other artefacts stay in the report.
     """
     images, some = trial.images, trial.images[: min(len(trial.images) // 2 * 2, deep.IMAGES)]
     if verify == "deep":
@@ -96,12 +97,12 @@ def export_graph(
 
     trial.check(f"the graph read from {read_from}", _reference(graph, images), near_zero, read_rightly)
 
+    layers = {"layers": _layers(graph), "not_on_bits": not_on_bits(graph)}
     integers: dict[str, Any] = {}
     if int8:
-        on_step("computing the network with int8 weights")
-        graph = int8_weights(graph)
-        whole = Trial(images, trial.labels, _reference(graph, images), "the network with int8 weights", trial.dataset)
-        integers = {"int8": {"what": int8, "source": trial.source, **trial.compared(whole.expected)}}
+        graph, rounding = _on_integers(graph, int8, calibration, trial, on_step)
+        whole = Trial(images, trial.labels, _reference(graph, images), f"the network with int8 {int8}", trial.dataset)
+        integers = {"int8": {"what": int8, "source": trial.source, **trial.compared(whole.expected), **rounding}}
         trial = whole
 
     def tflite() -> tuple[Files, str]:
@@ -165,14 +166,37 @@ def export_graph(
     report = {
         "fsg_version": fsg.__version__,
         **about,
-        "layers": _layers(graph),
-        "not_on_bits": not_on_bits(graph),
+        **layers,
         "float_size_bytes": float_size,
         "artefacts": _with_others(folder, earlier or {}, artefacts),
     }
     with replacing(folder / REPORT) as target:
         target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _on_integers(
+    graph: BinaryGraph,
+    int8: str,
+    calibration: Callable[[], Floats] | None,
+    trial: Trial,
+    on_step: Callable[[str], object],
+) -> tuple[BinaryGraph, dict[str, Any]]:
+    """The graph with its float layers on integers, and what is to be reported of how that was done."""
+    if int8 == "weights":
+        on_step("computing the network with int8 weights")
+        return int8_weights(graph), {}
+    if calibration is None:
+        raise FsgError(
+            "--int8 layers chooses its ranges by images, and there are none: give a data set, --int8 weights needs none"
+        )
+    on_step("reading images to choose ranges by")
+    images = calibration()
+    on_step(f"choosing the ranges of integers on {len(images)} images")
+    graph = int8_layers(graph, images)
+    on_step("computing the network with int8 layers")
+    signs, moved = signs_moved(graph, trial.images[: len(images)])
+    return graph, {"calibration_images": len(images), "signs_of_int8": signs, "signs_moved": moved}
 
 
 def _with_others(folder: Path, earlier: dict[str, Any], artefacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -184,16 +208,6 @@ def _with_others(folder: Path, earlier: dict[str, Any], artefacts: list[dict[str
             if other["format"] not in formats and path.exists() and file_digest(path) == other["sha256"]:
                 artefacts = [*artefacts, other]
     return artefacts
-
-
-def chosen_images(count: int) -> NDArray[np.intp]:
-    """Which of so many test images files are compared on: up to 1000, evenly spread."""
-    return np.linspace(0, count - 1, min(count, MAX_SAMPLES)).astype(int)
-
-
-def random_images(shape: tuple[int, int, int]) -> Floats:
-    """64 images of normally distributed numbers, always the same for a shape (C, H, W)."""
-    return np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *shape), np.float32)
 
 
 def check_settings(
@@ -218,6 +232,10 @@ def check_settings(
         compiler()
     if writer != "auto" and "tflite" not in formats:
         raise FsgError("--writer is of .tflite files: add --format tflite, or leave it away")
+    if int8 == "layers" and "c" in formats:
+        raise FsgError(
+            "a model.c computes float layers in float32: --int8 weights stores theirs as integers there, too"
+        )
     if int8 and writer == "lce":
         raise FsgError("--int8 is written by fsg itself: leave --writer lce away")
     prepare(formats, "direct" if int8 else writer)

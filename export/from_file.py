@@ -8,17 +8,16 @@ import numpy as np
 
 from fsg import FsgError
 from fsg.export import deep
-from fsg.export.artefacts import check_settings, chosen_images, export_graph, random_images
+from fsg.export.artefacts import check_settings, export_graph
 from fsg.export.formats.packed import from_packed
 from fsg.export.graph import BinaryGraph
+from fsg.export.images import dataset_for, evenly, random_images, training_images
 from fsg.export.verify import Trial
 from fsg.runtime.model.evaluate import match_labels, normalize, statistics
 from fsg.runtime.model.files import REPORT, SUFFIXES, file_digest, report_beside
 from fsg.runtime.model.packed.interpret import Interpreter
 from fsg.runtime.model.packed.read import read_packed
 from fsg.runtime.model.session import Session, open_model
-from fsg.training.data.load import load_dataset
-from fsg.training.data.sets import resized
 
 
 def export_packed(
@@ -75,6 +74,7 @@ def export_packed(
         read_rightly=read_rightly,
         float_size=size,
         earlier=earlier,
+        calibration=(lambda: training_images(session, dataset, data_dir)) if dataset else None,
         batch=batch,
         writer=writer,
         on_step=on_step,
@@ -111,8 +111,8 @@ def _trial(path: Path, session: Session, dataset: str | None, data_dir: str | No
     """What files are compared on: test images of a data set, or random ones for want of one."""
     labels = None
     if dataset:
-        data = resized(load_dataset(dataset, data_dir=data_dir, test_only=True), session.metadata.get("image_size", 0))
-        chosen = chosen_images(len(data.x_test))
+        data = dataset_for(session, dataset, data_dir)
+        chosen = evenly(len(data.x_test))
         pixels = data.x_test[chosen]
         images = normalize(pixels, *statistics(session, pixels))
         labels = match_labels(session, data.y_test[chosen], data.class_names)

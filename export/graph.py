@@ -110,6 +110,43 @@ class BinaryDense(BinaryLayer):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Quantize(Node):
+    """(q - zero) * step, where q is round(input * (1 / step)) + zero, clipped to -128 and 127, halves to even."""
+
+    step: float
+    zero: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Int8Layer(Node):
+    """A float layer on integers: the input is numbers (q - source_zero) * source_step, and so is, with `step` and
+    `zero`, the result.
+
+    q = round(float32(sums of (q - source_zero) * weight + bias) * scale) + zero, clipped to -128 and 127, where scale
+    is source_step * weight_step / step, all in float32, halves to even: what XNNPACK and ONNX Runtime compute.
+    weight [O, ...], weight_step [O]; bias [O] counts source_step * weight_step.
+    """
+
+    weight: NDArray[np.int8]
+    weight_step: Floats
+    bias: NDArray[np.int32]
+    source_step: float
+    source_zero: int
+    step: float
+    zero: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Int8Conv(Convolution, Int8Layer):
+    """A convolution, weight [O, I/groups, KH, KW], of the input padded with 0."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Int8Dense(Int8Layer):
+    """A matrix product along the input's last axis, weight [O, I]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Affine(Node):
     """scale * input + bias per channel, [C]: batch normalisation at inference."""
 

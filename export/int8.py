@@ -1,18 +1,51 @@
-"""Weights of float layers as 8-bit integers, each output channel with a step of its own."""
+"""Float layers on 8-bit integers: their weights, each output channel with a step of its own, and what they work on."""
 
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fsg.export.graph import BinaryGraph, Conv, Dense, Floats, Node
+from fsg.export.graph import (
+    BinaryGraph,
+    Conv,
+    Dense,
+    Elementwise,
+    Floats,
+    Int8Conv,
+    Int8Dense,
+    Int8Layer,
+    MaxPool,
+    Node,
+    Quantize,
+    Reshape,
+    Sign,
+    Transpose,
+)
 from fsg.export.passes import fold_affine, rewrite
+from fsg.export.reference import compute, run_graph
 
 MOST = 127
 LEAST = 256
 """How many weights a layer must have to be worth the steps and the operator that multiplies with them."""
 _EXACT = np.uint32(0xFFFFFF00)
 """Bits of a step that may be set: with 16 of its mantissa, the product with an integer of 7 bits is not rounded."""
+_SHORT = np.uint32(0xFFFF0000)
+"""Bits of an activation's step: the product with a weight's step is not rounded, so all runtimes have the same."""
+
+MOST_TERMS = 1 << 15
+"""How many products a sum may have: 255 * 127 * 2^15, and a bias below 2^29, are below 2^31."""
+KEPT = 1 << 20
+"""How many of a value's numbers its grid is chosen by."""
+AT_ONCE = 64 * 64 * 16
+"""Pixels of the images that are computed together."""
+
+
+class Grid(NamedTuple):
+    """The numbers (q - zero) * step, q from -128 to 127."""
+
+    step: float
+    zero: int
 
 
 def int8_weights(graph: BinaryGraph) -> BinaryGraph:
@@ -43,9 +76,171 @@ def in_int8(weight: Floats) -> tuple[NDArray[np.int8], Floats] | None:
 
 def rounded(weight: Floats) -> Floats:
     """The nearest weights [O, ...] that `in_int8` finds."""
+    whole, steps = _integers(weight)
+    return whole * steps.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def _integers(weight: Floats, least: Any = 0) -> tuple[NDArray[np.int8], Floats]:
+    """The nearest integers [O, ...] and steps [O], which are at least so long."""
     rows = weight.reshape(len(weight), -1)
-    steps = np.abs(rows).max(1).astype(np.float32) / np.float32(MOST)
+    steps = np.maximum(np.abs(rows).max(1) / np.float32(MOST), least).astype(np.float32)
     steps = ((steps.view(np.uint32) + np.uint32(0x80)) & _EXACT).view(np.float32)
     steps[steps == 0] = 1
-    whole = np.clip(np.rint(rows / steps[:, None]), -MOST, MOST).astype(np.float32)
-    return (whole * steps[:, None]).reshape(weight.shape)
+    whole = np.clip(np.rint(rows / steps[:, None]), -MOST, MOST)
+    return whole.astype(np.int8).reshape(weight.shape), steps
+
+
+def int8_layers(graph: BinaryGraph, images: Floats) -> BinaryGraph:
+    """Computes float convolutions and dense layers with integers, on grids chosen by what is seen on images.
+
+    What they read is rounded where it is not the result of such a layer, maybe pooled. Signs of their results are
+    signs of integers; binary layers, and what is added to their results, stay as they are. The layer that gives the
+    graph's result stays float, with rounded weights, for 256 numbers would make ties of it.
+    """
+    graph = int8_weights(graph)
+    last = _resulting(graph)
+    layers = [node for node in graph.nodes if isinstance(node, (Conv, Dense)) and node is not last and _can(node)]
+    rectified = {node.name: relu for node in layers if (relu := _relu_behind(graph, node))}
+    ends = [rectified.get(node.name, node).name for node in layers]
+    grids = _grids(graph, images, {*ends, *(node.inputs[0] for node in layers)})
+    dropped: set[str] = set()
+    known: dict[str, Grid] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node in layers and not (_is_depthwise(node) and node.inputs[0] not in known):
+            assert isinstance(node, (Conv, Dense))
+            source = node.inputs[0]
+            if source not in known:
+                name = f"{source}.on_grid"
+                if name not in known:
+                    known[name] = grids[source]
+                    shape, (step, zero) = graph[source].shape, known[name]
+                    nodes.append(Quantize(name=name, inputs=(source,), shape=shape, step=step, zero=zero))
+                source = name
+            end = rectified.get(node.name, node).name
+            dropped.add(end)
+            known[end] = grids[end]
+            nodes.append(_on_integers(replace(node, name=end, inputs=(source,)), known[source], known[end]))
+        elif node.name not in dropped:
+            if isinstance(node, KEEP) and node.inputs[0] in known:
+                known[node.name] = known[node.inputs[0]]
+            nodes.append(node)
+    return BinaryGraph(tuple(nodes))
+
+
+KEEP = (MaxPool, Reshape, Transpose)
+"""What gives none but numbers that it reads."""
+
+
+def _is_depthwise(node: Node) -> bool:
+    return isinstance(node, Conv) and node.groups > 1
+
+
+def _can(node: Conv | Dense) -> bool:
+    """Whether a layer has a counterpart on integers in all formats, and enough weights to be worth it."""
+    if isinstance(node, Conv) and node.groups > 1:
+        return node.weight.shape[1] == 1
+    return node.weight.size >= LEAST and node.weight[0].size <= MOST_TERMS
+
+
+def _resulting(graph: BinaryGraph) -> Node:
+    """The layer that gives the result, but for what treats every value alike."""
+    node = graph.nodes[-1]
+    while len(node.inputs) == 1 and not isinstance(node, (Conv, Dense)):
+        node = graph[node.inputs[0]]
+    return node
+
+
+def _relu_behind(graph: BinaryGraph, node: Node) -> Elementwise | None:
+    """The ReLU that alone reads a layer's result: its grid begins at 0."""
+    users = graph.users(node.name)
+    relu = users[0] if len(users) == 1 else None
+    return relu if isinstance(relu, Elementwise) and relu.operator == "ReLU" else None
+
+
+def _on_integers(node: Conv | Dense, source: Grid, result: Grid) -> Int8Layer:
+    room = np.abs(node.bias) / (np.float32(source.step) * np.float32(1 << 29))  # for the bias among integers
+    weight, weight_step = _integers(node.weight, room)
+    unit = np.float64(source.step) * weight_step
+    numbers: dict[str, Any] = {
+        "weight": weight,
+        "weight_step": weight_step,
+        "bias": np.rint(node.bias / unit).astype(np.int32),
+        "source_step": source.step,
+        "source_zero": source.zero,
+        "step": result.step,
+        "zero": result.zero,
+    }
+    shared: dict[str, Any] = {"name": node.name, "inputs": node.inputs, "shape": node.shape}
+    if isinstance(node, Dense):
+        return Int8Dense(**shared, **numbers)
+    window = {name: getattr(node, name) for name in ("stride", "padding", "dilation", "groups")}
+    return Int8Conv(**shared, **window, **numbers)
+
+
+def _grids(graph: BinaryGraph, images: Floats, names: set[str]) -> dict[str, Grid]:
+    """The grid of each value, by what it is on images."""
+    size = min(len(images), max(1, AT_ONCE // (images.shape[2] * images.shape[3])))
+    starts = range(0, len(images), size)
+    seen: dict[str, list[Floats]] = {name: [] for name in names}
+    for start in starts:
+        values = run_graph(graph, images[start : start + size])
+        for name in names:
+            value = values[name].reshape(-1)
+            some = value[:: max(1, value.size * len(starts) // KEPT)]
+            seen[name].append(np.concatenate([some, [value.min(), value.max()]]))
+    return {name: grid_of(np.concatenate(parts)) for name, parts in seen.items()}
+
+
+def grid_of(values: Floats) -> Grid:
+    """The grid, of those up to a share of the least and the greatest, on which values are moved least, squared.
+
+    Its step has 8 bits of mantissa, and 0 is on it.
+    """
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    if low == high:
+        return Grid(1.0, 0)
+
+    def grid(share: float) -> Grid:
+        step = np.float32((high - low) * share / 255)
+        step = ((step.view(np.uint32) + ~_SHORT) & _SHORT).view(np.float32)
+        return Grid(float(step), int(np.clip(np.rint(-128 - low * share / step), -128, 127)))
+
+    def error(grid: Grid) -> float:
+        whole = np.clip(np.rint(values / np.float32(grid.step)), -128 - grid.zero, 127 - grid.zero)
+        return float(np.square(whole * np.float32(grid.step) - values, dtype=np.float64).mean())
+
+    return min(map(grid, np.linspace(1, 0.3, 29)), key=error)
+
+
+def signs_moved(graph: BinaryGraph, images: Floats) -> tuple[int, int]:
+    """How many signs of integers there are for the images, and how many would be others before rounding."""
+    count = moved = 0
+    size = min(len(images), max(1, AT_ONCE // (images.shape[2] * images.shape[3])))
+    signs = {node.inputs[0] for node in graph.nodes if isinstance(node, Sign)}
+    for start in range(0, len(images), size):
+        values = run_graph(graph, images[start : start + size])
+        exact: dict[str, Floats] = {}
+        for node in graph.nodes:
+            if isinstance(node, Int8Layer):
+                value = compute(before_rounding(node), [values[node.inputs[0]]])
+                exact[node.name] = np.maximum(value, (-128 - node.zero) * np.float32(node.step))
+            elif isinstance(node, Quantize):
+                exact[node.name] = values[node.inputs[0]]
+            elif isinstance(node, KEEP) and node.inputs[0] in exact:
+                exact[node.name] = compute(node, [exact[node.inputs[0]]])
+            if node.name in signs and node.name in exact:
+                count += values[node.name].size
+                moved += int(((values[node.name] < 0) != (exact[node.name] < 0)).sum())
+    return count, moved
+
+
+def before_rounding(node: Int8Layer) -> Conv | Dense:
+    """The float layer with the same weights."""
+    weight = node.weight * node.weight_step.reshape(-1, *[1] * (node.weight.ndim - 1))
+    bias = (node.bias * (np.float64(node.source_step) * node.weight_step)).astype(np.float32)
+    shared: dict[str, Any] = {"name": node.name, "inputs": node.inputs, "shape": node.shape}
+    if not isinstance(node, Int8Conv):
+        return Dense(**shared, weight=weight, bias=bias)
+    window = {name: getattr(node, name) for name in ("stride", "padding", "dilation", "groups")}
+    return Conv(**shared, **window, weight=weight, bias=bias)

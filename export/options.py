@@ -62,8 +62,11 @@ def export_options(command: F) -> F:
         ),
         option(
             "--int8",
-            type=click.Choice(("weights",)),
-            help="Store the weights of float layers as integers of 8 bits; computed with as floats.",
+            type=click.Choice(("weights", "layers")),
+            is_flag=False,
+            flag_value="layers",
+            help="Float layers in integers of 8 bits: their weights alone, or what they compute with, too (the bare"
+            " --int8), on ranges chosen by training images.",
         ),
         option("--out", type=folder, help="Folder to write into.  [default: RUN/export, or that of FILE]"),
         option(

@@ -12,8 +12,9 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.export import deep
-from fsg.export.artefacts import check_settings, chosen_images, export_graph, random_images
+from fsg.export.artefacts import check_settings, export_graph
 from fsg.export.graph import Floats
+from fsg.export.images import evenly, for_calibration, random_images, training_images
 from fsg.export.recognise import simplify
 from fsg.export.trace import trace, values_of
 from fsg.export.verify import MIN_AGREEMENT, Trial
@@ -55,6 +56,7 @@ def export_run(
         "hypernetwork_parameters_discarded": run.hypernetwork_parameters,
     }
     trial = Trial(images, labels, expected, dataset=data)
+    how["calibration"] = lambda: training_images(run, data, data_dir or run.config.data_dir or None)
     return _export(run.model, folder, formats, trial, run.metadata, about, on_step=on_step, **how)
 
 
@@ -74,11 +76,15 @@ def export_model(
     away. `metadata` travel in the files: mean, std and class_names are what `fsg eval` needs. `opset` is the version of
     ONNX's operators; None for the oldest that will do. `batch` is how many images a file takes at once; None for any
     number, of .onnx files. `writer` is one of `formats.tflite.write.WRITERS`. `verify` "deep" also compares every value
-    within the network. Errors: as `export_run`.
+    within the network. `int8` "weights" or "layers" makes float layers those of integers, "layers" on ranges that are
+    chosen by `images`. Errors: as `export_run`.
     """
     check_settings(formats, **how)
     if images is None:
         images = random_images(shape)
+    else:
+        given = images
+        how["calibration"] = lambda: for_calibration(given)
     if images.ndim != 4 or images.shape[1:] != tuple(shape) or len(images) < 2:
         raise FsgError(f"images of shape {list(images.shape)} are not two or more of {list(shape)}; give such ones")
     training = model.training
@@ -146,7 +152,7 @@ def test_images(
     data = resized(data, run.config.image_size)
     if data.shape != run.data.shape:
         raise FsgError(f"{spec}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}")
-    chosen = chosen_images(len(data.x_test))
+    chosen = evenly(len(data.x_test))
     images = normalize(data.x_test[chosen], run.data.mean, run.data.std)
     labels = match_labels(run, data.y_test[chosen], data.class_names)
     expected = run(images)

@@ -10,6 +10,10 @@ from fsg import FsgError, __version__
 from fsg.export import graph as g
 from fsg.export.elementwise import ARITHMETIC, OPERATORS
 from fsg.export.int8 import in_int8
+from fsg.runtime.model.contents import UINT8
+
+OFFSET = 128
+"""Of uint8 from int8."""
 
 OLDEST_OPSET = 13
 """Before, Softmax meant something else."""
@@ -240,6 +244,28 @@ class _Builder:
         )
         return self.emit("Mul", [numbers, self.constant(f"{name}.step", steps)], f"{name}.weight")
 
+    def on_grid(self, x: str, node: g.Int8Layer | g.Quantize) -> None:
+        """A value as the nearest of its grid: of uint8, with weights of which ONNX Runtime is exact on every x86."""
+        grid = [self.shared(f"value_{node.step}", np.float32(node.step)), self.place(node.zero)]
+        whole = self.emit("QuantizeLinear", [x, *grid], f"{node.name}.whole")
+        self.emit("DequantizeLinear", [whole, *grid], node.name)
+
+    def place(self, zero: int) -> str:
+        """Where 0 is among uint8."""
+        return self.shared(f"place_{zero}", np.uint8(zero + OFFSET))
+
+    def integers(self, node: g.Int8Layer, *, turned: bool = False) -> list[str]:
+        """The weights and the bias of a layer on integers, as the numbers that they mean."""
+        name = node.name
+        whole = (node.weight.astype(np.int16) + OFFSET).astype(np.uint8)
+        steps = self.constant(f"{name}.step", node.weight_step)
+        zeros = self.shared(f"places_{len(whole)}", np.full(len(whole), OFFSET, np.uint8))
+        stored = self.constant(f"{name}{UINT8}", np.ascontiguousarray(whole.T) if turned else whole)
+        weight = self.emit("DequantizeLinear", [stored, steps, zeros], f"{name}.weight", axis=int(turned))
+        units = self.constant(f"{name}.unit", np.float32(node.source_step) * node.weight_step)
+        bias = self.constant(f"{name}.int32", node.bias)
+        return [weight, self.emit("DequantizeLinear", [bias, units], f"{name}.bias", axis=0)]
+
     def transposed_conv(self, x: str, node: g.TransposedConv) -> None:
         self.emit(
             "ConvTranspose",
@@ -262,6 +288,17 @@ class _Builder:
             case g.Conv():
                 weight = self.weights(name, node.weight)
                 self.conv(x, weight, node, node.padding, name, self.constant(f"{name}.bias", node.bias))
+            case g.Quantize():
+                self.on_grid(x, node)
+            case g.Int8Conv():
+                weight, bias = self.integers(node)
+                self.on_grid(self.conv(x, weight, node, node.padding, f"{name}.sum", bias), node)
+            case g.Int8Dense() if len(node.shape) == 2:
+                self.on_grid(self.emit("Gemm", [x, *self.integers(node)], f"{name}.sum", transB=1), node)
+            case g.Int8Dense():
+                weight, bias = self.integers(node, turned=True)
+                product = self.emit("MatMul", [x, weight], f"{name}.product")
+                self.on_grid(self.emit("Add", [product, bias], f"{name}.sum"), node)
             case g.BinaryConv():
                 padding = node.padding
                 if node.padding_value and any(padding):

@@ -13,9 +13,9 @@ from fsg.export.int8 import in_int8
 from fsg.export.passes import sign_last
 from fsg.runtime.model.packed.bits import pack
 from fsg.runtime.model.packed.read import FORMAT, VERSIONS, PackedFile
-from fsg.runtime.model.packed.rules import RULES, number, numbers
+from fsg.runtime.model.packed.rules import RULES, number, numbers, step
 
-_TYPES = {"float32": "F32", "uint32": "U32", "int8": "I8"}
+_TYPES = {"float32": "F32", "uint32": "U32", "int8": "I8", "int32": "I32"}
 
 
 def to_packed(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
@@ -39,9 +39,11 @@ def to_packed(graph: g.BinaryGraph, metadata: dict[str, Any]) -> bytes:
                 if integers is not None:
                     tensors[f"{node.name}.weight"], tensors[f"{node.name}.step"] = integers
                     continue
-                tensors[f"{node.name}.{name}"] = _words(value) if name == "negative" else np.asarray(value, np.float32)
+                value = _words(value) if name == "negative" else np.asarray(value, rule.kinds.get(name, np.float32))
+                tensors[f"{node.name}.{name}"] = value
         nodes.append(entry)
-    version = VERSIONS[any(value.dtype == np.int8 for value in tensors.values())]
+    computed = any(isinstance(node, (g.Int8Layer, g.Quantize)) for node in graph.nodes)
+    version = VERSIONS[2 if computed else any(value.dtype == np.int8 for value in tensors.values())]
     about = {"format": FORMAT, "version": version, "metadata": _json(metadata), "graph": _json(nodes)}
     return _container(about, tensors)
 
@@ -64,7 +66,7 @@ def _attribute(node: g.Node, name: str) -> Any:
     if name == "kernel" and isinstance(node, g.BinaryConv):
         return _plain(node.negative.shape[2:])
     value, kind = getattr(node, name), RULES[type(node).__name__].attributes[name]
-    if kind is number:
+    if kind in (number, step):
         value = float(value)
     elif kind is numbers:
         value = {setting: float(one) for setting, one in value.items()}

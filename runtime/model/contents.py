@@ -9,7 +9,9 @@ from fsg.runtime.model.metadata import sizes_of
 from fsg.runtime.model.tflite import read_tflite
 
 BITS, INT8, FLOAT, REST = KINDS = ("bits", "int8", "float32", "other")
-_OF_PACKED = {"U32": BITS, "I8": INT8, "F32": FLOAT}
+_OF_PACKED = {"U32": BITS, "I8": INT8, "F32": FLOAT}  # I32 are biases
+UINT8 = ".uint8"
+"""Ends the names of a .onnx file's bytes that are numbers, not bits."""
 _OF_C = {"uint32_t": BITS, "int8_t": INT8, "float": FLOAT}
 _CONSTANT = re.compile(r"^static const (\w+) \w+\[\] = \{\n(.*?)\};", re.MULTILINE | re.DOTALL)
 
@@ -50,14 +52,18 @@ def _onnx(path: Path) -> list[tuple[str, int]]:
 
     kinds = {onnx.TensorProto.UINT8: BITS, onnx.TensorProto.INT8: INT8, onnx.TensorProto.FLOAT: FLOAT}
     constants = onnx.load(path).graph.initializer
-    return [(kinds.get(one.data_type, REST), len(one.raw_data)) for one in constants]
+    return [
+        (INT8 if one.name.endswith(UINT8) else kinds.get(one.data_type, REST), len(one.raw_data)) for one in constants
+    ]
 
 
 def _packed(path: Path) -> list[tuple[str, int]]:
     content = read_bytes(path)
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-    return [(_OF_PACKED[entry["dtype"]], entry["data_offsets"][1] - entry["data_offsets"][0]) for entry in tensors]
+    return [
+        (_OF_PACKED.get(entry["dtype"], REST), entry["data_offsets"][1] - entry["data_offsets"][0]) for entry in tensors
+    ]
 
 
 def _c(path: Path) -> list[tuple[str, int]]:

@@ -54,7 +54,7 @@ def integers(artefact: dict[str, Any]) -> str:
     if not found:
         return ""
     same = found["samples"] - found["differing"]
-    text = f"{same} of {found['samples']} decisions with int8 weights are as with float32"
+    text = f"{same} of {found['samples']} decisions with int8 {found.get('what', 'weights')} are as with float32"
     before = found.get("torch_accuracy", found.get("source_accuracy"))
     return text if before is None else f"{text}, accuracy {found['accuracy']:.2%} instead of {before:.2%}"
 

@@ -75,13 +75,40 @@ def _binary_conv(node: Any, x: Floats) -> Floats:
     return sums * per_channel(node.scale, x) + per_channel(node.bias, x)
 
 
-def convolve(x: Floats, weight: Floats, node: Any) -> Floats:
+def _on_grid(values: Any, step: float, zero: int) -> Floats:
+    """The nearest (q - zero) * step, of values that are counted in steps."""
+    return (np.clip(np.rint(values) + zero, -128, 127) - zero).astype(np.float32) * np.float32(step)
+
+
+def _requantized(node: Any, sums: Any) -> Floats:
+    """What a layer on integers makes of its sums [N, O, ...], which float64 holds exactly."""
+    step = np.float32(node.source_step) * node.weight_step / np.float32(node.step)
+    whole = (sums + per_channel(node.bias, sums)).astype(np.float32)
+    return _on_grid(whole * per_channel(step, sums), node.step, node.zero)
+
+
+def _whole(node: Any, x: Floats) -> NDArray[np.float64]:
+    return np.rint(x.astype(np.float64) / np.float64(np.float32(node.source_step)))
+
+
+def _int8_conv(node: Any, x: Floats) -> Floats:
+    return _requantized(
+        node, convolve(padded(_whole(node, x), _sides(node), 0.0), node.weight.astype(np.float64), node)
+    )
+
+
+def _int8_dense(node: Any, x: Floats) -> Floats:
+    sums = _whole(node, x) @ node.weight.T.astype(np.float64)
+    return np.moveaxis(_requantized(node, np.moveaxis(sums, -1, 1)), 1, -1)
+
+
+def convolve(x: Any, weight: Any, node: Any) -> Any:
     """The sums of a convolution of x [N, C, H, W] as it is, without padding: one matrix product for each tap."""
     (outputs, channels, *kernel), groups = weight.shape, node.groups
     reach = [dilation * (size - 1) for dilation, size in zip(node.dilation, kernel, strict=True)]
     height, width = ((x.shape[2 + i] - reach[i] - 1) // node.stride[i] + 1 for i in range(2))
     count = len(x)
-    sums = np.zeros((count, groups, outputs // groups, height * width), np.float32)
+    sums = np.zeros((count, groups, outputs // groups, height * width), x.dtype)
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             taps = x[
@@ -130,13 +157,13 @@ def _windows(node: Any, x: Floats, outside: float, gather: Callable[[Any, Any], 
     return x
 
 
-def padded(x: Floats, sides: Sides, value: float, channels: tuple[int, int] = (0, 0)) -> Floats:
+def padded(x: Any, sides: Sides, value: float, channels: tuple[int, int] = (0, 0)) -> Any:
     """x [N, C, H, W] with so many rows above and below, columns left and right, and channels, of a value."""
     top, bottom, left, right = sides
-    return np.pad(x, ((0, 0), channels, (top, bottom), (left, right)), constant_values=np.float32(value))
+    return np.pad(x, ((0, 0), channels, (top, bottom), (left, right)), constant_values=x.dtype.type(value))
 
 
-def per_channel(values: Floats, like: Floats) -> Floats:
+def per_channel(values: Any, like: Any) -> Any:
     """Values [C] shaped to be broadcast over the channels of `like` [N, C, ...]."""
     return values.reshape(-1, *[1] * (like.ndim - 2))
 
@@ -183,6 +210,9 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     "TransposedConv": _transposed_conv,
     "Dense": lambda node, x: x @ node.weight.T + node.bias,
     "BinaryDense": lambda node, x: x @ node.signs().T * node.scale + node.bias,
+    "Quantize": lambda node, x: _on_grid(x * (1 / np.float32(node.step)), node.step, node.zero),
+    "Int8Conv": _int8_conv,
+    "Int8Dense": _int8_dense,
     "Affine": lambda node, x: x * per_channel(node.scale, x) + per_channel(node.bias, x),
     "Elementwise": lambda node, x: ELEMENTWISE[node.operator](x, node.settings),
     "PReLU": lambda node, x: np.where(x < 0, per_channel(node.slope, x) * x, x),

@@ -64,9 +64,9 @@ def op_counts(model: str | Path | bytes) -> dict[str, int]:
 
 
 def tensors_of(path: str | Path, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Every float32 value in a .tflite file that the interpreter keeps, by name, for images [N, C, H, W].
+    """Every float32 or int8 value in a .tflite file that the interpreter keeps, by name, for images [N, C, H, W].
 
-    Without XNNPACK, which keeps none. Values of four axes are turned to [N, C, H, W].
+    Without XNNPACK, which keeps none. Values of four axes are turned to [N, C, H, W], and integers to what they mean.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType, load_delegate
 
@@ -88,12 +88,15 @@ def tensors_of(path: str | Path, images: np.ndarray) -> dict[str, np.ndarray]:
         for details in interpreter.get_tensor_details():
             if (
                 details["name"]
-                and details["dtype"] == np.float32
+                and details["dtype"] in (np.float32, np.int8)
                 and len(details["shape"])
                 and details["shape"][0] == step
             ):
                 with suppress(ValueError):  # nothing computed it: it is within what the delegate runs
                     value = interpreter.get_tensor(details["index"])
+                    unit, zero = details["quantization"]
+                    if value.dtype == np.int8:
+                        value = (value.astype(np.float32) - np.float32(zero)) * np.float32(unit)
                     value = value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
                     found.setdefault(details["name"], []).append(value)
     return {name: np.concatenate(parts)[: len(images)] for name, parts in found.items()}

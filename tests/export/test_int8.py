@@ -1,23 +1,29 @@
-"""--int8: float layers' weights as integers, in every format exactly those."""
+"""--int8: float layers' weights as integers, in every format exactly those; and layers that compute with integers."""
 
 import numpy as np
 import onnx
 import pytest
+import read_packed
+from ai_edge_litert.schema_py_generated import TensorType
 from networks import RESNETS, exact
 from nodes import convolution, floats, node, of_nodes
 from torch import nn
 
 from fsg import FsgError
+from fsg.export import deep
 from fsg.export import graph as g
 from fsg.export.artefacts import check_settings
+from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.packed import from_packed, to_packed
+from fsg.export.formats.tflite.write import to_tflite
 from fsg.export.from_file import export_packed
-from fsg.export.int8 import in_int8, int8_weights, rounded
+from fsg.export.int8 import grid_of, in_int8, int8_layers, int8_weights, rounded, signs_moved
 from fsg.export.pipeline import export_model
 from fsg.export.reference import run_graph
+from fsg.runtime.model.operators import read_operators
 from fsg.runtime.model.packed.read import parse_packed
 from fsg.runtime.model.session import open_model
-from fsg.runtime.model.tflite import op_counts
+from fsg.runtime.model.tflite import op_counts, read_tflite
 
 ALL = ("tflite", "onnx", "packed", "c")
 
@@ -112,3 +118,142 @@ def test_damaged_integers_are_refused():
     assert b'"version":"2"' in content
     with pytest.raises(FsgError, match=r"truncated or damaged .*step"):
         parse_packed("it", content.replace(b'.step"', b'.stop"', 1))
+
+
+# Layers on integers
+
+FORMATS = ("tflite", "onnx", "packed")
+
+
+def grids(seed, count=4000):
+    values = np.random.default_rng(seed).standard_normal(count).astype(np.float32)
+    return values * np.float32(10.0 ** (seed % 7 - 3)) + np.float32(seed % 3 - 1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_grid_holds_the_values_and_0(seed):
+    values = grids(seed)
+    step, zero = grid_of(values)
+    assert np.float32(step) == step and np.float32(step).view(np.uint32) & 0xFFFF == 0
+    whole = np.clip(np.rint(values / step), -128 - zero, 127 - zero)
+    inside = (whole > -128 - zero) & (whole < 127 - zero)
+    assert inside.mean() > 0.95
+    assert np.abs(whole * step - values)[inside].max() <= 0.5001 * step
+    assert step < (max(values.max(), 0) - min(values.min(), 0)) / 250
+
+
+def test_grids_of_what_never_changes():
+    assert grid_of(np.zeros(10, np.float32)) == (1.0, 0)
+    step, zero = grid_of(np.full(10, 3.0, np.float32))
+    assert zero == -128 and abs(255 * step - 3) < 0.03
+    step, zero = grid_of(np.full(10, -3.0, np.float32))
+    assert zero == 127 and abs(255 * step - 3) < 0.03
+
+
+def trunk():
+    """Float layers of every kind around binary ones, with a ReLU, max pools and a transpose between them."""
+    pool = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1)}
+    return (
+        convolution(g.Conv, 4, 24, 3, 2, 1),
+        node(g.Affine, scale=1 + floats(24) / 8, bias=floats(24)),
+        node(g.Elementwise, operator="ReLU", settings={}),
+        convolution(g.Conv, 24, 24, 3, 1, 1, groups=24),
+        node(g.MaxPool, **pool),
+        node(g.Sign),
+        convolution(g.BinaryConv, 24, 32, 3, 1, 1),
+        convolution(g.Conv, 32, 16, 3, 1, 1),
+        convolution(g.Conv, 16, 20, 1, dilation=2),
+        node(g.MaxPool, **pool),
+        node(g.Transpose, permutation=(0, 2, 3, 1)),
+        node(g.Dense, weight=floats(20, 20), bias=floats(20)),
+        node(g.Reshape, 1, 120),
+        node(g.Dense, weight=floats(32, 120), bias=floats(32)),
+        node(g.Dense, weight=floats(9, 32), bias=floats(9)),
+    )
+
+
+def on_integers(seed=0, shape=(4, 21, 13)):
+    graph = of_nodes(shape, *trunk())
+    x = np.random.default_rng(seed).standard_normal((40, *shape), np.float32)
+    return graph, int8_layers(graph, x[:32]), x[32:]
+
+
+def test_which_layers_are_on_integers():
+    graph, whole, x = on_integers()
+    assert [type(n).__name__ for n in whole.nodes if isinstance(n, (g.Conv, g.Dense, g.Int8Layer, g.Quantize))] == [
+        *("Quantize", "Int8Conv", "Int8Conv"),  # the image; the ReLU is part of the stem; depthwise
+        *("Quantize", "Int8Conv", "Int8Conv"),  # what a binary layer gives
+        *("Int8Dense", "Int8Dense", "Dense"),  # the last gives the result
+    ]
+    assert whole.count(g.Elementwise) == 0
+    signs, moved = signs_moved(whole, x)
+    assert signs == len(x) * 24 * 6 * 4 and 0 < moved < 0.05 * signs
+    exact, rounded_ = run_graph(graph, x)[graph.nodes[-1].name], run_graph(whole, x)[whole.nodes[-1].name]
+    assert np.median(np.abs(exact - rounded_)) < 0.3 * np.abs(exact).mean()
+
+
+def test_every_format_computes_the_same_integers(tmp_path):
+    _, whole, x = on_integers()
+    expected = run_graph(whole, x)[whole.nodes[-1].name]
+    written = {
+        "model.tflite": to_tflite(whole, writer="direct")[0],
+        "model.onnx": to_onnx(whole, {}),
+        "model.fsg": to_packed(whole, {}),
+    }
+    for name, content in written.items():
+        (tmp_path / name).write_bytes(content)
+        found = open_model(tmp_path / name)(x)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+        kind = {".tflite": "tflite", ".onnx": "onnx", ".fsg": "packed"}[name[5:]]
+        compared = deep.check_file(kind, "direct", whole, content, x)
+        assert compared >= {"tflite": 11, "onnx": 14, "packed": 14}[kind]
+    again = from_packed(parse_packed("it", written["model.fsg"]))
+    assert to_packed(again, {}) == written["model.fsg"] and b'"version":"3"' in written["model.fsg"]
+    np.testing.assert_array_equal(read_packed.run(tmp_path / "model.fsg", x), open_model(tmp_path / "model.fsg")(x))
+
+
+def test_nothing_is_dequantised_around_binary_operators(tmp_path):
+    """LceQuantize reads the integers of the layer before it."""
+    _, whole, _ = on_integers()
+    path = tmp_path / "model.tflite"
+    path.write_bytes(to_tflite(whole, writer="direct")[0])
+    ops = op_counts(path)
+    assert ops["QUANTIZE"] == 2 and ops["DEQUANTIZE"] == 2  # the result, and the last layer's weights
+    makers = {operator.name: operator.kind for operator in read_operators(path)}
+    root, names = read_tflite(path)
+    graph = root.Subgraphs(0)
+    for i in range(graph.OperatorsLength()):
+        if names[graph.Operators(i).OpcodeIndex()] == "LceQuantize":
+            source = graph.Tensors(graph.Operators(i).Inputs(0))
+            assert source.Type() == TensorType.INT8 and makers[source.Name().decode()] == "DEPTHWISE_CONV_2D"
+
+
+def test_export(tmp_path):
+    """Of a network of one's own, with its images; decisions and moved signs are reported."""
+    model, shape = RESNETS["W1A1"]()
+    images = np.random.default_rng(0).standard_normal((80, *shape), np.float32)
+    report = export_model(model, shape, tmp_path, FORMATS, images=images, int8="layers", verify="deep")
+    for artefact in report["artefacts"]:
+        found = artefact["int8"]
+        assert found["what"] == "layers" and found["calibration_images"] == 80
+        assert found["signs_of_int8"] == 80 * 16 * 32 * 32 and 0 < found["signs_moved"] < 0.02 * found["signs_of_int8"]
+        assert artefact["verify"]["source"] == "the network with int8 layers"
+        assert artefact["bytes"]["int8"] == 27 * 16 + 16 * 32 + 32 * 64 + 64 * 10
+    assert report["layers"] == {"bitwise": 18, "float": 4}
+    with pytest.raises(FsgError, match="--int8 layers chooses its ranges by images, and there are none"):
+        export_model(model, shape, tmp_path, FORMATS, int8="layers")
+    with pytest.raises(FsgError, match=r"a model.c computes float layers in float32: --int8 weights"):
+        check_settings(["c"], int8="layers")
+
+
+def test_damaged_layers_are_refused():
+    _, whole, _ = on_integers()
+    content = to_packed(whole, {})
+    for old, new, what in (
+        (b"source_zero", b"source_zera", "source_zero. is missing"),
+        (b'\\"step\\":0.', b'\\"step\\":0e', "is no step"),
+        (b'"I32"', b'"F32"', "bias is float32"),
+        (b'.weight_step"', b'.weight_stop"', "weight_step"),
+    ):
+        with pytest.raises(FsgError, match=f"truncated or damaged .*{what}"):
+            parse_packed("it", content.replace(old, new, 1))

@@ -298,8 +298,8 @@ def test_numbers_that_are_whole_are_read_back_as_the_same_bytes():
         (lambda content: content[:100], "it ends within its header"),
         (lambda content: b"", "it has no header"),
         (
-            lambda content: content.replace(b'"version":"1"', b'"version":"3"'),
-            "of version 3 of the format, and this fsg reads 1 and 2: update fsg",
+            lambda content: content.replace(b'"version":"1"', b'"version":"4"'),
+            "of version 4 of the format, and this fsg reads 1, 2, 3: update fsg",
         ),
         (lambda content: content.replace(b"fsg-packed", b"fsg-pocked"), "says nothing of fsg's packed signs"),
         (lambda content: content.replace(b"Sign", b"Sigh"), "node sign: 'Sigh' is missing or unknown"),

@@ -112,6 +112,21 @@ def others():
     yield node(g.Pad, padding=(1, 0, 2, 3), value=-np.inf, channels=(2, 1))
     yield node(g.Transpose, permutation=(0, 1, 3, 2)), node(g.MatMul, inputs=("image", "n0"))
     yield node(g.Constant, value=floats(1, 5))
+    integers = {
+        "step": 0.25,
+        "zero": -30,
+        "source_step": 0.125,
+        "source_zero": 5,
+        "bias": np.arange(12, dtype=np.int32),
+    }
+    integers |= {"weight_step": np.linspace(0.01, 0.02, 12, dtype=np.float32)}
+    weight = np.random.default_rng(0).integers(-127, 128, (12, 6, 3, 2), np.int8)
+    window = {"stride": (1, 2), "padding": (2, 1), "dilation": (2, 1), "groups": 2}
+    yield node(g.Quantize, step=0.125, zero=5), node(g.Int8Conv, weight=weight, **window, **integers)
+    yield (
+        node(g.Quantize, step=0.125, zero=5),
+        node(g.Int8Dense, weight=weight[:, 0, :, 0].repeat(3, 1)[:, :7], **integers),
+    )
 
 
 def graphs():

@@ -22,17 +22,20 @@ def read(path: str | Path) -> tuple[list[Node], Tensors]:
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__")
-    if metadata["format"] != "fsg-packed" or metadata["version"] not in ("1", "2"):
-        raise SystemExit(f"{path}: not an fsg-packed file of version 1 or 2")
+    if metadata["format"] != "fsg-packed" or metadata["version"] not in ("1", "2", "3"):
+        raise SystemExit(f"{path}: not an fsg-packed file of version 1, 2 or 3")
     tensors = {}
     for name, entry in header.items():
         start, end = entry["data_offsets"]
         values = np.frombuffer(
-            data[8 + length + start : 8 + length + end], {"F32": "<f4", "U32": "<u4", "I8": "i1"}[entry["dtype"]]
+            data[8 + length + start : 8 + length + end],
+            {"F32": "<f4", "U32": "<u4", "I8": "i1", "I32": "<i4"}[entry["dtype"]],
         )
         tensors[name] = values.reshape(entry["shape"])
     for name in [name for name in tensors if name.endswith(".weight") and tensors[name].dtype == np.int8]:
-        step = tensors[name.removesuffix("weight") + "step"]
+        step = tensors.get(name.removesuffix("weight") + "step")
+        if step is None:  # of a layer that computes with the integers
+            continue
         tensors[name] = tensors[name] * step.reshape(-1, *[1] * (tensors[name].ndim - 1))
     return json.loads(metadata["graph"]), tensors
 
@@ -112,6 +115,39 @@ def transposed_conv(inputs: list[Array], node: Node, own: Tensors) -> Array:
             part[:, :, ys, xs] += np.einsum("nkyx,ko->noyx", own_x, own_w[:, :, r, c])
     inside = result[:, :, padding[0] : full[0] - padding[0], padding[1] : full[1] - padding[1]]
     return inside + per_channel(own["bias"], 4)
+
+
+# Layers on integers
+
+
+def on_grid(x: Array, node: Node) -> Array:
+    """Return the numbers of a node's grid for values in steps."""
+    zero = node["zero"]
+    return (np.clip(np.rint(x) + zero, -128, 127) - zero).astype(np.float32) * np.float32(node["step"])
+
+
+def quantize(inputs: list[Array], node: Node, own: Tensors) -> Array:
+    return on_grid(inputs[0] * (np.float32(1) / np.float32(node["step"])), node)
+
+
+def requantized(total: Array, node: Node, own: Tensors) -> Array:
+    """Return what integer sums [..., O] become."""
+    scale = np.float32(node["source_step"]) * own["weight_step"] / np.float32(node["step"])
+    return on_grid((total + own["bias"]).astype(np.float32) * scale, node)
+
+
+def integers(x: Array, node: Node) -> Array:
+    return np.rint(x.astype(np.float64) / np.float64(np.float32(node["source_step"]))).astype(np.int64)
+
+
+def int8_conv(inputs: list[Array], node: Node, own: Tensors) -> Array:
+    weight = own["weight"].astype(np.int64)
+    total = sums(conv_windows(integers(inputs[0], node), node, list(weight.shape[2:]), 0), weight)
+    return requantized(total.transpose(0, 2, 3, 1), node, own).transpose(0, 3, 1, 2)
+
+
+def int8_dense(inputs: list[Array], node: Node, own: Tensors) -> Array:
+    return requantized(integers(inputs[0], node) @ own["weight"].astype(np.int64).T, node, own)
 
 
 def pool(reduce: Callable[..., Array], outside: float) -> Callable[[list[Array], Node, Tensors], Array]:
@@ -263,6 +299,9 @@ OPERATORS: dict[str, Callable[[list[Array], Node, Tensors], Array]] = {
     "Sign": lambda inputs, node, own: np.where(inputs[0] < 0, -1, 1),
     "Negative": lambda inputs, node, own: np.clip(-node["gain"] * inputs[0], 0, 6),
     "Conv": conv,
+    "Quantize": quantize,
+    "Int8Conv": int8_conv,
+    "Int8Dense": int8_dense,
     "TransposedConv": transposed_conv,
     "Dense": lambda inputs, node, own: inputs[0] @ own["weight"].T + own["bias"],
     "Affine": affine,

@@ -1,20 +1,21 @@
 """Float, transposed and binary convolutions as operators of a .tflite file."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsg import FsgError
 from fsg.export import graph as g
-from fsg.export.formats.tflite.emit import IMAGE, Emitter, Value
+from fsg.export.formats.tflite.emit import IMAGE, Emitter, Value, result_grid
 from fsg.export.formats.tflite.lowered import SAME, VALID, Tensor, place
 from fsg.export.formats.tflite.packed import Chain, padding_of, pool_padding
 
 INT32 = np.dtype(np.int32)
 
 
-def conv(to: Emitter, node: g.Conv, x: Value) -> Value:
+def conv(to: Emitter, node: g.Conv | g.Int8Conv, x: Value) -> Value:
     """CONV_2D, or DEPTHWISE_CONV_2D where each group has one channel."""
     image, kernel = to.ordered(x, IMAGE), node.weight.shape[2:]
     sizes, channels = image.shape[1:3], image.shape[3]
@@ -31,11 +32,12 @@ def conv(to: Emitter, node: g.Conv, x: Value) -> Value:
     is_depthwise = node.groups == channels > 1
     if is_depthwise:
         options["depthMultiplier"] = len(node.weight) // channels
-    weight = to.weights(node.weight, (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1))
+    order = (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)
     output = to.emit(
         "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D",
-        [image, weight, to.constant(node.bias)],
+        [image, *to.parameters(node, node.weight, order)],
         (image.shape[0], *node.shape[2:], len(node.weight)),
+        grid=result_grid(node),
         **options,
     )
     return Value(output, IMAGE)
@@ -126,7 +128,7 @@ class Binary:
                 f"cannot export {node.name} to TensorFlow Lite or C: padding a binary convolution with"
                 f" {node.padding_value:g} {remedy}; train it with padding_value=1"
             )
-        source = self.value(self.nodes[node.inputs[0]].inputs[0])
+        source = self.to.floats(self.value(self.nodes[node.inputs[0]].inputs[0]))
         return self.quantize(self.to.pad_image(self.to.ordered(source, IMAGE), sides, node.padding_value))
 
     def bits(self, name: str) -> Tensor:
@@ -161,7 +163,7 @@ class Binary:
         return self.to.emit("LceQuantize", [x], (*x.shape[:-1], _words(x.shape[-1])), INT32)
 
     def max_pool(self, bits: Tensor, node: g.MaxPool, padding: int) -> Tensor:
-        options = {
+        options: dict[str, Any] = {
             "padding": padding,
             "stride_height": node.stride[0],
             "stride_width": node.stride[1],
@@ -181,7 +183,7 @@ class Binary:
         return [self.to.constant(node.scale), self.to.constant(node.bias)]
 
 
-def _options(channels: int, stride: g.Pair, dilation: g.Pair, padding: int, pad_values: int) -> dict[str, int]:
+def _options(channels: int, stride: g.Pair, dilation: g.Pair, padding: int, pad_values: int) -> dict[str, Any]:
     return {
         "channels_in": channels,
         "stride_height": stride[0],

@@ -110,7 +110,7 @@ class _Writer:
         content = np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8)
         key = hashlib.blake2b(content.data).digest()
         steps = b"" if tensor.steps is None else tensor.steps.tobytes()
-        whole = (key, tensor.shape, tensor.kind, steps, tensor.axis)
+        whole = (key, tensor.shape, tensor.kind, steps, tensor.axis, tensor.zero)
         if whole not in self.constants:
             if key not in self.constants:
                 buffer = self.schema.BufferT()
@@ -129,7 +129,7 @@ class _Writer:
         if tensor.steps is not None:
             found.quantization = self.schema.QuantizationParametersT()
             found.quantization.scale = tensor.steps
-            found.quantization.zeroPoint = np.zeros(len(tensor.steps), np.int64)
+            found.quantization.zeroPoint = np.full(len(tensor.steps), tensor.zero, np.int64)
             found.quantization.quantizedDimension = tensor.axis
         found.buffer = buffer
         self.tensors.append(found)

@@ -20,7 +20,7 @@ SAME, VALID = 0, 1  # as TFLite and LCE number them
 class Tensor:
     """A value, images [N, H, W, C]; with `data` a constant. Tensors are told apart by identity.
 
-    Integers of int8 mean numbers: multiples of `steps`, one for each place on `axis`.
+    Integers q of int8 mean numbers: (q - zero) * step, where `steps` has one for all, or for each place on `axis`.
     """
 
     shape: tuple[int, ...]
@@ -28,6 +28,7 @@ class Tensor:
     data: np.ndarray | None = None
     steps: np.ndarray | None = None
     axis: int = 0
+    zero: int = 0
 
 
 @dataclass(frozen=True, eq=False)

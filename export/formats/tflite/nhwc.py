@@ -11,7 +11,7 @@ import numpy as np
 
 from fsg.export import graph as g
 from fsg.export.formats.tflite.convolutions import Binary, conv, transposed_conv
-from fsg.export.formats.tflite.emit import IMAGE, Emitter, Value
+from fsg.export.formats.tflite.emit import IMAGE, Emitter, Value, result_grid, same_grid
 from fsg.export.formats.tflite.lowered import VALID, Program, Tensor, place
 from fsg.export.formats.tflite.packed import Chain
 from fsg.export.formats.tflite.values import WRITE
@@ -30,7 +30,7 @@ class _Lowering(Emitter):
         self.graph, self.batch = graph, batch
         self.nodes = {node.name: node for node in graph.nodes}
         self.values: dict[str, Value] = {}
-        self.binary = Binary(self, graph, chains, self.value)
+        self.binary = Binary(self, graph, chains, self.stored)
 
     def program_of_graph(self) -> Program:
         first, last = self.graph.nodes[0], self.graph.nodes[-1]
@@ -56,10 +56,16 @@ class _Lowering(Emitter):
         write = WRITERS.get(type(node))
         if write is None:
             raise TypeError(f"no TensorFlow Lite operator for {type(node).__name__} {node.name}")
-        self.values[node.name] = write(self, node, *(self.value(name) for name in node.inputs))
+        read = self.stored if isinstance(node, AS_STORED) else self.value
+        self.values[node.name] = write(self, node, *map(read, node.inputs))
 
     def value(self, name: str) -> Value:
-        """What a node computes; of a sign the floats, which are written only where somebody reads them."""
+        """What a node computes, in float32."""
+        return self.floats(self.stored(name))
+
+    def stored(self, name: str) -> Value:
+        """What a node computes, of int8 where it is; of a sign the floats, which are written only where somebody reads
+        them."""
         if name not in self.values:
             self.values[name] = self.binary.floats(name)
         return self.values[name]
@@ -92,11 +98,11 @@ def _prelu(to: _Lowering, node: g.PReLU, x: Value) -> Value:
     return Value(to.like("PRELU", x.tensor, slope), x.order)
 
 
-def _dense(to: _Lowering, node: g.Dense, x: Value) -> Value:
+def _dense(to: _Lowering, node: g.Dense | g.Int8Dense, x: Value) -> Value:
     source, weight = to.nodes[node.inputs[0]], node.weight
     rank = len(x.order)
     if isinstance(source, g.Reshape) and rank == 2:
-        before = to.value(source.inputs[0])
+        before = to.stored(source.inputs[0])
         if len(before.order) == 4 and before.order == IMAGE:  # flattened in the order that it has, as is the weight
             _, height, width, channels = before.tensor.shape
             x = Value(to.reshape(before.tensor, (to.batch, height * width * channels)), (0, 1))
@@ -105,8 +111,9 @@ def _dense(to: _Lowering, node: g.Dense, x: Value) -> Value:
     tensor = to.ordered(x, order)
     output = to.emit(
         "FULLY_CONNECTED",
-        [tensor, to.weights(weight, (0, 1)), to.constant(node.bias)],
+        [tensor, *to.parameters(node, weight, (0, 1))],
         (*tensor.shape[:-1], len(weight)),
+        grid=result_grid(node),
         keepNumDims=rank > 2,
     )
     return Value(output, order)
@@ -216,6 +223,7 @@ def _pool(to: _Lowering, node: g.Pool, x: Value) -> Value:
         strideW=node.stride[1],
         filterHeight=node.kernel[0],
         filterWidth=node.kernel[1],
+        grid=same_grid(image),
     )
     return Value(output, IMAGE)
 
@@ -266,7 +274,7 @@ def _resize(to: _Lowering, node: g.Resize, x: Value) -> Value:
             ):  # TFLite multiplies by a rounded ratio
                 return _gathered(to, image, size)
         return Value(to.emit("RESIZE_NEAREST_NEIGHBOR", [image, to.integers(*size)], shape), IMAGE)
-    options = {"alignCorners": node.align_corners, "halfPixelCenters": not node.align_corners}
+    options: dict[str, Any] = {"alignCorners": node.align_corners, "halfPixelCenters": not node.align_corners}
     return Value(to.emit("RESIZE_BILINEAR", [image, to.integers(*size)], shape, **options), IMAGE)
 
 
@@ -320,12 +328,22 @@ def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
     return groups
 
 
+def _quantize(to: _Lowering, node: g.Quantize, x: Value) -> Value:
+    return Value(to.emit("QUANTIZE", [x.tensor], x.tensor.shape, grid=result_grid(node)), x.order)
+
+
+AS_STORED = (g.Int8Conv, g.Int8Dense, g.MaxPool, g.Transpose, g.Reshape)
+"""Nodes that are written for int8 and for float32 alike."""
+
 WRITERS: dict[type[g.Node], Callable[..., Value]] = {
     g.Constant: lambda to, node: Value(to.constant(node.value), tuple(range(node.value.ndim))),
     g.Negative: lambda to, node, x: Value(to.like("RELU6", to.like("MUL", x.tensor, -node.gain)), x.order),
     g.Conv: conv,
     g.TransposedConv: transposed_conv,
     g.Dense: _dense,
+    g.Int8Conv: conv,
+    g.Int8Dense: _dense,
+    g.Quantize: _quantize,
     g.Affine: _affine,
     g.Elementwise: lambda to, node, x: Value(WRITE[node.operator](to, x.tensor, node.settings), x.order),
     g.PReLU: _prelu,

@@ -15,13 +15,13 @@ from fsg.runtime.model.files import DAMAGE, read_bytes
 from fsg.runtime.model.packed.bits import unpack
 from fsg.runtime.model.packed.rules import RULES, WITH_STEPS, Shape, check_size, require, wholes
 
-VERSIONS = ("1", "2")
-"""Of the format: the second has weights of int8."""
+VERSIONS = ("1", "2", "3")
+"""Of the format: the second has weights of int8, the third layers that compute with integers."""
 FORMAT = "fsg-packed"
 SHOWN = 200
 """Letters of an error."""
 
-_TYPES = {"F32": "<f4", "U32": "<u4", "I8": "|i1"}
+_TYPES = {"F32": "<f4", "U32": "<u4", "I8": "|i1", "I32": "<i4"}
 
 
 class PackedNode(SimpleNamespace):
@@ -65,7 +65,7 @@ def parse_packed(path: str | Path, content: bytes) -> PackedFile:
         about, tensors = _container(content)
         require(about.get("format") == FORMAT, "it says nothing of fsg's packed signs")
         if (version := about.get("version", "none")) not in VERSIONS:
-            known = " and ".join(VERSIONS)
+            known = ", ".join(VERSIONS)
             raise FsgError(
                 f"{path}: is of version {_shown(version)} of the format, and this fsg reads {known}: update fsg, or"
                 " export it again"
@@ -170,7 +170,7 @@ def _node(entry: dict[str, Any], shapes: dict[str, Shape], tensors: dict[str, ND
         read[tensor] = tensors.pop(f"{name}.{tensor}")
         if tensor == "weight" and op in WITH_STEPS and read[tensor].dtype == np.int8:
             read[tensor] = _stepped(read[tensor], tensors.pop(f"{name}.step"))
-        wanted = np.uint32 if tensor == "negative" else np.float32
+        wanted = rule.kinds.get(tensor, np.float32)
         fits = (
             read[tensor].dtype == wanted and axes in (None, read[tensor].ndim) and (axes is None or read[tensor].size)
         )

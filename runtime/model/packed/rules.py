@@ -44,6 +44,22 @@ def wholes(count: int | None = None, least: int = 0) -> Kind:
     return read
 
 
+def place(value: Any) -> int:
+    """Where 0 is among integers of 8 bits."""
+    if type(value) is not int or not -128 <= value <= 127:
+        raise ValueError(f"{value!r} is no whole number from -128 to 127")
+    return value
+
+
+def step(value: Any) -> float:
+    """A number greater than 0 that float32 holds."""
+    with np.errstate(over="ignore"):
+        found = float(np.float32(number(value)))
+    if not (found > 0 and math.isfinite(found)):
+        raise ValueError(f"{value!r} is no step")
+    return found
+
+
 def number(value: Any) -> float:
     """A number of JSON, or "inf" or "-inf"."""
     if value in ("inf", "-inf"):
@@ -77,13 +93,15 @@ def one_of(*words: str) -> Kind:
 @dataclass(frozen=True)
 class Rule:
     """inputs: how many, or None for one and more. attributes: their kinds; `defaults` may be left away in the file.
-    tensors: how many axes each has. shape: what it must be."""
+    tensors: how many axes each has. kinds: of what numbers those are that are not of float32. shape: what it must be.
+    """
 
     shape: Callable[[Any, list[Shape]], Shape]
     inputs: int | None = 1
     attributes: dict[str, Kind] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, int | None] = field(default_factory=dict)
+    kinds: dict[str, Any] = field(default_factory=dict)
 
 
 def require(true: bool, what: str) -> None:
@@ -137,6 +155,14 @@ def _conv(node: Any, shapes: list[Shape]) -> Shape:
     _grouped(node, shape[1], channels * node.groups, outputs)
     _lengths(node, "bias", outputs)
     return _window(node, shape, kernel, outputs, (rows, rows, columns, columns))
+
+
+def _with_steps(shape: Callable[[Any, list[Shape]], Shape]) -> Callable[[Any, list[Shape]], Shape]:
+    def checked(node: Any, shapes: list[Shape]) -> Shape:
+        _lengths(node, "weight_step", len(node.weight))
+        return shape(node, shapes)
+
+    return checked
 
 
 def _grouped(node: Any, channels: int, wanted: int, outputs: int) -> None:
@@ -274,6 +300,10 @@ _CONV_DEFAULTS = {"stride": _ONES, "padding": [0, 0], "dilation": _ONES, "groups
 _POOL = {"kernel": _PAIR, "stride": _PAIR, "padding": wholes(4)}
 _POOL_DEFAULTS = {"stride": _ONES, "padding": [0, 0, 0, 0]}
 _BINARY: dict[str, int | None] = {"negative": 2, "scale": 1, "bias": 1}
+_BITS = {"negative": np.uint32}
+_GRID: dict[str, Kind] = {"step": step, "zero": place}
+_GRIDS: dict[str, Kind] = {"source_step": step, "source_zero": place} | _GRID
+_INTEGERS = {"weight": np.int8, "bias": np.int32}
 
 RULES = {
     "Constant": Rule(lambda node, _: node.value.shape, 0, tensors={"value": None}),
@@ -286,6 +316,14 @@ RULES = {
         _CONV | {"kernel": _PAIR, "padding_value": number},
         _CONV_DEFAULTS | {"kernel": _ONES, "padding_value": 0.0},
         _BINARY,
+        _BITS,
+    ),
+    "Quantize": Rule(_same, 1, _GRID),
+    "Int8Conv": Rule(
+        _with_steps(_conv), 1, _CONV | _GRIDS, _CONV_DEFAULTS, {"weight": 4, "weight_step": 1, "bias": 1}, _INTEGERS
+    ),
+    "Int8Dense": Rule(
+        _with_steps(_dense), 1, _GRIDS, tensors={"weight": 2, "weight_step": 1, "bias": 1}, kinds=_INTEGERS
     ),
     "TransposedConv": Rule(
         _transposed_conv,
@@ -295,7 +333,7 @@ RULES = {
         {"weight": 4, "bias": 1},
     ),
     "Dense": Rule(_dense, tensors={"weight": 2, "bias": 1}),
-    "BinaryDense": Rule(_binary_dense, tensors=_BINARY),
+    "BinaryDense": Rule(_binary_dense, tensors=_BINARY, kinds=_BITS),
     "Affine": Rule(_per_channel("scale", "bias"), tensors={"scale": 1, "bias": 1}),
     "Elementwise": Rule(_elementwise, 1, {"operator": one_of(*ELEMENTWISE), "settings": numbers}, {"settings": {}}),
     "PReLU": Rule(_per_channel("slope"), tensors={"slope": 1}),
