@@ -86,11 +86,15 @@ TfLiteStatus AddNode(const Builder& b, int index, Op** op) {
   TfLiteRegistration* registration;
   if (FindNode(b, index, &node, &registration) != kTfLiteOk) return kTfLiteError;
   const OpKind lce = FindOp(registration->custom_name);
-  const bool is_lce = lce != OpKind::kNone;
-  FSG_ENSURE(b.context, is_lce || registration->builtin_code == kTfLiteBuiltinConcatenation,
+  const bool is_lce = lce != OpKind::kNone,
+             is_int8 = IsInt8Conv(*b.context, *node, registration->builtin_code);
+  FSG_ENSURE(b.context, is_lce || is_int8 || registration->builtin_code == kTfLiteBuiltinConcatenation,
              "asked to run an operator it did not claim");
-  if (AddOp(b, is_lce ? lce : OpKind::kConcatenate, op) != kTfLiteOk) return kTfLiteError;
-  if (!is_lce) {
+  const OpKind kind = is_lce ? lce : is_int8 ? OpKind::kInt8Conv : OpKind::kConcatenate;
+  if (AddOp(b, kind, op) != kTfLiteOk) return kTfLiteError;
+  if (is_int8) {
+    ReadInt8Conv(*node, *op);
+  } else if (!is_lce) {
     (*op)->input_count = node->inputs->size;
   } else if (ReadOp(b.context, *node, *op) != kTfLiteOk) {
     return kTfLiteError;

@@ -70,7 +70,7 @@ TfLiteStatus Replace(TfLiteContext* context, TfLiteDelegate* delegate, const TfL
                                                         delegate);
 }
 
-// The LCE operators, which the interpreter divides into partitions.
+// The LCE operators, and convolutions of integers, which the interpreter divides into partitions.
 TfLiteStatus ClaimOperators(TfLiteContext* context, TfLiteDelegate* delegate, TfLiteIntArray* nodes) {
   const int total = nodes->size;
   nodes->size = 0;
@@ -80,7 +80,10 @@ TfLiteStatus ClaimOperators(TfLiteContext* context, TfLiteDelegate* delegate, Tf
     const int index = nodes->data[i];
     if (context->GetNodeAndRegistration(context, index, &node, &registration) != kTfLiteOk)
       return kTfLiteError;
-    if (fsg::FindOp(registration->custom_name) != fsg::OpKind::kNone) nodes->data[nodes->size++] = index;
+    const bool is_lce = fsg::FindOp(registration->custom_name) != fsg::OpKind::kNone;
+    const bool takes_int8 = reinterpret_cast<Delegate*>(delegate)->runtime.takes_int8;
+    if (is_lce || (takes_int8 && fsg::IsInt8Conv(*context, *node, registration->builtin_code)))
+      nodes->data[nodes->size++] = index;
   }
   return Replace(context, delegate, *nodes);
 }
@@ -111,7 +114,7 @@ TfLiteStatus ClaimNodes(TfLiteContext* context, TfLiteDelegate* base) {
   TfLiteIntArray* nodes = CopyExecutionPlan(context);
   FSG_ENSURE(context, nodes != nullptr, "out of memory");
   fsg::FusionPlan plan = {};
-  const bool fuses = delegate->fuses && fsg::PlanFusion(context, *nodes, &plan);
+  const bool fuses = delegate->fuses && fsg::PlanFusion(context, *nodes, delegate->runtime.takes_int8, &plan);
   const TfLiteStatus status =
       fuses ? ClaimUnits(context, delegate, plan, nodes) : ClaimOperators(context, base, nodes);
   fsg::FreeFusionPlan(&plan);
@@ -152,6 +155,7 @@ FSG_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys
   auto* delegate = static_cast<Delegate*>(calloc(1, sizeof(Delegate)));
   if (delegate == nullptr) return fail("fsg: out of memory");
   delegate->runtime.kernels = kernels;
+  delegate->runtime.takes_int8 = fsg::TakesInt8(settings.kernels);
   delegate->runtime.profile = &delegate->profile;
   delegate->threads = settings.threads;
   delegate->fuses = settings.fuses;

@@ -20,9 +20,11 @@ class Fuser {
 
   bool Reserve() { return Allocate(&stack_, static_cast<size_t>(graph_->Count())); }
 
-  void FormUnits() {
+  void FormUnits(bool takes_int8) {
     for (int p = 0; p < graph_->Count(); ++p) {
       if (graph_->At(p).lce == OpKind::kConv) FormConv(p);
+      if (takes_int8 && IsInt8Conv(graph_->Context(), *graph_->At(p).node, graph_->At(p).code))
+        units_->BeginWith(p);
     }
     for (int p = 0; p < graph_->Count(); ++p) {
       if (graph_->At(p).unit < 0) FormFromTensor(p);
@@ -278,13 +280,13 @@ class Fuser {
 
 }  // namespace
 
-bool PlanFusion(TfLiteContext* context, const TfLiteIntArray& nodes, FusionPlan* plan) {
+bool PlanFusion(TfLiteContext* context, const TfLiteIntArray& nodes, bool takes_int8, FusionPlan* plan) {
   *plan = {};
   Graph graph(context);
   Units units(&graph, plan);
   Fuser fuser(&graph, &units, plan);
   const bool is_read = graph.Read(nodes) && units.Reserve() && fuser.Reserve();
-  if (is_read) fuser.FormUnits();
+  if (is_read) fuser.FormUnits(takes_int8);
   if (is_read && DealUnits(&graph, &units, plan)) return true;
   FreeFusionPlan(plan);
   return false;

@@ -9,7 +9,7 @@ namespace fsg {
 
 // Plans the nodes of an execution plan. False, with an empty plan, if the graph is too large or not one in
 // which every tensor has a single producer.
-bool PlanFusion(TfLiteContext* context, const TfLiteIntArray& nodes, FusionPlan* plan);
+bool PlanFusion(TfLiteContext* context, const TfLiteIntArray& nodes, bool takes_int8, FusionPlan* plan);
 void FreeFusionPlan(FusionPlan* plan);
 
 }  // namespace fsg

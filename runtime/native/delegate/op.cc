@@ -23,6 +23,8 @@ bool Measure(Value* value) {
 
 void FreeOp(Op* op) {
   FreePlan(&op->plan);
+  FreePlan(&op->int8_plan);
+  free(op->int8.scale);
   free(op->scaled);
   free(op->bound);
   free(op->post_op_list);

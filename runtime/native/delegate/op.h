@@ -44,6 +44,7 @@ struct Value {
 struct Runtime {
   const Kernels* kernels;
   ThreadPool* pool;
+  bool takes_int8;         // convolutions of integers
   const FusionPlan* plan;  // of the graph that is being partitioned, or nullptr
   int partition;           // of the plan
   Profile* profile;
@@ -60,7 +61,7 @@ struct Border {
 };
 
 // The LCE operators come first.
-enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone, kPostOps, kConcatenate, kPad };
+enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone, kPostOps, kConcatenate, kPad, kInt8Conv };
 
 struct Options {
   int channels_in, stride_height, stride_width, dilation_height, dilation_width, filter_height, filter_width;
@@ -82,6 +83,8 @@ struct Op {
   Window pool;
   Conv conv;
   ConvPlan plan;
+  Int8Conv int8;
+  Int8Plan int8_plan;
   float* scaled;  // multipliers, then biases, of doubled popcounts and in units of the output's scale
   Border padding;
   // What happens to the values on the way to memory.

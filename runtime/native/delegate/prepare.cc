@@ -171,6 +171,56 @@ TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* 
   return PreparePostOps(context, values, dims, op);
 }
 
+// The integers that an activation lets through.
+int Bound(float number, const Value& output) {
+  const double whole = static_cast<double>(number) / static_cast<double>(output.quantization.scale);
+  const double place = whole + (whole < 0 ? -0.5 : 0.5) + 0.0;
+  const double at =
+      output.quantization.zero_point + static_cast<double>(static_cast<int64_t>(place < -1e6  ? -1e6
+                                                                                : place > 1e6 ? 1e6
+                                                                                              : place));
+  return at < -128 ? -128 : at > 127 ? 127 : static_cast<int>(at);
+}
+
+TfLiteStatus PrepareInt8Conv(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {
+#pragma clang fp contract(off)
+  const Value &input = values[op->inputs[0]], &filter = values[op->inputs[1]], &bias = values[op->inputs[2]];
+  Value* output = &values[op->output];
+  const Options& options = op->options;
+  FSG_ENSURE(context, input.rank == 4 && filter.rank == 4 && input.dims[3] == filter.dims[3],
+             "CONV_2D: no image [N,H,W,C] of as many channels as its filter has");
+  Int8Conv* conv = &op->int8;
+  Window* w = &conv->window;
+  w->batch = input.dims[0], w->in_height = input.dims[1], w->in_width = input.dims[2],
+  w->words = input.dims[3];
+  w->filter_height = filter.dims[1], w->filter_width = filter.dims[2];
+  w->stride_height = options.stride_height, w->stride_width = options.stride_width;
+  w->dilation_height = options.dilation_height, w->dilation_width = options.dilation_width;
+  FSG_ENSURE(context, PlaceWindow(options, w), "CONV_2D: a %dx%d filter does not fit a %dx%d image",
+             w->filter_height, w->filter_width, w->in_height, w->in_width);
+  const int channels = conv->channels_out = filter.dims[0];
+  conv->in_zero = input.quantization.zero_point, conv->out_zero = output->quantization.zero_point;
+  conv->low =
+      options.activation == kNone ? -128 : Bound(options.activation == kReluN1To1 ? -1.0f : 0.0f, *output);
+  conv->high = options.activation == kReluN1To1 ? Bound(1.0f, *output)
+               : options.activation == kRelu6   ? Bound(6.0f, *output)
+                                                : 127;
+  conv->filter = static_cast<const int8_t*>(filter.constant);
+  conv->bias = static_cast<const int32_t*>(bias.constant);
+  free(conv->scale);
+  conv->scale = static_cast<float*>(malloc(sizeof(float) * static_cast<size_t>(channels)));
+  FSG_ENSURE(context, conv->scale != nullptr, "CONV_2D: out of memory");
+  const TfLiteFloatArray& steps = FilterSteps(context->tensors[filter.tensor]);
+  for (int i = 0; i < channels; ++i) {
+    const float step = steps.data[steps.size > 1 ? i : 0];
+    conv->scale[i] = input.quantization.scale * step / output->quantization.scale;
+  }
+  FSG_ENSURE(context, PlanInt8(*runtime.kernels, *conv, ThreadCount(runtime.pool), &op->int8_plan),
+             "CONV_2D: out of memory");
+  SetShape(output, w->batch, w->out_height, w->out_width, channels);
+  return kTfLiteOk;
+}
+
 // The window of a pooling over an image whose pixels are `words` words or values.
 TfLiteStatus PlacePool(TfLiteContext* context, const Value& input, Op* op) {
   const Options& options = op->options;
@@ -307,6 +357,9 @@ TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* va
       break;
     case OpKind::kPad:
       status = PreparePad(context, values, op);
+      break;
+    case OpKind::kInt8Conv:
+      status = PrepareInt8Conv(context, runtime, values, op);
       break;
     case OpKind::kNone:
       break;

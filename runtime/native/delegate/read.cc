@@ -13,6 +13,9 @@ constexpr struct {
 } kOps[] = {{"LceQuantize", 1}, {"LceDequantize", 1}, {"LceBconv2d", 5}, {"LceBMaxPool2d", 1}};
 
 constexpr int64_t kMaxPad = 1 << 20;
+constexpr int64_t kMaxTerms =
+    1 << 15;  // of a sum: 255 * 128 times as many, and a bias of 2^30, stay below 2^31
+constexpr int32_t kMaxBias = 1 << 30;
 
 struct Field {
   const char* name;
@@ -110,6 +113,91 @@ TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* o
   options->filter_height = params->filter_height, options->filter_width = params->filter_width;
   options->padding = params->padding == kTfLitePaddingSame ? kSame : kValid;
   return kTfLiteOk;
+}
+
+namespace {
+
+bool IsScale(float scale) { return scale >= 1e-30f && scale <= 1e30f; }
+
+bool IsInt8Image(const TfLiteTensor& tensor) {
+  const bool is_image = tensor.type == kTfLiteInt8 && tensor.dims != nullptr && tensor.dims->size == 4;
+  const int zero = tensor.params.zero_point;
+  return is_image && !tensor.is_variable && IsScale(tensor.params.scale) && zero >= -128 && zero <= 127;
+}
+
+// Weights [O, H, W, I] of one group for images of `channels`, none of them -128, and their steps.
+bool IsInt8Filter(const TfLiteTensor& filter, int channels) {
+  if (filter.type != kTfLiteInt8 || filter.dims == nullptr || filter.dims->size != 4 || !IsConstant(filter))
+    return false;
+  const int* dims = filter.dims->data;
+  int64_t count = 1;
+  for (int i = 4; i-- > 0;) {
+    if (dims[i] < 1 || dims[i] > kMaxPad || (i > 0 && (count *= dims[i]) > kMaxTerms)) return false;
+  }
+  if (dims[3] != channels || filter.bytes < static_cast<size_t>(count * dims[0]) || filter.data == nullptr)
+    return false;
+  if (memchr(filter.data, 0x80, static_cast<size_t>(count * dims[0])) != nullptr) return false;
+  const auto* affine = static_cast<const TfLiteAffineQuantization*>(filter.quantization.params);
+  if (filter.quantization.type != kTfLiteAffineQuantization || affine == nullptr ||
+      affine->scale == nullptr || affine->zero_point == nullptr ||
+      (affine->scale->size != 1 && affine->scale->size != dims[0]) ||
+      (affine->scale->size > 1 && affine->quantized_dimension != 0)) {
+    return false;
+  }
+  for (int i = 0; i < affine->zero_point->size; ++i) {
+    if (affine->zero_point->data[i] != 0) return false;
+  }
+  for (int i = 0; i < affine->scale->size; ++i) {
+    if (!IsScale(affine->scale->data[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+const TfLiteFloatArray& FilterSteps(const TfLiteTensor& filter) {
+  return *static_cast<const TfLiteAffineQuantization*>(filter.quantization.params)->scale;
+}
+
+bool IsInt8Conv(const TfLiteContext& context, const TfLiteNode& node, int32_t code) {
+  const auto* params = static_cast<const TfLiteConvParams*>(node.builtin_data);
+  if (code != kTfLiteBuiltinConv2d || params == nullptr || node.inputs == nullptr || node.inputs->size != 3 ||
+      node.outputs == nullptr || node.outputs->size != 1) {
+    return false;
+  }
+  const int tensors[] = {node.inputs->data[0], node.inputs->data[1], node.inputs->data[2],
+                         node.outputs->data[0]};
+  for (const int tensor : tensors) {
+    if (tensor < 0 || tensor >= static_cast<int>(context.tensors_size)) return false;
+  }
+  const TfLiteTensor &image = context.tensors[tensors[0]], &filter = context.tensors[tensors[1]];
+  if (!IsInt8Image(image) || IsConstant(image) || !IsInt8Image(context.tensors[tensors[3]]) ||
+      !IsInt8Filter(filter, image.dims->data[3])) {
+    return false;
+  }
+  const int channels = filter.dims->data[0];
+  const auto* bias =
+      static_cast<const int32_t*>(Constant(context, node, 2, kTfLiteInt32, static_cast<size_t>(channels)));
+  for (int i = 0; i < channels; ++i) {
+    if (bias == nullptr || bias[i] < -kMaxBias || bias[i] > kMaxBias) return false;
+  }
+  const int sizes[] = {params->stride_width, params->stride_height, params->dilation_width,
+                       params->dilation_height};
+  for (const int size : sizes) {
+    if (size < 1 || size > kMaxPad) return false;
+  }
+  return (params->padding == kTfLitePaddingSame || params->padding == kTfLitePaddingValid) &&
+         params->activation >= kTfLiteActNone && params->activation <= kTfLiteActRelu6;
+}
+
+void ReadInt8Conv(const TfLiteNode& node, Op* op) {
+  const auto& params = *static_cast<const TfLiteConvParams*>(node.builtin_data);
+  Options* options = &op->options;
+  op->input_count = 3;
+  options->stride_height = params.stride_height, options->stride_width = params.stride_width;
+  options->dilation_height = params.dilation_height, options->dilation_width = params.dilation_width;
+  options->padding = params.padding == kTfLitePaddingSame ? kSame : kValid;
+  options->activation = params.activation;  // numbered alike
 }
 
 bool IsConstant(const TfLiteTensor& tensor) {

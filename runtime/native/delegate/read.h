@@ -21,6 +21,16 @@ TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* o
 // Reads a PAD or PADV2. False for what is not a constant, small and positive padding.
 bool ReadPadding(const TfLiteContext& context, const TfLiteNode& node, Border* padding);
 
+// Whether a node is a CONV_2D of int8 that the kernels take: one group, constant weights with a step each
+// channel.
+bool IsInt8Conv(const TfLiteContext& context, const TfLiteNode& node, int32_t code);
+
+// The steps of its filter's channels, one for all or one for each.
+const TfLiteFloatArray& FilterSteps(const TfLiteTensor& filter);
+
+// Reads the parameters of such a one.
+void ReadInt8Conv(const TfLiteNode& node, Op* op);
+
 bool IsConstant(const TfLiteTensor& tensor);
 
 }  // namespace fsg

@@ -95,6 +95,11 @@ void DescribeOp(const Value* values, const Op& op, Event* event) {
       return describe("CONCATENATION");
     case OpKind::kPad:
       return describe("PAD of bits");
+    case OpKind::kInt8Conv:
+      snprintf(event->name, sizeof(event->name), "CONV_2D of int8 %dx%dx%d -> %d, %dx%d",
+               op.int8.window.in_height, op.int8.window.in_width, op.int8.window.words, op.int8.channels_out,
+               op.int8.window.filter_height, op.int8.window.filter_width);
+      return;
     case OpKind::kPostOps:
       return describe(op.post_ops.list[0].kind == PostOpKind::kPool ? "MAX_POOL_2D with what follows"
                                                                     : "elementwise operators");
@@ -118,6 +123,9 @@ void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void
       return RunPad(values[op.inputs[0]], values[op.output], op.padding, packed, static_cast<uint32_t*>(out));
     case OpKind::kMaxPool:
       return runtime.kernels->max_pool(runtime.pool, op.pool, packed, static_cast<uint32_t*>(out));
+    case OpKind::kInt8Conv:
+      return runtime.kernels->convolve_int8(runtime.pool, op.int8, op.int8_plan,
+                                            static_cast<const int8_t*>(in), static_cast<int8_t*>(out));
     case OpKind::kConcatenate:  // the partition's, which knows what is in place already
     case OpKind::kNone:
       return;

@@ -20,6 +20,19 @@ struct TfLiteIntArray {
   int data[];
 };
 
+struct TfLiteFloatArray {
+  int size;
+  float data[];
+};
+
+// Of each channel on an axis.
+struct TfLiteAffineQuantization {
+  TfLiteFloatArray* scale;
+  TfLiteIntArray* zero_point;
+  int32_t quantized_dimension;
+};
+constexpr int kTfLiteAffineQuantization = 1;
+
 struct TfLiteQuantizationParams {
   float scale;
   int32_t zero_point;
@@ -65,6 +78,7 @@ static_assert(offsetof(TfLiteNode, custom_initial_data_size) == 56, "TfLiteNode"
 enum TfLiteBuiltinOperator : int32_t {
   kTfLiteBuiltinAdd = 0,
   kTfLiteBuiltinConcatenation = 2,
+  kTfLiteBuiltinConv2d = 3,
   kTfLiteBuiltinMaxPool2d = 17,
   kTfLiteBuiltinMul = 18,
   kTfLiteBuiltinRelu = 19,
@@ -98,6 +112,14 @@ struct TfLitePoolParams {
   TfLitePadding padding;
   int stride_width, stride_height, filter_width, filter_height;
   TfLiteFusedActivation activation;
+};
+
+// What follows concerns other types of biases.
+struct TfLiteConvParams {
+  TfLitePadding padding;
+  int stride_width, stride_height;
+  TfLiteFusedActivation activation;
+  int dilation_width, dilation_height;
 };
 
 struct TfLiteConcatenationParams {

@@ -70,6 +70,11 @@ const Kernels* FindKernels(const char* name) {
   return nullptr;
 }
 
+bool TakesInt8(const char* name) {
+  if (strcmp(name, "auto") == 0) name = NameInEnvironment();
+  return !IsBest(name) || !HasInt8Dots();
+}
+
 void ListKernels(char names[kKernelNames]) {
   const Available available;
   names[0] = 0;

@@ -11,8 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/int8.h"
 #include "kernels/post_ops.h"
 #include "kernels/threads.h"
+#include "kernels/window.h"
 
 // For functions whose loops would take each other's registers in one.
 #define FSG_OUTLINE __attribute__((noinline))
@@ -24,14 +26,6 @@
 namespace fsg {
 
 constexpr int PackedWords(int64_t channels) { return static_cast<int>((channels + 31) / 32); }
-
-// What a sliding window does to a packed image; shared by convolution and pooling.
-struct Window {
-  int batch, in_height, in_width, out_height, out_width;
-  int words;  // per pixel
-  int filter_height, filter_width, stride_height, stride_width, dilation_height, dilation_width;
-  int pad_top, pad_left;
-};
 
 enum class Output { kFloat, kInt8, kPacked };
 
@@ -81,15 +75,26 @@ struct Kernels {
   void (*convolve)(ThreadPool* pool, const Conv& conv, const ConvPlan& plan, const uint32_t* in, void* out);
   void (*max_pool)(ThreadPool* pool, const Window& window, const uint32_t* in, uint32_t* out);
   void (*apply)(ThreadPool* pool, const PostOps& post_ops, int64_t pixels);
+  int int8_bytes;  // of a number in the plan of a convolution of int8; 0 if that needs no plan
+  void (*convolve_int8)(ThreadPool* pool, const Int8Conv& conv, const Int8Plan& plan, const int8_t* in,
+                        int8_t* out);
 };
 
 // Frees what an earlier call made. False if memory is short.
 bool PlanConv(const Kernels& kernels, const Conv& conv, int threads, ConvPlan* plan);
 void FreePlan(ConvPlan* plan);
 
+// The same for a convolution of 8-bit integers.
+bool PlanInt8(const Kernels& kernels, const Int8Conv& conv, int threads, Int8Plan* plan);
+void FreePlan(Int8Plan* plan);
+
 // By name. "auto" stands for the name in the environment variable FSG_KERNELS, and without that for the best
 // this processor runs, as "neon" does on aarch64. nullptr if it runs none of that name.
 const Kernels* FindKernels(const char* name);
+
+// Whether the kernels of that name are to compute in int8: not the best ones of a processor that has an
+// instruction for sums of such products, of which LiteRT's own kernels make better use.
+bool TakesInt8(const char* name);
 
 // What FindKernels finds on this processor, best first, separated by ", ".
 constexpr int kKernelNames = 128;

@@ -12,16 +12,18 @@
 //   kDots        [kTile] functions: the dot products of several filter blocks with 1, 2, ... kTile patches,
 //   as
 //                twice the popcounts, into rows of `lanes` int32
+//   Number, kInt8Dots, as in int8_body.h
 //   BitsBelow, BitsAbove, SignBits, RoundToInt8, as in bits_portable.h
 #ifndef FSG_KERNELS_KERNELS_BODY_H_
 #define FSG_KERNELS_KERNELS_BODY_H_
 
 #include "kernels/convolve_body.h"
+#include "kernels/int8_body.h"
 #include "kernels/max_pool_body.h"
 #include "kernels/pack_body.h"
 #include "kernels/post_ops_body.h"
 
-constexpr Kernels kKernels = {FSG_KERNELS_NAME, kTile,    kChannels, kStep, PackFloat,
-                              PackInt8,         Convolve, MaxPool,   Apply};
+constexpr Kernels kKernels = {FSG_KERNELS_NAME, kTile,   kChannels, kStep,          PackFloat,   PackInt8,
+                              Convolve,         MaxPool, Apply,     sizeof(Number), ConvolveInt8};
 
 #endif  // FSG_KERNELS_KERNELS_BODY_H_

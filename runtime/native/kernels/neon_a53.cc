@@ -11,6 +11,7 @@ namespace {
 #pragma clang attribute push(__attribute__((target("tune=cortex-a53"))), apply_to = function)
 #include "kernels/bits_neon.h"
 #include "kernels/dots_neon.h"
+#include "kernels/int8_neon.h"
 
 constexpr int kTile = 8;
 constexpr decltype(&Dots<1>) kDots[kTile] = {Dots<1>, Dots<2>, Dots<3>, Dots<4>,

@@ -27,6 +27,15 @@ inline Level ProcessorLevel() {
   return (saved_low & kZmm) == kZmm && has_avx512 ? kAvx512 : kAvx2;
 }
 
+// Whether it multiplies and adds four 8-bit integers at once: VNNI, for any width of registers.
+inline bool HasInt8Dots() {
+  unsigned a, b, c, d;
+  if (ProcessorLevel() == kBaseline || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kAvx512Vnni = 1u << 11, kAvxVnni = 1u << 4;
+  if (ProcessorLevel() == kAvx512 && (c & kAvx512Vnni)) return true;
+  return a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvxVnni);
+}
+
 }  // namespace fsg
 
 #elif defined(__aarch64__)
@@ -47,6 +56,12 @@ inline bool IsInOrder() {
     if ((midr >> 4 & 0xfff) == part) return true;
   }
   return false;
+}
+
+// Whether it multiplies and adds four 8-bit integers at once.
+inline bool HasInt8Dots() {
+  constexpr unsigned long kDots = 1 << 20;  // HWCAP_ASIMDDP
+  return getauxval(AT_HWCAP) & kDots;
 }
 
 }  // namespace fsg

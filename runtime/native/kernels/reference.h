@@ -224,7 +224,40 @@ inline void PackInt8(ThreadPool*, const int8_t* in, int64_t rows, int channels, 
   Pack<int8_t>(in, rows, channels, static_cast<int8_t>(zero_point), out);
 }
 
-constexpr Kernels kKernels = {"scalar", 0, 0, 0, PackFloat, PackInt8, Convolve, MaxPool, Apply};
+// The sum of one output channel at a pixel.
+inline int32_t Int8Sum(const Int8Conv& conv, const int8_t* in, int n, int y, int x, int channel) {
+  const Window& w = conv.window;
+  const int8_t* filter = conv.filter + int64_t{channel} * w.filter_height * w.filter_width * w.words;
+  int32_t sum = conv.bias[channel];
+  for (int ky = 0; ky < w.filter_height; ++ky) {
+    for (int kx = 0; kx < w.filter_width; ++kx, filter += w.words) {
+      const int in_y = y * w.stride_height - w.pad_top + ky * w.dilation_height;
+      const int in_x = x * w.stride_width - w.pad_left + kx * w.dilation_width;
+      if (in_y < 0 || in_y >= w.in_height || in_x < 0 || in_x >= w.in_width) continue;
+      const int8_t* pixel = in + ((int64_t{n} * w.in_height + in_y) * w.in_width + in_x) * w.words;
+      for (int c = 0; c < w.words; ++c) sum += (pixel[c] - conv.in_zero) * filter[c];
+    }
+  }
+  return sum;
+}
+
+inline void ConvolveInt8(ThreadPool*, const Int8Conv& conv, const Int8Plan&, const int8_t* in, int8_t* out) {
+#pragma clang fp contract(off)
+  const Window& w = conv.window;
+  for (int n = 0; n < w.batch; ++n) {
+    for (int y = 0; y < w.out_height; ++y) {
+      for (int x = 0; x < w.out_width; ++x) {
+        for (int c = 0; c < conv.channels_out; ++c) {
+          const float value = static_cast<float>(Int8Sum(conv, in, n, y, x, c)) * conv.scale[c];
+          *out++ = Requantize(value, conv.low, conv.high, conv.out_zero);
+        }
+      }
+    }
+  }
+}
+
+constexpr Kernels kKernels = {"scalar", 0,       0,     0, PackFloat,   PackInt8,
+                              Convolve, MaxPool, Apply, 0, ConvolveInt8};
 
 }  // namespace fsg::reference
 

@@ -9,6 +9,12 @@ namespace fsg::sse2 {
 namespace {
 #include "kernels/bits_portable.h"
 #include "kernels/dots_portable.h"
+
+constexpr int kInt8Width = 16;
+using Sums = int32_t __attribute__((vector_size(16)));
+using Shorts = int16_t __attribute__((vector_size(16)));
+inline Sums MultiplyPairs(Shorts a, Shorts b) { return __builtin_ia32_pmaddwd128(a, b); }
+#include "kernels/int8_x86.h"
 #include "kernels/kernels_body.h"
 }  // namespace
 

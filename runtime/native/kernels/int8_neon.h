@@ -1,0 +1,27 @@
+// Sums of 8-bit products for NEON, included like kernels_body.h, before it: two products are added in 16
+// bits, which hold them as no weight is -128, and pairs of such sums in 32.
+
+using Number = int8_t;
+
+template <int pixels>
+void Int8Dots(const Number* patches, int64_t step, const Number* filter, int64_t pairs, int32_t* sums) {
+  int32x4_t totals[pixels][4] = {};
+  for (int64_t i = 0; i < pairs; i += 2, filter += 4 * kInt8Channels) {
+    const int8x16_t a = vld1q_s8(filter), b = vld1q_s8(filter + 16);
+    const int8x16_t c = vld1q_s8(filter + 32), d = vld1q_s8(filter + 48);
+    for (int p = 0; p < pixels; ++p) {
+      const auto* patch = reinterpret_cast<const int16_t*>(patches + p * step + 2 * i);
+      const int8x16_t x = vreinterpretq_s8_s16(vld1q_dup_s16(patch));
+      const int8x16_t y = vreinterpretq_s8_s16(vld1q_dup_s16(patch + 1));
+      const int8x8_t low_x = vget_low_s8(x), low_y = vget_low_s8(y);
+      int32x4_t* total = totals[p];
+      total[0] = vpadalq_s16(total[0], vmlal_s8(vmull_s8(vget_low_s8(a), low_x), vget_low_s8(c), low_y));
+      total[1] = vpadalq_s16(total[1], vmlal_high_s8(vmull_high_s8(a, x), c, y));
+      total[2] = vpadalq_s16(total[2], vmlal_s8(vmull_s8(vget_low_s8(b), low_x), vget_low_s8(d), low_y));
+      total[3] = vpadalq_s16(total[3], vmlal_high_s8(vmull_high_s8(b, x), d, y));
+    }
+  }
+  memcpy(sums, totals, sizeof(totals));
+}
+
+constexpr decltype(&Int8Dots<1>) kInt8Dots[kInt8Tile] = {Int8Dots<1>, Int8Dots<2>, Int8Dots<3>, Int8Dots<4>};
