@@ -7,6 +7,7 @@ each takes as a model of its own.
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,7 @@ def named_ops(path: Path, ops: Sequence[Op], owners: Sequence[int], alone: Alone
 
 def operator_name(operator: Operator) -> str:
     """Such as "CONV_2D 7x7 -> 112x112x64"."""
-    window = f" {'x'.join(map(str, operator.window))}" if operator.window else ""
-    return f"{operator.kind}{window} -> {'x'.join(map(str, operator.shape)) or '1'}"
+    return f"{operator.kind}{_window(operator)} -> {'x'.join(map(str, operator.shape)) or '1'}"
 
 
 class _Clock:
@@ -65,14 +65,16 @@ class _Clock:
 
     def __init__(self, path: Path, folder: Path, alone: Alone) -> None:
         self._path, self._file, self._alone = path, folder / "operator.tflite", alone
-        self._cutter: Cutter | None = None
         self._known: dict[Hashable, float] = {}
 
-    def __call__(self, number: int) -> float:
-        self._cutter = self._cutter or Cutter(self._path)
-        likeness = self._cutter.likeness(number)
+    @cached_property
+    def cutter(self) -> Cutter:
+        return Cutter(self._path)
+
+    def __call__(self, numbers: Sequence[int]) -> float:
+        likeness = self.cutter.likeness(numbers)
         if likeness not in self._known:
-            self._file.write_bytes(self._cutter.cut(number))
+            self._file.write_bytes(self.cutter.cut(numbers))
             self._known[likeness] = self._alone(self._file)
         return self._known[likeness]
 
@@ -81,29 +83,36 @@ def _split(op: Op, numbers: Sequence[int], operators: Sequence[Operator], clock:
     """A stretch as rows of its operators, or as one that lists them."""
     if not numbers:
         return [op]
-    within = [operators[number] for number in numbers]
-    if len(within) == 1:
-        return [{**op, "name": operator_name(within[0]), **_macs(within)}]
+    joined = clock.cutter.joined(numbers) if len(numbers) > 1 else [list(numbers)]
+    groups = [[operators[number] for number in group] for group in joined]
+    if len(groups) == 1:
+        return [{**op, "name": _joined_name(groups[0]), **_macs(groups[0])}]
     try:
-        times = [clock(number) for number in numbers]
+        times = [clock(group) for group in joined]
     except FsgError:
-        return [{**op, "name": _names(within), **_macs(within)}]
+        return [{**op, "name": _names(groups), **_macs([one for group in groups for one in group])}]
+    whole, total = op["us"], sum(times)
     return [
-        {
-            **op,
-            "name": operator_name(operator),
-            "us": op["us"] * time / sum(times),
-            "stretch_us": op["us"],
-            **_macs([operator]),
-        }
-        for operator, time in zip(within, times, strict=True)
+        {**op, "name": _joined_name(group), "us": whole * time / total, "stretch_us": whole, **_macs(group)}
+        for group, time in zip(groups, times, strict=True)
     ]
 
 
-def _names(operators: Sequence[Operator]) -> str:
-    if len(operators) <= NAMED:
-        return ", ".join(map(operator_name, operators))
-    return ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in operators).most_common())
+def _joined_name(operators: Sequence[Operator]) -> str:
+    """Such as "PAD + CONV_2D 7x7 -> 112x112x64"."""
+    *before, last = operators
+    return " + ".join([*(one.kind + _window(one) for one in before), operator_name(last)])
+
+
+def _window(operator: Operator) -> str:
+    return f" {'x'.join(map(str, operator.window))}" if operator.window else ""
+
+
+def _names(groups: Sequence[Sequence[Operator]]) -> str:
+    if len(groups) <= NAMED:
+        return ", ".join(map(_joined_name, groups))
+    kinds = Counter(one.kind for group in groups for one in group)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
 def _macs(operators: Sequence[Operator]) -> dict[str, int]:
