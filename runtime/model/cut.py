@@ -100,7 +100,8 @@ class Cutter:
         tensors = [self._graph.tensors[i] if i >= 0 else None for i in (*operator.inputs, *operator.outputs)]
         shapes = tuple((tuple(_ints(t.shape)), t.type, self._is_constant(t)) if t else None for t in tensors)
         options = vars(operator.builtinOptions) if operator.builtinOptions else {}
-        return operator.opcodeIndex, shapes, repr(sorted(options.items())), bytes(_ints(operator.customOptions))
+        kind = self._names[operator.opcodeIndex]
+        return kind, shapes, repr(sorted(options.items())), bytes(_ints(operator.customOptions))
 
     def _is_constant(self, tensor: Any) -> bool:
         data = self._model.buffers[tensor.buffer].data
