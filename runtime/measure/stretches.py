@@ -20,6 +20,7 @@ Op = dict[str, Any]
 Alone = Callable[[Path], float]
 """Microseconds of an inference of a .tflite file, as the profiled model is run; FsgError where that cannot be."""
 
+WITHIN = "between fsg's operators"
 NAMED = 3  # operators that the name of a stretch lists one by one
 
 
@@ -35,6 +36,7 @@ def named_ops(path: Path, ops: Sequence[Op], owners: Sequence[int], alone: Alone
     Returns:
         The ops with `float_macs` and `int8_macs` of what LiteRT runs; a share of a stretch has `stretch_us`, the
         measured time of all of it. A stretch that cannot be split or named stays one row.
+        A pause within a partition is nobody's.
     """
     order = list(dict.fromkeys(op["partition"] for op in ops if "partition" in op))
     runs = _runs(path, owners, order)
@@ -48,10 +50,11 @@ def named_ops(path: Path, ops: Sequence[Op], owners: Sequence[int], alone: Alone
                 done = max(done, order.index(op["partition"]) + 1) if "partition" in op else done
                 found.append({name: value for name, value in op.items() if name != "partition"})
                 continue
-            partitions = {other.get("partition") for other in (*ops[max(0, i - 1) : i], *ops[i + 1 : i + 2])}
-            is_within = i > 0 and i + 1 < len(ops) and len(partitions) == 1
-            numbers = [] if is_within else runs.get(frozenset(order[:done]), [])
-            found += _split(op, numbers, operators, clock)
+            before, after = (ops[n].get("partition") if 0 <= n < len(ops) else None for n in (i - 1, i + 1))
+            if before is not None and before == after:
+                found.append({**op, "name": WITHIN})
+            else:
+                found += _split(op, runs.get(frozenset(order[:done]), []), operators, clock)
     return found
 
 
