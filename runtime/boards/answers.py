@@ -25,8 +25,12 @@ def _are_times(value: Any) -> bool:
     return isinstance(value, list) and value != [] and all(map(_is_time, value))
 
 
-def are_ops(value: Any) -> bool:
+def _are_ops(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(op, dict) and {"name", "kind", "us"} <= op.keys() for op in value)
+
+
+def _are_partitions(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is int and number >= -1 for number in value)
 
 
 def _are_bits(value: Any) -> bool:
@@ -43,6 +47,7 @@ ANSWER: Rules = {
     "kernels": _is_text,
     "energy_mj": lambda value: value is None or _is_number(value),
 }
+PROFILE: Rules = {"ops": _are_ops, "partitions": _are_partitions}
 FACTS: Rules = {
     **dict.fromkeys(("model", "cpu", "governor", "glibc"), _is_text),
     **dict.fromkeys(("cores", "max_clock_mhz", "temperature_c", "load", "memory_free_bytes"), _is_number),

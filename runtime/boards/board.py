@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from fsg import FsgError
-from fsg.runtime.boards.answers import ANSWER, FACTS, Rules, are_ops
+from fsg.runtime.boards.answers import ANSWER, FACTS, PROFILE, Rules
 from fsg.runtime.boards.child import Child
 from fsg.runtime.boards.devices import Device
 from fsg.runtime.boards.keeper import BEGIN, READY, RUN, is_abandoned, keeper_script
@@ -159,7 +159,7 @@ class Board(ABC):
         except _ProgramError as error:
             cause = str(error).replace(MODEL, str(path))
             raise FsgError(f"{self.name}: {cause if MODEL in str(error) else f'{path}: {cause}'}") from error
-        wanted = {**ANSWER, "ops": are_ops} if "--profile" in arguments else ANSWER
+        wanted = {**ANSWER, **PROFILE} if "--profile" in arguments else ANSWER
         self._require_sense({**dict.fromkeys(wanted), **answer}, wanted)
         return answer
 

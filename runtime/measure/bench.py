@@ -3,7 +3,6 @@
 import platform
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -232,15 +231,10 @@ def add_ratio(record: Record, records: Iterable[Record]) -> None:
 def rated_ops(record: Record, device: "Device | None") -> list[Record]:
     """The ops of a profile with share of the time, MACs, GMAC/s, and which part of the core's ceiling that is.
 
-    An op that says its binary MACs is believed; others are found in the file by their kind and the name of what they
+    An op that says its MACs is believed; others are found in the file by their kind and the name of what they
     compute. The ceiling is that of all threads, and only known for a core whose peaks are.
     """
-    file = read_operators(record["artefact"])
-    layers = {(layer.kind, layer.name): layer for layer in file}
-    if len(record["ops"]) == 1 and record["ops"][0]["kind"] == "rest":  # a file that leaves nothing to the delegate
-        ((kind, count),) = Counter(layer.kind for layer in file).most_common(1)
-        held = f"{count} {kind} and {len(file) - count} other operators"
-        record["ops"] = [{**record["ops"][0], "name": f"{record['ops'][0]['name']}: {held}"}]
+    layers = {(layer.kind, layer.name): layer for layer in read_operators(record["artefact"])}
     total = sum(_microseconds(op) for op in record["ops"])
     core, ghz = None, 0.0  # of all the threads together
     if device and device.clock_ghz and device.cores:
@@ -251,6 +245,8 @@ def rated_ops(record: Record, device: "Device | None") -> list[Record]:
         row = {"name": op["name"], "kind": op["kind"], "us": round(time, 3), "share": round(time / (total or 1.0), 5)}
         macs = {name: op.get(name, getattr(layer, name, 0)) for name in ("binary_macs", "float_macs", "int8_macs")}
         row |= {name: count for name, count in macs.items() if count}
+        if "stretch_us" in op:
+            row["stretch_us"] = round(op["stretch_us"], 3)
         if any(macs.values()) and time:
             row["gmacs_per_s"] = round(sum(macs.values()) / time / 1e3, 3)
             if core:

@@ -6,6 +6,7 @@ A fresh process is what makes the peak memory the model's own and a crash surviv
 
 import json
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 RUNS = 50
 MAX_THREADS = 256  # of the native library
 WARMUP = 10  # enough for caches and the clock of a small board to settle
+ALONE_RUNS, ALONE_WARMUP = 21, 4  # of each operator on its own, for a profile
 
 
 def benchmark(
@@ -96,6 +98,7 @@ def measure(
     import numpy as np
 
     from fsg.runtime.measure.profile import Profile
+    from fsg.runtime.measure.stretches import named_ops
     from fsg.runtime.model.session import TfliteSession, open_model
 
     if cpus:
@@ -120,6 +123,10 @@ def measure(
             if watched:
                 watched.note(begin, end)
     peak = peak_rss()
+
+    def alone(file: Path) -> float:
+        return _median_us(file, threads=threads)
+
     return as_record(
         Measured(
             artefact=str(path),
@@ -138,9 +145,23 @@ def measure(
             base_rss_bytes=base,
             cpu=cpu_name(),
             kernels={"onnx": "onnxruntime", "packed": "numpy", "c": "C"}.get(session.format) or active_kernels(),
-            ops=watched.ops() if watched else None,
+            ops=named_ops(path, watched.ops(), watched.owners(), alone) if watched else None,
         )
     )
+
+
+def _median_us(path: Path, *, threads: int) -> float:
+    """Microseconds that a model of one operator takes in LiteRT and XNNPACK alone."""
+    from fsg.runtime.model.session import open_model
+
+    session = open_model(path, num_threads=threads, delegate=False, any_inputs=True)
+    session.fill()
+    times = []
+    for _ in range(ALONE_WARMUP + ALONE_RUNS):
+        begin = time.perf_counter_ns()
+        session.invoke()
+        times.append((time.perf_counter_ns() - begin) / 1e3)
+    return statistics.median(times[ALONE_WARMUP:])
 
 
 def latency_ms(times: "npt.ArrayLike") -> dict[str, float]:

@@ -1,14 +1,17 @@
 """Measures models on boards."""
 
+import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fsg.runtime.boards.board import MODEL, Board, Facts, Progress
 from fsg.runtime.boards.devices import Device
 from fsg.runtime.measure.doubts import doubts
-from fsg.runtime.measure.local import RUNS, WARMUP, latency_ms
+from fsg.runtime.measure.local import ALONE_RUNS, ALONE_WARMUP, RUNS, WARMUP, latency_ms
 from fsg.runtime.measure.records import Measured, as_record
+from fsg.runtime.measure.stretches import named_ops
 from fsg.runtime.model.tflite import images_at_once
 
 
@@ -46,8 +49,8 @@ def measure(
         FsgError: something fails on the board, or on the way there.
     """
     board.prepare(device, progress)
-    how = ["--runs", str(runs), "--warmup", str(warmup)]
-    how += ["--cpus", ",".join(map(str, cpus))] if cpus else []
+    on_cpus = ["--cpus", ",".join(map(str, cpus))] if cpus else []
+    how = ["--runs", str(runs), "--warmup", str(warmup), *on_cpus]
     how += ["--cooldown-ms", str(cooldown_ms)] if cooldown_ms else []
     how += ["--profile"] if profile else []
     first = before = board.facts()
@@ -57,6 +60,7 @@ def measure(
         batch = images_at_once(path)
         progress(f"copying {path.name} to {board.name}")
         board.send(path, MODEL)
+        measured = []
         for count in threads:
             progress(f"measuring {path.name} with {count} thread{'s' * (count > 1)} on {board.name}")
             answer = board.run(path, [*how, "--threads", str(count)], progress, pause_s=cooldown_ms / 1e3)
@@ -84,10 +88,22 @@ def measure(
                 warnings=doubts(before, after, device, load=first.get("load")),
                 ops=answer["ops"] if profile else None,
             )
-            records.append(as_record(found))
+            measured.append((as_record(found), answer.get("partitions", [])))
             before = after
+        for record, owners in measured if profile else []:
+            progress(f"measuring operators of {path.name} on {board.name}")
+            clock = partial(_median_us, board, [*on_cpus, "--threads", str(record["threads"])])
+            record["ops"] = named_ops(path, record["ops"], owners, clock)
+        records += [record for record, _ in measured]
         board.remove(MODEL)
     return records
+
+
+def _median_us(board: Board, how: Sequence[str], path: Path) -> float:
+    """Microseconds that a model of one operator takes on a board in LiteRT and XNNPACK alone."""
+    board.send(path, MODEL)
+    more = ["--runs", str(ALONE_RUNS), "--warmup", str(ALONE_WARMUP), "--fuse", "0"]
+    return statistics.median(board.run(path, [*how, *more], lambda text: None)["times_us"])
 
 
 def described(facts: Facts) -> str:

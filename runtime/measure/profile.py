@@ -20,6 +20,7 @@ class Event(ctypes.Structure):
         ("begin", ctypes.c_double),  # seconds of the monotonic clock
         ("end", ctypes.c_double),
         ("macs", ctypes.c_int64),
+        ("partition", ctypes.c_int64),
     )
 
 
@@ -48,7 +49,10 @@ class Profile:
         self._marks.append([begin, *(mark for pair in noted for mark in pair), end])
 
     def ops(self) -> list[dict[str, Any]]:
-        """In the order in which they run, {name, kind: "fsg" or "rest", us, binary_macs}; us are medians."""
+        """In the order in which they run, {name, kind: "fsg" or "rest", us, binary_macs, partition}; us are medians.
+
+        What is no partition's has none.
+        """
         import numpy as np
 
         # Between two marks lies a stretch of LiteRT's, then an operator, and so on.
@@ -58,6 +62,15 @@ class Profile:
             if i % 2:
                 event = self._events[i // 2]
                 ops.append({"name": event.name.decode(), "kind": "fsg", "us": us, "binary_macs": event.macs})
+                ops[-1]["partition"] = event.partition
             elif us > SHORTEST_GAP_US:
                 ops.append({"name": REST, "kind": "rest", "us": us, "binary_macs": 0})
         return ops
+
+    def owners(self) -> list[int]:
+        """The partition that runs each operator of the file, -1 for LiteRT, which runs those behind the end too."""
+        partitions = native_function("fsg_partitions")
+        partitions.restype = ctypes.POINTER(ctypes.c_int)
+        count = ctypes.c_int()
+        found = partitions(self._delegate, ctypes.byref(count))
+        return [found[i] for i in range(count.value)]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Operator:
         shape: of its output, rows, columns and channels last; packed channels are words of 32.
         binary_macs, float_macs, int8_macs: multiply-accumulates by the kind of arithmetic.
         weight_bytes: of its constants; `elements`: numbers that it reads and writes apart from those.
+        window: rows and columns of a convolution's filter or a pooling's window.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Operator:
     int8_macs: int
     weight_bytes: int
     elements: int
+    window: tuple[int, int] | None = field(default=None, kw_only=True)
 
 
 def read_operators(path: str | Path) -> list[Operator]:
@@ -70,7 +72,22 @@ def _operator(model: Any, graph: Any, operator: Any, names: Sequence[str]) -> Op
         int8_macs=macs if kind != "LceBconv2d" and is_int8 else 0,
         weight_bytes=sum(sizes),
         elements=sum(math.prod(_shape(tensor)) for tensor in (*variable, *outputs)),
+        window=_window(kind, operator, inputs),
     )
+
+
+def _window(kind: str, operator: Any, inputs: Sequence[Any]) -> tuple[int, int] | None:
+    from ai_edge_litert.schema_py_generated import Pool2DOptions
+
+    if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "LceBconv2d"):
+        _, rows, columns, _ = _shape(inputs[1])
+        return rows, columns
+    table = operator.BuiltinOptions()
+    if kind not in ("MAX_POOL_2D", "AVERAGE_POOL_2D") or table is None:
+        return None
+    options = Pool2DOptions()
+    options.Init(table.Bytes, table.Pos)
+    return int(options.FilterHeight()), int(options.FilterWidth())
 
 
 def _macs(kind: str, operator: Any, inputs: Sequence[Any], shape: tuple[int, ...]) -> int:

@@ -50,7 +50,7 @@ def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
         [
             short_name(op["name"]),
             op["kind"],
-            f"{op['us']:.1f}",
+            f"{'~' if 'stretch_us' in op else ''}{op['us']:.1f}",
             f"{op['share']:.1%}",
             millions(op["binary_macs"]) if op.get("binary_macs") else "",
             f"{op['gmacs_per_s']:.1f}" if op.get("gmacs_per_s") else "",
@@ -63,9 +63,11 @@ def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
 
 
 def profile_note(record: Record) -> str:
-    """How much of the median the operators add up to, and what their ceiling is."""
+    """How much of the median the operators add up to, which times are shares, and what the ceiling is."""
     total = sum(op["us"] for op in record["ops"]) / 1e3 / record.get("batch", 1)
     text = f"together {milliseconds(total)} ms, {total / record['latency_ms']['p50']:.0%} of the median"
+    if any("stretch_us" in op for op in record["ops"]):
+        text += "; ~: share of the measured time of several operators in a row, as each takes as a model of its own"
     if any("ceiling_share" in op for op in record["ops"]):
         text += (
             "; ceiling: the multiply-accumulates that the core can do at its peak, see fsg/runtime/boards/cores.toml"

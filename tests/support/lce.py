@@ -22,6 +22,7 @@ OPTIONS = {
     "SUB": "SubOptions",
     "MUL": "MulOptions",
     "LEAKY_RELU": "LeakyReluOptions",
+    "CONV_2D": "Conv2DOptions",
     "MAX_POOL_2D": "Pool2DOptions",
     "CONCATENATION": "ConcatenationOptions",
     "MAXIMUM": "MaximumMinimumOptions",

@@ -131,6 +131,7 @@ struct Delegate {
   const char* kernels = nullptr;
   void (*profile)(void* delegate, fsg::Event* events, int capacity) = nullptr;
   int (*profiled)(void* delegate) = nullptr;
+  const int* (*partitions)(void* delegate, int* count) = nullptr;
 };
 
 Delegate MakeDelegate(const Arguments& a) {
@@ -144,6 +145,7 @@ Delegate MakeDelegate(const Arguments& a) {
   Find(library, "fsg_kernels", &active);
   Find(library, "fsg_profile", &delegate.profile);
   Find(library, "fsg_profiled", &delegate.profiled);
+  Find(library, "fsg_partitions", &delegate.partitions);
   char threads[16];
   snprintf(threads, sizeof(threads), "%d", a.threads);
   const char* const keys[] = {"num_threads", "kernels", "fuse"};
@@ -286,11 +288,16 @@ class Profiler {
       for (int run = 0; run < runs_; ++run) values[run] = At(gaps_, run, i) * 1e6;
       // Within a partition operator follows operator at once.
       const double gap = Median(values, runs_);
-      if (gap > kShortestGap) PrintEntry(json, "LiteRT and XNNPACK", "rest", gap, 0);
+      if (gap > kShortestGap) PrintEntry(json, "LiteRT and XNNPACK", "rest", gap);
       if (i == count_) break;
       for (int run = 0; run < runs_; ++run) values[run] = At(times_, run, i) * 1e6;
-      PrintEntry(json, events_[i].name, "fsg", Median(values, runs_), events_[i].macs);
+      PrintEntry(json, events_[i].name, "fsg", Median(values, runs_), &events_[i]);
     }
+    json->Close(']');
+    int owner_count;
+    const int* owners = delegate_.partitions(delegate_.handle, &owner_count);
+    json->Key("partitions"), json->Open('[');
+    for (int i = 0; i < owner_count; ++i) json->Integer(owners[i]);
     json->Close(']');
   }
 
@@ -299,12 +306,14 @@ class Profiler {
 
   double& At(double* values, int run, int i) const { return values[int64_t{run} * (count_ + 1) + i]; }
 
-  static void PrintEntry(Json* json, const char* name, const char* kind, double microseconds, int64_t macs) {
+  static void PrintEntry(Json* json, const char* name, const char* kind, double microseconds,
+                         const fsg::Event* event = nullptr) {
     json->Open('{');
     json->Key("name"), json->Text(name);
     json->Key("kind"), json->Text(kind);
     json->Key("us"), json->Number(microseconds);
-    json->Key("binary_macs"), json->Integer(macs);
+    json->Key("binary_macs"), json->Integer(event != nullptr ? event->macs : 0);
+    if (event != nullptr) json->Key("partition"), json->Integer(event->partition);
     json->Close('}');
   }
 

@@ -167,13 +167,17 @@ FSG_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys
 
 FSG_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* base) {
   auto* delegate = reinterpret_cast<Delegate*>(base);
-  if (delegate != nullptr) fsg::FreeThreadPool(delegate->runtime.pool);
+  if (delegate != nullptr) {
+    fsg::FreeThreadPool(delegate->runtime.pool);
+    free(delegate->profile.owners);
+  }
   free(delegate);
 }
 
 // From now on notes every run of an operator in `events`, as long as there is room; nullptr ends that.
 FSG_EXPORT void fsg_profile(TfLiteDelegate* base, fsg::Event* events, int capacity) {
-  reinterpret_cast<Delegate*>(base)->profile = {events, capacity, 0};
+  fsg::Profile* profile = &reinterpret_cast<Delegate*>(base)->profile;
+  profile->events = events, profile->capacity = capacity, profile->count = 0;
 }
 
 // How many events have been noted; the next is the first again.
@@ -182,6 +186,14 @@ FSG_EXPORT int fsg_profiled(TfLiteDelegate* base) {
   const int count = profile->count;
   profile->count = 0;
   return count;
+}
+
+// The number of the partition that runs each node of the file, -1 for LiteRT's; LiteRT runs all that are not
+// among those returned, whose count is stored.
+FSG_EXPORT const int* fsg_partitions(TfLiteDelegate* base, int* count) {
+  const fsg::Profile& profile = reinterpret_cast<Delegate*>(base)->profile;
+  *count = profile.owner_count;
+  return profile.owners;
 }
 
 // The name of the kernels that kernels=auto selects on this processor, or nullptr and what is wrong with

@@ -37,12 +37,31 @@ int Whole(const Partition& partition, int value) {
   return value;
 }
 
+// Notes that a partition runs these nodes; false if there is no memory for that.
+bool Own(Profile* profile, const TfLiteIntArray& nodes, int partition) {
+  for (int i = 0; i < nodes.size; ++i) {
+    const int node = nodes.data[i];
+    if (node >= profile->owner_count) {
+      auto* owners =
+          static_cast<int*>(realloc(profile->owners, sizeof(int) * (static_cast<size_t>(node) + 1)));
+      if (owners == nullptr) return false;
+      for (int j = profile->owner_count; j <= node; ++j) owners[j] = -1;
+      profile->owners = owners, profile->owner_count = node + 1;
+    }
+    profile->owners[node] = partition;
+  }
+  return true;
+}
+
 void* Init(TfLiteContext* context, const char* buffer, size_t) {
   const auto& params = *reinterpret_cast<const TfLiteDelegateParams*>(buffer);
   auto* partition = static_cast<Partition*>(calloc(1, sizeof(Partition)));
   if (partition == nullptr) return nullptr;
   partition->runtime = static_cast<const Runtime*>(params.delegate->data);
-  partition->is_valid = BuildPartition(context, params, partition) == kTfLiteOk;
+  Profile* profile = partition->runtime->profile;
+  partition->number = profile->partition_count++;
+  partition->is_valid = BuildPartition(context, params, partition) == kTfLiteOk &&
+                        Own(profile, *params.nodes_to_replace, partition->number);
   return partition;
 }
 
@@ -336,6 +355,7 @@ bool RunWithProfile(TfLiteContext* context, const Partition& partition, const Op
   if (profile->events == nullptr || profile->count == profile->capacity) return Run(context, partition, op);
   Event* event = &profile->events[profile->count++];
   DescribeOp(partition.values, op, event);
+  event->partition = partition.number;
   event->begin = Seconds();
   const bool has_run = Run(context, partition, op);
   event->end = Seconds();

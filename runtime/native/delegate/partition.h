@@ -16,6 +16,7 @@ struct Slot {
 
 struct Partition {
   const Runtime* runtime;
+  int number;         // in the order in which they were made
   bool is_valid;      // init cannot fail in every version of the interface; prepare reports what it met
   bool shares_loops;  // between threads, as far as the last run tells
   int op_count, value_count, slot_count;
