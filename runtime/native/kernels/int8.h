@@ -1,4 +1,5 @@
-// Convolutions of 8-bit integers: images NHWC, filters OHWI, one step per output channel.
+// Images of 8-bit integers: convolutions, with filters OHWI and one step per output channel, and maximum
+// pooling.
 #ifndef FSG_KERNELS_INT8_H_
 #define FSG_KERNELS_INT8_H_
 
@@ -19,24 +20,26 @@ struct Int8Conv {
   float* scale;          // [channels_out]
 };
 
-// One made ready for fast kernels, whose patches are the values under the filter in one row.
+// One made ready for fast kernels. They copy the rows under the filter, with what is beside them, and
+// multiply segments of these rows: the numbers under a row of the filter, or, where that has gaps, under one
+// of its taps.
 struct Int8Plan {
-  int pairs;         // of values in a patch, rounded up to an even number
-  int blocks;        // of kInt8Channels output channels
-  void* filter;      // [blocks, pairs, kInt8Channels, 2] of the kernels' numbers
-  int32_t* bias;     // [blocks * kInt8Channels], with in_zero taken out of the sums
+  int segments, pairs;  // of a filter, and of numbers in a segment, rounded up to an even number of pairs
+  int64_t row_numbers;  // of a copied row
+  void* filter;      // [channels / kInt8Channels, segments, pairs, kInt8Channels, 2] of the kernels' numbers
+  int32_t* bias;     // [channels], rounded up to kInt8Channels, with in_zero taken out of the sums
   float* scale;      // as many
-  uint8_t* scratch;  // per thread: patches
+  uint8_t* scratch;  // per thread: int which row is where, segments' beginnings, rows
   int64_t scratch_bytes;
 };
 
 constexpr int kInt8Channels = 16, kInt8Tile = 4;
-constexpr int kInt8Slack = 32;  // values that may be written behind a patch
+constexpr int kInt8Slack = 32;  // numbers behind a row that may be read and written
 
-// How an integer becomes one of 8 bits: `value` is a sum times its scale, within +-2^22 when it is rounded.
+// How a sum times its scale becomes one of 8 bits.
 inline int8_t Requantize(float value, int low, int high, int zero) {
 #pragma clang fp contract(off)
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: behind the point nothing is left
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: nothing is left behind the point
   const float least = static_cast<float>(low - zero), most = static_cast<float>(high - zero);
   value = value < least ? least : value > most ? most : value;
   return static_cast<int8_t>(static_cast<int>((value + kRound) - kRound) + zero);

@@ -1,8 +1,10 @@
-// Part of kernels_body.h: a convolution of 8-bit integers. The file of an instruction set has before:
+// Part of kernels_body.h: convolution and pooling of 8-bit integers. The file of an instruction set has
+// before:
 //
-//   Number    what patches and filters are of: int8_t or int16_t
-//   kInt8Dots [kInt8Tile] functions: sums of 1, 2, ... patches with a block of the filter, into rows of
-//             kInt8Channels int32
+//   Number    what rows and filters are copied to: int8_t or int16_t
+//   kInt8Dots [kInt8Tile] functions: sums of the segments of 1, 2, ... pixels with a block of the filter,
+//   into
+//             rows of kInt8Channels int32
 #ifndef FSG_KERNELS_INT8_BODY_H_
 #define FSG_KERNELS_INT8_BODY_H_
 
@@ -12,10 +14,9 @@
 using Bytes16 = int8_t __attribute__((vector_size(16)));
 using Numbers16 = Number __attribute__((vector_size(16 * sizeof(Number))));
 
-// Copies values, and whatever is behind them up to a multiple of 16 if that is before `end`.
-inline void CopyNumbers(const int8_t* from, int64_t count, const int8_t* end, Number* to) {
+inline void CopyNumbers(const int8_t* from, int64_t count, Number* to) {
   int64_t i = 0;
-  for (; i < count && end - from >= i + 16; i += 16) {
+  for (; i + 16 <= count; i += 16) {
     Bytes16 bytes;
     memcpy(&bytes, from + i, sizeof(bytes));
     const Numbers16 numbers = __builtin_convertvector(bytes, Numbers16);
@@ -26,34 +27,6 @@ inline void CopyNumbers(const int8_t* from, int64_t count, const int8_t* end, Nu
 
 inline void FillNumbers(Number value, int64_t count, Number* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = value;
-}
-
-// The values under the filter at an output pixel.
-void GatherNumbers(const Int8Conv& conv, const int8_t* in, Place at, Number* to) {
-  const Window& w = conv.window;
-  const int64_t channels = w.words, row_bytes = channels * w.in_width, image_bytes = row_bytes * w.in_height;
-  const int8_t* const image = in + at.batch * image_bytes;
-  const int8_t* const end = in + w.batch * image_bytes;
-  const Number zero = static_cast<Number>(conv.in_zero);
-  const int top = at.y * w.stride_height - w.pad_top, left = at.x * w.stride_width - w.pad_left;
-  const Taps rows = TapsInside(top, w.dilation_height, w.filter_height, w.in_height);
-  const Taps columns = TapsInside(left, w.dilation_width, w.filter_width, w.in_width);
-  for (int ky = 0; ky < w.filter_height; ++ky, to += w.filter_width * channels) {
-    if (ky < rows.begin || ky >= rows.end || columns.begin >= columns.end) {
-      FillNumbers(zero, w.filter_width * channels, to);
-      continue;
-    }
-    const int8_t* row = image + (top + ky * w.dilation_height) * row_bytes + left * channels;
-    FillNumbers(zero, columns.begin * channels, to);
-    if (w.dilation_width == 1) {
-      const int64_t first = columns.begin * channels;
-      CopyNumbers(row + first, (columns.end - columns.begin) * channels, end, to + first);
-    } else {
-      for (int kx = columns.begin; kx < columns.end; ++kx)
-        CopyNumbers(row + kx * w.dilation_width * channels, channels, end, to + kx * channels);
-    }
-    FillNumbers(zero, (w.filter_width - columns.end) * channels, to + columns.end * channels);
-  }
 }
 
 // A block of channels of `count` pixels, of which `used` exist.
@@ -79,29 +52,80 @@ inline void StoreInt8(const Int8Conv& conv, const Int8Plan& plan, const int32_t*
   }
 }
 
-void ConvolveInt8Pixels(const Int8Conv& conv, const Int8Plan& plan, const int8_t* in, int64_t begin,
-                        int64_t end, int thread, int8_t* out) {
-  const Window& w = conv.window;
-  auto* patches = reinterpret_cast<Number*>(plan.scratch + thread * plan.scratch_bytes);
-  const int64_t step = int64_t{2} * plan.pairs + kInt8Slack;
-  const int64_t block_numbers = int64_t{2} * plan.pairs * kInt8Channels;
-  Place at = PlaceOf(w, begin);
-  for (int64_t pixel = begin; pixel < end; pixel += kInt8Tile) {
-    const int count = end - pixel < kInt8Tile ? static_cast<int>(end - pixel) : kInt8Tile;
-    for (int p = 0; p < count; ++p) {
-      GatherNumbers(conv, in, at, patches + p * step);
-      if (++at.x == w.out_width) at = NextRow(w, at);
+// The copied rows that are under the filter: those of the rows above, as far as they are the same, stay.
+class Rows {
+ public:
+  Rows(const Int8Conv& conv, const Int8Plan& plan, const int8_t* in, int thread)
+      : conv_(conv), plan_(plan), in_(in) {
+    const Window& w = conv.window;
+    uint8_t* scratch = plan.scratch + thread * plan.scratch_bytes;
+    segments_ = reinterpret_cast<const Number**>(scratch);
+    held_ = reinterpret_cast<int64_t*>(scratch + sizeof(Number*) * static_cast<size_t>(plan.segments));
+    rows_ = reinterpret_cast<Number*>(held_ + w.filter_height);
+    for (int i = 0; i < w.filter_height; ++i) held_[i] = INT64_MIN;
+  }
+
+  // The segments of the first pixel of an output row.
+  const Number* const* MoveTo(int64_t batch, int y) {
+    const Window& w = conv_.window;
+    const int per_row = plan_.segments / w.filter_height;
+    for (int ky = 0; ky < w.filter_height; ++ky) {
+      const int64_t row = int64_t{y} * w.stride_height - w.pad_top + int64_t{ky} * w.dilation_height;
+      const Number* copied = Copied(batch, row, ky);
+      for (int s = 0; s < per_row; ++s)
+        segments_[ky * per_row + s] = copied + int64_t{s} * w.dilation_width * w.words;
     }
+    return segments_;
+  }
+
+ private:
+  const Number* Copied(int64_t batch, int64_t row, int ky) {
+    const Window& w = conv_.window;
+    const int64_t padded = row + w.pad_top;  // not negative
+    const int64_t slot = w.dilation_height == 1 ? padded % w.filter_height : ky;
+    Number* const to = rows_ + slot * plan_.row_numbers;
+    const int64_t name = batch * (int64_t{w.in_height} + (int64_t{1} << 32)) + padded;
+    if (held_[slot] != name) Copy(batch, row, to);
+    held_[slot] = name;
+    return to;
+  }
+
+  FSG_OUTLINE void Copy(int64_t batch, int64_t row, Number* to) {
+    const Window& w = conv_.window;
+    const int64_t channels = w.words, wanted = plan_.row_numbers - kInt8Slack;
+    const Number zero = static_cast<Number>(conv_.in_zero);
+    if (row < 0 || row >= w.in_height) return FillNumbers(zero, wanted, to);
+    const int64_t left = w.pad_left * channels, inside = w.in_width * channels;
+    FillNumbers(zero, left < wanted ? left : wanted, to);
+    if (left >= wanted) return;
+    const int64_t count = inside < wanted - left ? inside : wanted - left;
+    CopyNumbers(in_ + (batch * w.in_height + row) * inside, count, to + left);
+    FillNumbers(zero, wanted - left - count, to + left + count);
+  }
+
+  const Int8Conv& conv_;
+  const Int8Plan& plan_;
+  const int8_t* in_;
+  const Number** segments_;
+  int64_t* held_;  // the row in each place, by its number in all images
+  Number* rows_;
+};
+
+void ConvolveInt8Row(const Int8Conv& conv, const Int8Plan& plan, const Number* const* segments, int8_t* out) {
+  const Window& w = conv.window;
+  const int64_t step = int64_t{w.stride_width} * w.words;
+  const int64_t block_numbers = int64_t{2} * plan.pairs * plan.segments * kInt8Channels;
+  for (int x = 0; x < w.out_width; x += kInt8Tile, out += int64_t{kInt8Tile} * conv.channels_out) {
+    const int count = w.out_width - x < kInt8Tile ? w.out_width - x : kInt8Tile;
     const auto* filter = static_cast<const Number*>(plan.filter);
     for (int block = 0; block < conv.channels_out; block += kInt8Channels, filter += block_numbers) {
       int32_t sums[kInt8Tile * kInt8Channels];
-      kInt8Dots[count - 1](patches, step, filter, plan.pairs, sums);
-      const int used = conv.channels_out - block < kInt8Channels ? conv.channels_out - block : kInt8Channels;
-      int8_t* const to = out + pixel * conv.channels_out;
-      if (used == kInt8Channels) {
-        StoreInt8(conv, plan, sums, block, count, kInt8Channels, to);
+      kInt8Dots[count - 1](segments, plan.segments, x * step, step, filter, plan.pairs, sums);
+      const int used = conv.channels_out - block;
+      if (used >= kInt8Channels) {
+        StoreInt8(conv, plan, sums, block, count, kInt8Channels, out);
       } else {
-        StoreInt8(conv, plan, sums, block, count, used, to);
+        StoreInt8(conv, plan, sums, block, count, used, out);
       }
     }
   }
@@ -110,10 +134,63 @@ void ConvolveInt8Pixels(const Int8Conv& conv, const Int8Plan& plan, const int8_t
 void ConvolveInt8(ThreadPool* pool, const Int8Conv& conv, const Int8Plan& plan, const int8_t* in,
                   int8_t* out) {
   const Window& w = conv.window;
-  const int64_t work = int64_t{2} * plan.pairs * conv.channels_out;  // of a pixel
-  ParallelFor(pool, int64_t{w.batch} * w.out_height * w.out_width, {kInt8Tile, kValueGrain / work + 1},
+  const int64_t out_row = int64_t{w.out_width} * conv.channels_out;
+  const int64_t work = int64_t{2} * plan.pairs * plan.segments * out_row / 4;
+  ParallelFor(pool, int64_t{w.batch} * w.out_height, {1, kValueGrain / work + 1},
               [&](int64_t begin, int64_t end, int thread) {
-                ConvolveInt8Pixels(conv, plan, in, begin, end, thread, out);
+                Rows rows(conv, plan, in, thread);
+                for (int64_t row = begin; row < end; ++row) {
+                  const auto y = static_cast<int>(row % w.out_height);
+                  ConvolveInt8Row(conv, plan, rows.MoveTo(row / w.out_height, y), out + row * out_row);
+                }
+              });
+}
+
+// The maxima at an output pixel, of channels in steps of `width`.
+template <typename Vector>
+inline int PoolInt8Channels(const Window& w, const int8_t* image, Taps rows, Taps columns, int from,
+                            int8_t* out) {
+  constexpr int width = sizeof(Vector);
+  int c = from;
+  for (; c + width <= w.words; c += width) {
+    Vector best = Vector{} + static_cast<int8_t>(-128);
+    for (int ky = rows.begin; ky < rows.end; ++ky) {
+      const int8_t* pixel = image + (int64_t{ky} * w.in_width + columns.begin) * w.words + c;
+      for (int kx = columns.begin; kx < columns.end; ++kx, pixel += w.words) {
+        Vector values;
+        memcpy(&values, pixel, sizeof(values));
+        best = __builtin_elementwise_max(best, values);
+      }
+    }
+    memcpy(out + c, &best, sizeof(best));
+  }
+  return c;
+}
+
+void MaxPoolInt8Row(const Window& w, const int8_t* image, int y, int8_t* out) {
+  using Bytes64 = int8_t __attribute__((vector_size(64)));
+  using Byte = int8_t __attribute__((vector_size(1)));
+  const int top = y * w.stride_height - w.pad_top;
+  const Taps rows = TapsInside(top, 1, w.filter_height, w.in_height);
+  for (int x = 0; x < w.out_width; ++x, out += w.words) {
+    const int left = x * w.stride_width - w.pad_left;
+    const Taps columns = TapsInside(left, 1, w.filter_width, w.in_width);
+    const int8_t* first = image + (int64_t{top} * w.in_width + left) * w.words;
+    int c = PoolInt8Channels<Bytes64>(w, first, rows, columns, 0, out);
+    c = PoolInt8Channels<Bytes16>(w, first, rows, columns, c, out);
+    PoolInt8Channels<Byte>(w, first, rows, columns, c, out);
+  }
+}
+
+void MaxPoolInt8(ThreadPool* pool, const Window& w, const int8_t* in, int8_t* out) {
+  const int64_t image = int64_t{w.in_height} * w.in_width * w.words, out_row = int64_t{w.out_width} * w.words;
+  const int64_t work = out_row * w.filter_height * w.filter_width;
+  ParallelFor(pool, int64_t{w.batch} * w.out_height, {1, kValueGrain / work + 1},
+              [&](int64_t begin, int64_t end, int) {
+                for (int64_t row = begin; row < end; ++row) {
+                  MaxPoolInt8Row(w, in + row / w.out_height * image, static_cast<int>(row % w.out_height),
+                                 out + row * out_row);
+                }
               });
 }
 

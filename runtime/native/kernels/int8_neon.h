@@ -3,22 +3,31 @@
 
 using Number = int8_t;
 
+// Two numbers, over and over.
+inline int8x16_t Pair(const Number* numbers) {
+  int16_t pair;
+  memcpy(&pair, numbers, sizeof(pair));
+  return vreinterpretq_s8_s16(vdupq_n_s16(pair));
+}
+
 template <int pixels>
-void Int8Dots(const Number* patches, int64_t step, const Number* filter, int64_t pairs, int32_t* sums) {
+void Int8Dots(const Number* const* segments, int count, int64_t at, int64_t step, const Number* filter,
+              int64_t pairs, int32_t* sums) {
   int32x4_t totals[pixels][4] = {};
-  for (int64_t i = 0; i < pairs; i += 2, filter += 4 * kInt8Channels) {
-    const int8x16_t a = vld1q_s8(filter), b = vld1q_s8(filter + 16);
-    const int8x16_t c = vld1q_s8(filter + 32), d = vld1q_s8(filter + 48);
-    for (int p = 0; p < pixels; ++p) {
-      const auto* patch = reinterpret_cast<const int16_t*>(patches + p * step + 2 * i);
-      const int8x16_t x = vreinterpretq_s8_s16(vld1q_dup_s16(patch));
-      const int8x16_t y = vreinterpretq_s8_s16(vld1q_dup_s16(patch + 1));
-      const int8x8_t low_x = vget_low_s8(x), low_y = vget_low_s8(y);
-      int32x4_t* total = totals[p];
-      total[0] = vpadalq_s16(total[0], vmlal_s8(vmull_s8(vget_low_s8(a), low_x), vget_low_s8(c), low_y));
-      total[1] = vpadalq_s16(total[1], vmlal_high_s8(vmull_high_s8(a, x), c, y));
-      total[2] = vpadalq_s16(total[2], vmlal_s8(vmull_s8(vget_low_s8(b), low_x), vget_low_s8(d), low_y));
-      total[3] = vpadalq_s16(total[3], vmlal_high_s8(vmull_high_s8(b, x), d, y));
+  for (int s = 0; s < count; ++s) {
+    const Number* numbers = segments[s] + at;
+    for (int64_t i = 0; i < pairs; i += 2, filter += 4 * kInt8Channels) {
+      const int8x16_t a = vld1q_s8(filter), b = vld1q_s8(filter + 16);
+      const int8x16_t c = vld1q_s8(filter + 32), d = vld1q_s8(filter + 48);
+      for (int p = 0; p < pixels; ++p) {
+        const int8x16_t x = Pair(numbers + p * step + 2 * i), y = Pair(numbers + p * step + 2 * i + 2);
+        const int8x8_t low_x = vget_low_s8(x), low_y = vget_low_s8(y);
+        int32x4_t* total = totals[p];
+        total[0] = vpadalq_s16(total[0], vmlal_s8(vmull_s8(vget_low_s8(a), low_x), vget_low_s8(c), low_y));
+        total[1] = vpadalq_s16(total[1], vmlal_high_s8(vmull_high_s8(a, x), c, y));
+        total[2] = vpadalq_s16(total[2], vmlal_s8(vmull_s8(vget_low_s8(b), low_x), vget_low_s8(d), low_y));
+        total[3] = vpadalq_s16(total[3], vmlal_high_s8(vmull_high_s8(b, x), d, y));
+      }
     }
   }
   memcpy(sums, totals, sizeof(totals));

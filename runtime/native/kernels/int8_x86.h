@@ -1,21 +1,24 @@
 // Sums of 8-bit products for x86, included like kernels_body.h, before it, after kInt8Width, the bytes of a
-// register: patches and filters are of 16 bits, and one instruction multiplies pairs of them and adds the two
-// products.
+// register: rows and filters are of 16 bits, and one instruction multiplies pairs and adds the two products.
 
 using Number = int16_t;
 
 template <int pixels>
-void Int8Dots(const Number* patches, int64_t step, const Number* filter, int64_t pairs, int32_t* sums) {
+void Int8Dots(const Number* const* segments, int count, int64_t at, int64_t step, const Number* filter,
+              int64_t pairs, int32_t* sums) {
   constexpr int kRegisters = 4 * kInt8Channels / kInt8Width;
   Sums totals[pixels][kRegisters] = {};
-  for (int64_t i = 0; i < pairs; ++i, filter += 2 * kInt8Channels) {
-    Shorts weights[kRegisters];
-    memcpy(weights, filter, sizeof(weights));
-    for (int p = 0; p < pixels; ++p) {
-      int32_t pair;
-      memcpy(&pair, patches + p * step + 2 * i, sizeof(pair));
-      const Shorts values = (Shorts)(Sums{} + pair);
-      for (int r = 0; r < kRegisters; ++r) totals[p][r] += MultiplyPairs(weights[r], values);
+  for (int s = 0; s < count; ++s) {
+    const Number* numbers = segments[s] + at;
+    for (int64_t i = 0; i < pairs; ++i, filter += 2 * kInt8Channels) {
+      Shorts weights[kRegisters];
+      memcpy(weights, filter, sizeof(weights));
+      for (int p = 0; p < pixels; ++p) {
+        int32_t pair;
+        memcpy(&pair, numbers + p * step + 2 * i, sizeof(pair));
+        const Shorts values = (Shorts)(Sums{} + pair);
+        for (int r = 0; r < kRegisters; ++r) totals[p][r] += MultiplyPairs(weights[r], values);
+      }
     }
   }
   memcpy(sums, totals, sizeof(totals));

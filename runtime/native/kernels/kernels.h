@@ -78,6 +78,7 @@ struct Kernels {
   int int8_bytes;  // of a number in the plan of a convolution of int8; 0 if that needs no plan
   void (*convolve_int8)(ThreadPool* pool, const Int8Conv& conv, const Int8Plan& plan, const int8_t* in,
                         int8_t* out);
+  void (*max_pool_int8)(ThreadPool* pool, const Window& window, const int8_t* in, int8_t* out);
 };
 
 // Frees what an earlier call made. False if memory is short.

@@ -23,7 +23,8 @@
 #include "kernels/pack_body.h"
 #include "kernels/post_ops_body.h"
 
-constexpr Kernels kKernels = {FSG_KERNELS_NAME, kTile,   kChannels, kStep,          PackFloat,   PackInt8,
-                              Convolve,         MaxPool, Apply,     sizeof(Number), ConvolveInt8};
+constexpr Kernels kKernels = {FSG_KERNELS_NAME, kTile,      kChannels, kStep, PackFloat,
+                              PackInt8,         Convolve,   MaxPool,   Apply, sizeof(Number),
+                              ConvolveInt8,     MaxPoolInt8};
 
 #endif  // FSG_KERNELS_KERNELS_BODY_H_

@@ -7,39 +7,42 @@ namespace fsg {
 namespace {
 
 constexpr int64_t kLine = 64;  // bytes of a cache line, which no two threads should write
+constexpr int64_t kMost = int64_t{1} << 40;
 
 template <typename T>
 bool Allocate(T** pointer, int64_t bytes) {
   void* memory;
-  if (posix_memalign(&memory, kLine, static_cast<size_t>(bytes)) != 0) return false;
+  if (bytes > kMost || posix_memalign(&memory, kLine, static_cast<size_t>(bytes)) != 0) return false;
   *pointer = static_cast<T*>(memset(memory, 0, static_cast<size_t>(bytes)));
   return true;
 }
 
-int PatchLength(const Int8Conv& conv) {
+int FilterLength(const Int8Conv& conv) {
   return conv.window.filter_height * conv.window.filter_width * conv.window.words;
 }
 
-// Deals the channels of each block out in pairs of weights.
+// Deals the weights of a block's channels out in pairs; what fills up a segment stays 0.
 template <typename Number>
 void PackFilter(const Int8Conv& conv, const Int8Plan& plan, Number* to) {
-  const int length = PatchLength(conv);
+  const int length = FilterLength(conv) / plan.segments;
+  const int8_t* from = conv.filter;
   for (int o = 0; o < conv.channels_out; ++o) {
-    const int block = o / kInt8Channels, lane = o % kInt8Channels;
-    Number* const first = to + int64_t{block} * plan.pairs * kInt8Channels * 2 + lane * 2;
-    for (int i = 0; i < length; ++i)
-      first[int64_t{i / 2} * kInt8Channels * 2 + i % 2] = conv.filter[int64_t{o} * length + i];
+    const int64_t block = o / kInt8Channels;
+    for (int64_t s = 0; s < plan.segments; ++s, from += length) {
+      Number* const first =
+          to + (block * plan.segments + s) * plan.pairs * kInt8Channels * 2 + o % kInt8Channels * 2;
+      for (int i = 0; i < length; ++i) first[int64_t{i / 2} * kInt8Channels * 2 + i % 2] = from[i];
+    }
   }
 }
 
-// Kernels add up products of the image as it is; what in_zero adds to them is the same everywhere.
+// Kernels add up products of the numbers as they are; what in_zero adds to a sum is the same everywhere.
 void CopyBias(const Int8Conv& conv, const Int8Plan& plan) {
-  const int length = PatchLength(conv);
-  for (int o = 0; o < conv.channels_out; ++o) {
+  const int length = FilterLength(conv);
+  for (int64_t o = 0; o < conv.channels_out; ++o) {
     int32_t sum = 0;
-    for (int i = 0; i < length; ++i) sum += conv.filter[int64_t{o} * length + i];
-    plan.bias[o] =
-        static_cast<int32_t>(static_cast<uint32_t>(conv.bias[o]) - static_cast<uint32_t>(conv.in_zero * sum));
+    for (int i = 0; i < length; ++i) sum += conv.filter[o * length + i];
+    plan.bias[o] = conv.bias[o] - conv.in_zero * sum;
     plan.scale[o] = conv.scale[o];
   }
 }
@@ -49,12 +52,18 @@ void CopyBias(const Int8Conv& conv, const Int8Plan& plan) {
 bool PlanInt8(const Kernels& kernels, const Int8Conv& conv, int threads, Int8Plan* plan) {
   FreePlan(plan);
   if (kernels.int8_bytes == 0) return true;
-  plan->pairs = (PatchLength(conv) + 3) / 4 * 2;
-  plan->blocks = (conv.channels_out + kInt8Channels - 1) / kInt8Channels;
-  const int64_t lanes = int64_t{plan->blocks} * kInt8Channels;
-  plan->scratch_bytes =
-      (kInt8Tile * (int64_t{2} * plan->pairs + kInt8Slack) * kernels.int8_bytes + kLine) / kLine * kLine;
-  if (!Allocate(&plan->filter, 2 * plan->pairs * lanes * kernels.int8_bytes) ||
+  const Window& w = conv.window;
+  plan->segments = w.dilation_width == 1 ? w.filter_height : w.filter_height * w.filter_width;
+  plan->pairs = (FilterLength(conv) / plan->segments + 3) / 4 * 2;
+  const int64_t columns =
+      int64_t{w.out_width - 1} * w.stride_width + int64_t{w.filter_width - 1} * w.dilation_width + 1;
+  plan->row_numbers = columns * w.words + kInt8Slack;
+  const int64_t lanes = int64_t{conv.channels_out + kInt8Channels - 1} / kInt8Channels * kInt8Channels;
+  const int64_t places = int64_t{8} * (plan->segments + w.filter_height);
+  const int64_t bytes = places + w.filter_height * plan->row_numbers * kernels.int8_bytes;
+  plan->scratch_bytes = (bytes + kLine - 1) / kLine * kLine;
+  if (plan->scratch_bytes > kMost / threads ||
+      !Allocate(&plan->filter, lanes * plan->segments * plan->pairs * 2 * kernels.int8_bytes) ||
       !Allocate(&plan->bias, 4 * lanes) || !Allocate(&plan->scale, 4 * lanes) ||
       !Allocate(&plan->scratch, plan->scratch_bytes * threads)) {
     return false;

@@ -256,8 +256,31 @@ inline void ConvolveInt8(ThreadPool*, const Int8Conv& conv, const Int8Plan&, con
   }
 }
 
-constexpr Kernels kKernels = {"scalar", 0,       0,     0, PackFloat,   PackInt8,
-                              Convolve, MaxPool, Apply, 0, ConvolveInt8};
+inline int8_t MaximumOfInt8(const Window& w, const int8_t* in, int n, int y, int x, int channel) {
+  int8_t best = -128;
+  for (int ky = 0; ky < w.filter_height; ++ky) {
+    for (int kx = 0; kx < w.filter_width; ++kx) {
+      const int in_y = y * w.stride_height - w.pad_top + ky, in_x = x * w.stride_width - w.pad_left + kx;
+      if (in_y < 0 || in_y >= w.in_height || in_x < 0 || in_x >= w.in_width) continue;
+      const int8_t value = in[((int64_t{n} * w.in_height + in_y) * w.in_width + in_x) * w.words + channel];
+      best = value > best ? value : best;
+    }
+  }
+  return best;
+}
+
+inline void MaxPoolInt8(ThreadPool*, const Window& w, const int8_t* in, int8_t* out) {
+  for (int n = 0; n < w.batch; ++n) {
+    for (int y = 0; y < w.out_height; ++y) {
+      for (int x = 0; x < w.out_width; ++x) {
+        for (int c = 0; c < w.words; ++c) *out++ = MaximumOfInt8(w, in, n, y, x, c);
+      }
+    }
+  }
+}
+
+constexpr Kernels kKernels = {"scalar", 0,       0,     0, PackFloat,    PackInt8,
+                              Convolve, MaxPool, Apply, 0, ConvolveInt8, MaxPoolInt8};
 
 }  // namespace fsg::reference
 
