@@ -112,6 +112,32 @@ def int8_layers(graph: BinaryGraph, images: Floats) -> BinaryGraph:
     return BinaryGraph(tuple(nodes))
 
 
+def learned_layers(graph: BinaryGraph) -> BinaryGraph:
+    """Computes float layers with integers where what they read and give is rounded to grids that were learnt.
+
+    Of a ReLU between a layer and the rounding that reads it alone, only a grid which begins at 0 takes the place. All
+    other layers stay float, with rounded weights; what else is rounded stays so.
+    """
+    graph = int8_weights(graph)
+    known: dict[str, Grid] = {}
+    whole: dict[str, Int8Layer] = {}
+    dropped: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node, Quantize):
+            known[node.name] = Grid(node.step, node.zero)
+        elif isinstance(node, KEEP) and node.inputs[0] in known:
+            known[node.name] = known[node.inputs[0]]
+        elif isinstance(node, (Conv, Dense)) and _can(node) and node.inputs[0] in known:
+            relu = _relu_behind(graph, node)
+            readers = graph.users((relu or node).name)
+            end = readers[0] if len(readers) == 1 else None
+            if isinstance(end, Quantize) and (relu is None or end.zero == -128):
+                grid = Grid(end.step, end.zero)
+                whole[end.name] = _on_integers(replace(node, name=end.name), known[node.inputs[0]], grid)
+                dropped |= {node.name, (relu or node).name}
+    return BinaryGraph(tuple(whole.get(node.name, node) for node in graph.nodes if node.name not in dropped))
+
+
 KEEP = (MaxPool, Reshape, Transpose)
 """What gives none but numbers that it reads."""
 
