@@ -144,7 +144,7 @@ def test_a_run_is_trained_resumed_and_exported(train, tmp_path):
         name.rpartition(".")[0]: value for name, value in ranges.items()
     }
 
-    report = export_run(run, FORMATS, tmp_path / "export")
+    report = export_run(run, FORMATS, tmp_path / "export", writer="direct")
     again = export_run(run, ["onnx"], tmp_path / "again", int8="layers")
     assert json.loads((tmp_path / "export" / "report.json").read_text())["artefacts"][0]["int8"]["ranges"] == "learned"
     assert {a["sha256"] for a in again["artefacts"]} <= {a["sha256"] for a in report["artefacts"]}
