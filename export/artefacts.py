@@ -39,7 +39,7 @@ from fsg.export.graph import (
     Sign,
 )
 from fsg.export.images import RANDOM_IMAGES
-from fsg.export.int8 import int8_layers, int8_weights, signs_moved
+from fsg.export.int8 import int8_layers, int8_weights, learned_layers, signs_moved
 from fsg.export.options import FORMATS
 from fsg.export.reference import run_graph
 from fsg.export.verify import Trial, signs_near_zero
@@ -54,6 +54,9 @@ from fsg.runtime.model.tflite import op_counts
 
 AT_ONCE = 64 * 64 * 64
 """Pixels of the images that the graph computes together: every value of it stays in memory."""
+
+LEARNED = "learned"
+"""What `int8` is for networks that were trained with ranges of their own."""
 
 Files = dict[str, bytes]
 """What a format consists of, by suffix; the first is the one that is run."""
@@ -84,9 +87,9 @@ def export_graph(
     The graph, and every file before it takes its place, is compared with the results of the trial. `read_rightly`
     compares every value of the graph with those of what it was `read_from`. `float_size` is what that takes as float32,
     in bytes. With `int8` "weights" those of float layers are integers in the files, with "layers" what they read and
-    give too, on grids chosen by the images that `calibration` returns. Files are then compared with that network in
-    NumPy; an artefact's "int8" says how its decisions compare with the trial's. `earlier` is a report of the same
-    weights in that folder, whose other artefacts stay in the report.
+    give too, on grids chosen by the images that `calibration` returns, and with `LEARNED` on those in the graph. Files
+    are then compared with that network in NumPy; an artefact's "int8" says how its decisions compare with the trial's.
+    `earlier` is a report of the same weights in that folder, whose other artefacts stay in the report.
     """
     images, some = trial.images, trial.images[: min(len(trial.images) // 2 * 2, deep.IMAGES)]
     if verify == "deep":
@@ -101,8 +104,9 @@ def export_graph(
     integers: dict[str, Any] = {}
     if int8:
         graph, rounding = _on_integers(graph, int8, calibration, trial, on_step)
-        whole = Trial(images, trial.labels, _reference(graph, images), f"the network with int8 {int8}", trial.dataset)
-        integers = {"int8": {"what": int8, "source": trial.source, **trial.compared(whole.expected), **rounding}}
+        what = "layers" if int8 == LEARNED else int8
+        whole = Trial(images, trial.labels, _reference(graph, images), f"the network with int8 {what}", trial.dataset)
+        integers = {"int8": {"what": what, "source": trial.source, **trial.compared(whole.expected), **rounding}}
         trial = whole
 
     def tflite() -> tuple[Files, str]:
@@ -186,6 +190,9 @@ def _on_integers(
     if int8 == "weights":
         on_step("computing the network with int8 weights")
         return int8_weights(graph), {}
+    if int8 == LEARNED:
+        on_step("computing the network with int8 layers")
+        return learned_layers(graph), {"ranges": "learned"}
     if calibration is None:
         raise FsgError(
             "--int8 layers chooses its ranges by images, and there are none: give a data set, --int8 weights needs none"
@@ -196,7 +203,7 @@ def _on_integers(
     graph = int8_layers(graph, images)
     on_step("computing the network with int8 layers")
     signs, moved = signs_moved(graph, trial.images[: len(images)])
-    return graph, {"calibration_images": len(images), "signs_of_int8": signs, "signs_moved": moved}
+    return graph, {"ranges": "chosen", "calibration_images": len(images), "signs_of_int8": signs, "signs_moved": moved}
 
 
 def _with_others(folder: Path, earlier: dict[str, Any], artefacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -239,6 +246,17 @@ def check_settings(
     if int8 and writer == "lce":
         raise FsgError("--int8 is written by fsg itself: leave --writer lce away")
     prepare(formats, "direct" if int8 else writer)
+
+
+def check_learned(formats: Collection[str], int8: str | None, writer: str) -> None:
+    """Raises FsgError for settings that a network which was trained on integers cannot be exported with."""
+    why = "the network was trained with --int8-aware, so its float layers are on integers"
+    if "c" in formats:
+        raise FsgError(f"{why}, which a model.c does not have: leave --format c away, or train without --int8-aware")
+    if int8 == "weights":
+        raise FsgError(f"{why}: leave --int8 weights away")
+    if writer == "lce":
+        raise FsgError(f"{why}, which fsg itself writes: leave --writer lce away")
 
 
 @contextmanager

@@ -106,6 +106,8 @@ def baseline(
         return path
     on_step(f"making the {numbers} twin of {folder}")
     run = open_run(folder)
+    if run.config.int8_aware:
+        raise FsgError(f"{folder} was trained with --int8-aware, for which there is no baseline: leave --baseline away")
     images, labels, expected = test_images(run, data_dir, load)
     calibration = _calibration_images(run, data_dir, load) if numbers == "int8" else images[:0]
     graph = without_bits(run, GAINS[numbers])

@@ -7,6 +7,8 @@ import numpy as np
 from fsg import FsgError
 from fsg.export.deep import check_values
 from fsg.export.formats.tflite.direct import lower
+from fsg.export.graph import Quantize
+from fsg.export.int8 import learned_layers
 from fsg.export.recognise import simplify
 from fsg.export.trace import trace, values_of
 
@@ -24,6 +26,7 @@ def exportable(model: "nn.Module", shape: tuple[int, int, int]) -> str:
     images = np.random.default_rng(0).standard_normal((2, *shape), np.float32)
     check_values(read, values_of(model, images), images, "PyTorch")
     graph = simplify(read)
+    graph = learned_layers(graph) if graph.count(Quantize) else graph
     try:
         lower(graph)
     except FsgError as error:

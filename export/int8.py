@@ -1,7 +1,7 @@
 """Float layers on 8-bit integers: their weights, each output channel with a step of its own, and what they work on."""
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,28 +24,12 @@ from fsg.export.graph import (
 )
 from fsg.export.passes import fold_affine, rewrite
 from fsg.export.reference import compute, run_graph
+from fsg.runtime.model.grids import KEPT, LEAST, MOST, MOST_TERMS, Grid, grid_of
 
-MOST = 127
-LEAST = 256
-"""How many weights a layer must have to be worth the steps and the operator that multiplies with them."""
 _EXACT = np.uint32(0xFFFFFF00)
 """Bits of a step that may be set: with 16 of its mantissa, the product with an integer of 7 bits is not rounded."""
-_SHORT = np.uint32(0xFFFF0000)
-"""Bits of an activation's step: the product with a weight's step is not rounded, so all runtimes have the same."""
-
-MOST_TERMS = 1 << 15
-"""How many products a sum may have: 255 * 127 * 2^15, and a bias below 2^29, are below 2^31."""
-KEPT = 1 << 20
-"""How many of a value's numbers its grid is chosen by."""
 AT_ONCE = 64 * 64 * 16
 """Pixels of the images that are computed together."""
-
-
-class Grid(NamedTuple):
-    """The numbers (q - zero) * step, q from -128 to 127."""
-
-    step: float
-    zero: int
 
 
 def int8_weights(graph: BinaryGraph) -> BinaryGraph:
@@ -128,6 +112,32 @@ def int8_layers(graph: BinaryGraph, images: Floats) -> BinaryGraph:
     return BinaryGraph(tuple(nodes))
 
 
+def learned_layers(graph: BinaryGraph) -> BinaryGraph:
+    """Computes float layers with integers where what they read and give is rounded to grids that were learnt.
+
+    Of a ReLU between a layer and the rounding that reads it alone, only a grid which begins at 0 takes the place. All
+    other layers stay float, with rounded weights; what else is rounded stays so.
+    """
+    graph = int8_weights(graph)
+    known: dict[str, Grid] = {}
+    whole: dict[str, Int8Layer] = {}
+    dropped: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node, Quantize):
+            known[node.name] = Grid(node.step, node.zero)
+        elif isinstance(node, KEEP) and node.inputs[0] in known:
+            known[node.name] = known[node.inputs[0]]
+        elif isinstance(node, (Conv, Dense)) and _can(node) and node.inputs[0] in known:
+            relu = _relu_behind(graph, node)
+            readers = graph.users((relu or node).name)
+            end = readers[0] if len(readers) == 1 else None
+            if isinstance(end, Quantize) and (relu is None or end.zero == -128):
+                grid = Grid(end.step, end.zero)
+                whole[end.name] = _on_integers(replace(node, name=end.name), known[node.inputs[0]], grid)
+                dropped |= {node.name, (relu or node).name}
+    return BinaryGraph(tuple(whole.get(node.name, node) for node in graph.nodes if node.name not in dropped))
+
+
 KEEP = (MaxPool, Reshape, Transpose)
 """What gives none but numbers that it reads."""
 
@@ -190,27 +200,6 @@ def _grids(graph: BinaryGraph, images: Floats, names: set[str]) -> dict[str, Gri
             some = value[:: max(1, value.size * len(starts) // KEPT)]
             seen[name].append(np.concatenate([some, [value.min(), value.max()]]))
     return {name: grid_of(np.concatenate(parts)) for name, parts in seen.items()}
-
-
-def grid_of(values: Floats) -> Grid:
-    """The grid, of those up to a share of the least and the greatest, on which values are moved least, squared.
-
-    Its step has 8 bits of mantissa, and 0 is on it.
-    """
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    if low == high:
-        return Grid(1.0, 0)
-
-    def grid(share: float) -> Grid:
-        step = np.float32((high - low) * share / 255)
-        step = ((step.view(np.uint32) + ~_SHORT) & _SHORT).view(np.float32)
-        return Grid(float(step), int(np.clip(np.rint(-128 - low * share / step), -128, 127)))
-
-    def error(grid: Grid) -> float:
-        whole = np.clip(np.rint(values / np.float32(grid.step)), -128 - grid.zero, 127 - grid.zero)
-        return float(np.square(whole * np.float32(grid.step) - values, dtype=np.float64).mean())
-
-    return min(map(grid, np.linspace(1, 0.3, 29)), key=error)
 
 
 def signs_moved(graph: BinaryGraph, images: Floats) -> tuple[int, int]:

@@ -12,9 +12,10 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.export import deep
-from fsg.export.artefacts import check_settings, export_graph
-from fsg.export.graph import Floats
+from fsg.export.artefacts import LEARNED, check_learned, check_settings, export_graph
+from fsg.export.graph import Affine, BinaryLayer, Conv, Dense, Floats, Quantize
 from fsg.export.images import evenly, for_calibration, random_images, training_images
+from fsg.export.int8 import learned_layers
 from fsg.export.recognise import simplify
 from fsg.export.trace import trace, values_of
 from fsg.export.verify import MIN_AGREEMENT, Trial
@@ -40,7 +41,8 @@ def export_run(
     """Writes the model files that `formats` names, and report.json, into `folder`; returns the report.
 
     `dataset` says where that of the training is now; `how` is as in `export_model`. Every artefact is compared with the
-    PyTorch model on up to 1000 images of the test split before it takes its place. Errors: FsgError for a model that
+    PyTorch model on up to 1000 images of the test split before it takes its place. A run with `int8_aware` has its
+    float layers on integers in every file. Errors: FsgError for a model that
     cannot be exported and for an artefact that disagrees; then `folder` is as it was.
     """
     check_settings(formats, **how)
@@ -77,7 +79,7 @@ def export_model(
     ONNX's operators; None for the oldest that will do. `batch` is how many images a file takes at once; None for any
     number, of .onnx files. `writer` is one of `formats.tflite.write.WRITERS`. `verify` "deep" also compares every value
     within the network. `int8` "weights" or "layers" makes float layers those of integers, "layers" on ranges that are
-    chosen by `images`. Errors: as `export_run`.
+    chosen by `images`; a model with fake quantisers always has those that it learnt. Errors: as `export_run`.
     """
     check_settings(formats, **how)
     if images is None:
@@ -111,14 +113,25 @@ def _export(
     images = trial.images
     on_step("reading the graph")
     read = trace(model, (images.shape[1], images.shape[2], images.shape[3]))
+    if read.count(Quantize):
+        check_learned(formats, how.get("int8"), how.get("writer", "auto"))
+        how["int8"] = LEARNED
+    graph = simplify(read)
     some = images[: min(len(images) // 2 * 2, deep.IMAGES)]
 
     def read_rightly() -> int:
         on_step("comparing every layer with PyTorch")
-        return deep.check_values(read, values_of(model, some), some, "PyTorch")
+        values = values_of(model, some)
+        compared = deep.check_values(read, values, some, "PyTorch")
+        if how.get("int8") == LEARNED:
+            whole = learned_layers(graph)
+            folded = (Affine, BinaryLayer, Conv, Dense)  # PyTorch has these without their batch norms
+            same = {node.name for node in whole.nodes if not isinstance(node, folded)} & values.keys()
+            deep.check_values(whole, {name: values[name] for name in same}, some, "PyTorch")
+        return compared
 
     return export_graph(
-        simplify(read),
+        graph,
         folder,
         formats,
         trial,

@@ -22,6 +22,7 @@ from fsg.export.graph import (
     Node,
     Pad,
     PReLU,
+    Quantize,
     Reduce,
     Reshape,
     Sign,
@@ -58,7 +59,7 @@ def _often_zero(graph: BinaryGraph, node: Node) -> bool:
         clipped = node.operator == "Hardtanh" and 0 in (node.settings["min_val"], node.settings["max_val"])
         if lowest == 0 or clipped or node.operator == "Sign":
             return node.operator not in ("Sigmoid", "Exp")
-    elif isinstance(node, Pad) and node.value == 0:
+    elif isinstance(node, Quantize) or (isinstance(node, Pad) and node.value == 0):
         return True
     elif not isinstance(node, (MaxPool, AveragePool, Reduce, Reshape, Take, Transpose, Concat, Pad, PReLU)):
         return False

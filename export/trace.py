@@ -11,12 +11,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from fsg import FsgError
-from fsg.export.graph import BinaryGraph
+from fsg.export.graph import BinaryGraph, Quantize
 from fsg.export.reading.builder import BATCH, Builder, Value
 from fsg.export.reading.custom import meaning_of
 from fsg.export.reading.rules import ADVICE, Entry, advice
 from fsg.export.reading.table import BY_LAYER, BY_NAME
-from fsg.training.networks.layers import BinaryActivation, BinaryLayer
+from fsg.training.networks.layers import BinaryActivation, BinaryLayer, FakeQuantize, RoundedLayer
 from fsg.training.networks.trace import copied, has_hooks
 
 ASKS = ("__bool__", "__float__", "__int__", "__index__", "__array__", "item", "tolist", "numpy", "equal", "allclose")
@@ -34,6 +34,18 @@ SAME, TURNED = ("data", "real"), ("T", "mT")
 """Attributes of tensors that are the tensor itself, or another one."""
 SPELLED = {"log_sigmoid": "logsigmoid", "_threshold": "threshold"}
 """What functions call themselves, and their names in torch.nn.functional where those are others."""
+
+
+def _on_grid(b: Builder, x: Value, *, step: float, zero: int) -> Value:
+    return b.add(Quantize, x, shape=x.shape, step=step, zero=zero)
+
+
+INT8_AWARE = {
+    "FakeQuantize": Entry(_on_grid, (), ("step", "zero"), (), (), "numbers of a grid"),
+    "RoundedConv2d": BY_LAYER["Conv2d"],
+    "RoundedLinear": BY_LAYER["Linear"],
+}
+"""Layers of networks that `fsg.training.networks.int8` makes."""
 
 
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> BinaryGraph:
@@ -250,6 +262,8 @@ class Recorder(TorchFunctionMode):
         if isinstance(module, BinaryLayer):
             settings |= {"weight": _plain(module.binary_weight()), "binary": True}
             settings |= {"padding_value": module.padding_value} if hasattr(module, "padding_value") else {}
+        if isinstance(module, RoundedLayer):
+            settings["weight"] = _plain(module.rounded_weight())
         if entry.kinds:
             settings["kind"] = type(module).__name__
         self.learn(result, entry.rule(self.builder, *given[0], **(settings | given[1])))
@@ -267,8 +281,8 @@ class Recorder(TorchFunctionMode):
 def _entry_of(module: nn.Module) -> Entry | None:
     """The rule of a layer of torch's or ours that does just what such a layer does."""
     name = type(module).__name__
-    entry = BY_LAYER.get(name)
-    own = isinstance(module, (BinaryActivation, BinaryLayer))
+    entry = INT8_AWARE.get(name) or BY_LAYER.get(name)
+    own = isinstance(module, (BinaryActivation, BinaryLayer, FakeQuantize, RoundedLayer))
     if entry is None or has_hooks(module) or not (own or type(module) is getattr(nn, name, None)):
         return None
     return entry

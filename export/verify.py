@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsg import FsgError
-from fsg.export.graph import BinaryGraph, Floats, Negative, Sign
+from fsg.export.graph import BinaryGraph, Floats, Input, Negative, Quantize, Sign
 from fsg.export.reference import run_graph
 
 MIN_AGREEMENT = 0.97
@@ -148,15 +148,25 @@ def require_agreement(
 
 
 def signs_near_zero(graph: BinaryGraph, images: Floats) -> NDArray[np.bool_]:
-    """For each image [N, C, H, W], whether some sign's input is within rounding of zero."""
+    """For each image [N, C, H, W], whether some sign's input is within rounding of zero, or a value within rounding of
+    halfway between two numbers of the grid that it is put on."""
 
     def near(value: Floats) -> bool:
         magnitude = np.abs(value)
         return bool(magnitude.min() <= NEAR_ZERO * magnitude.mean())
 
+    def halfway(value: Floats, step: float) -> bool:
+        beside = np.abs(np.abs(value / step) % 1 - 0.5) * step
+        return bool(beside.min() <= NEAR_ZERO * np.abs(value).mean())
+
+    rounds = [node for node in graph.nodes if isinstance(node, Quantize)]
+    grids = [node for node in rounds if not isinstance(graph[node.inputs[0]], Input)]
     sources = {node.inputs[0] for node in graph.nodes if isinstance(node, (Sign, Negative))}
     found = []
     for image in images:  # every value of the graph stays in memory
         values = run_graph(graph, image[None])
-        found.append(any(near(values[name]) for name in sources))
+        found.append(
+            any(near(values[name]) for name in sources)
+            or any(halfway(values[node.inputs[0]], node.step) for node in grids)
+        )
     return np.array(found, bool)

@@ -45,7 +45,7 @@ class Config:
     model: str = _setting("resnet20", f"{', '.join(MODELS)}, torchvision:NAME or MODULE:FACTORY.")
     dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
     data_dir: str = _setting("", "Folder where the data set is; without it, named ones are in a cache.")
-    init: str = _setting("", "Start from the full-precision weights in this .pth file.")
+    init: str = _setting("", "Start from the full-precision weights in this .pth file, or a run's checkpoint.pt.")
     train_images: int = _setting(
         0,
         "Train on so many of the training images, always the same, of all classes alike; 0 takes all.",
@@ -96,6 +96,11 @@ class Config:
     shortcut_pool: bool = _setting(
         False,
         "Where a block halves the image, its shortcut takes means of 2x2 pixels (networks of fsg's own).",
+        before=lambda run: False,
+    )
+    int8_aware: bool = _setting(
+        False,
+        "Float layers round to 8-bit integers on ranges that they learn, and are exported so (fsg export --int8).",
         before=lambda run: False,
     )
     keep_float: str = _setting("", "Layers of your own or torchvision's model to leave float: names, * and ?, commas.")

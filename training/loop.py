@@ -29,6 +29,7 @@ from fsg.training.data.sets import DataInfo, Dataset, Images, resized, smaller
 from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
 from fsg.training.networks.constant import constant_signs, constant_signs_told
+from fsg.training.networks.int8 import choose_ranges
 from fsg.training.networks.layers import count_parameters
 from fsg.training.networks.network import model_for
 from fsg.training.networks.recalibrate import recalibrate
@@ -120,6 +121,8 @@ class Training:
         if self.learner.memory_format is torch.contiguous_format:
             self._print("the forward needs contiguous values, so the faster order, channels last, is not used")
         normalize = Normalizer(self.info, device, dtype, self.learner.memory_format)
+        if config.int8_aware and not resumed:
+            choose_ranges(self.learner.model, normalize(some(data)))
         if not resumed and (told := constant_signs_told(constant_signs(self.learner.model, normalize(some(data))))):
             self._print(told)
         self.feed = Feed(data, normalize, processes)

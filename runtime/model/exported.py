@@ -54,7 +54,9 @@ def integers(artefact: dict[str, Any]) -> str:
     if not found:
         return ""
     same = found["samples"] - found["differing"]
-    text = f"{same} of {found['samples']} decisions with int8 {found.get('what', 'weights')} are as with float32"
+    learned = found.get("ranges") == "learned"
+    how = f"int8 {found.get('what', 'weights')}{' on ranges learned in training' if learned else ''}"
+    text = f"{same} of {found['samples']} decisions with {how} are as with {found['source'] if learned else 'float32'}"
     before = found.get("torch_accuracy", found.get("source_accuracy"))
     return text if before is None else f"{text}, accuracy {found['accuracy']:.2%} instead of {before:.2%}"
 

@@ -17,9 +17,10 @@ from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.packed import from_packed, to_packed
 from fsg.export.formats.tflite.write import to_tflite
 from fsg.export.from_file import export_packed
-from fsg.export.int8 import grid_of, in_int8, int8_layers, int8_weights, rounded, signs_moved
+from fsg.export.int8 import in_int8, int8_layers, int8_weights, rounded, signs_moved
 from fsg.export.pipeline import export_model
 from fsg.export.reference import run_graph
+from fsg.runtime.model.grids import grid_of
 from fsg.runtime.model.operators import read_operators
 from fsg.runtime.model.packed.read import parse_packed
 from fsg.runtime.model.session import open_model

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fsg import FsgError
-from fsg.training.networks.layers import binary_layers, narrowable, sharpened
+from fsg.training.networks.layers import binary_layers, grids, narrowable, sharpened
 from fsg.training.networks.quantizers import ede_sharpness, narrowing_sharpness
 from fsg.training.registry import check_name
 
@@ -26,9 +26,9 @@ class GradientRule:
     """Updates all parameters of a model; `lr`, `progress` and `steps` may be assigned between steps.
 
     `optimizer` is "adam" (betas `beta1` and `beta2`) or "sgd" (momentum `beta1`). `weight_decay` is the L2 penalty of
-    all parameters but the latent weights of binary layers. `progress` is the share of the training that has passed; the
-    gradients of IR-Net's quantisers change with it, and what `plan` says. `steps` are those of the whole training, 0
-    where that is not known.
+    all parameters but the latent weights of binary layers and the grids of integers. `progress` is the share of the
+    training that has passed; the gradients of IR-Net's quantisers change with it, and what `plan` says. `steps` are
+    those of the whole training, 0 where that is not known.
     """
 
     lends = ""
@@ -46,12 +46,12 @@ class GradientRule:
     ) -> None:
         check_name(optimizer, ("adam", "sgd"), "optimizer")
         self.layers = list(binary_layers(model).values())
-        binary = {id(layer.weight) for layer in self.layers}
-        latent = [parameter for parameter in self._optimizer_parameters(model) if id(parameter) in binary]
-        others = [parameter for parameter in self._optimizer_parameters(model) if id(parameter) not in binary]
+        free = {id(layer.weight) for layer in self.layers} | {id(parameter) for parameter in grids(model)}
+        undecayed = [parameter for parameter in self._optimizer_parameters(model) if id(parameter) in free]
+        others = [parameter for parameter in self._optimizer_parameters(model) if id(parameter) not in free]
         groups: list[dict[str, Any]] = [{"params": others, "weight_decay": weight_decay}]
-        if latent:
-            groups.append({"params": latent, "weight_decay": 0.0})
+        if undecayed:
+            groups.append({"params": undecayed, "weight_decay": 0.0})
         self.optimizer: torch.optim.Optimizer
         if optimizer == "adam":
             self.optimizer = torch.optim.Adam(groups, lr=lr, betas=(beta1, beta2))

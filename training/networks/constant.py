@@ -21,7 +21,7 @@ def constant_signs(model: nn.Module, images: Tensor) -> dict[str, int]:
         if negative.numel() > 1 and (negative.all() or not negative.any()):
             found[name] = -1 if negative.any() else 1
 
-    with _unchanged(model), ExitStack() as hooks:
+    with unchanged(model), ExitStack() as hooks:
         for name, module in model.named_modules():
             if isinstance(module, BinaryActivation):
                 hook = module.register_forward_pre_hook(lambda module, inputs, name=name: watch(name, module, inputs))
@@ -31,7 +31,7 @@ def constant_signs(model: nn.Module, images: Tensor) -> dict[str, int]:
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Runs its block in training mode without gradients; statistics, mode and random numbers are as before."""
     training = model.training
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

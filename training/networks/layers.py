@@ -5,10 +5,14 @@ unchanged. A GradientRule may lend a layer other latent weights for one forward 
 (`binary`), whose gradient it wants.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsg.runtime.model.grids import MOST
 from fsg.training.networks.quantizers import ACTIVATION_GRADIENTS, WEIGHT_QUANTIZERS, irnet, sign
 from fsg.training.registry import check_name
 
@@ -139,9 +143,97 @@ class BinaryLinear(nn.Linear, BinaryLayer):
         return f"{super().extra_repr()}, quantizer={self.quantizer}"
 
 
+class FakeQuantize(nn.Module):
+    """The nearest of the numbers (q - zero) * step, q from -128 to 127, with a learnt step and zero; any shape.
+
+    As what the values are is computed with integers of 8 bits, the step has 8 bits of mantissa and the zero is whole.
+    Gradients go straight through the rounding; those of step and zero are LSQ's, scaled as there. For a ReLU's results
+    (`rectified`) zero stays -128.
+    """
+
+    def __init__(self, rectified: bool = False) -> None:
+        super().__init__()
+        self.rectified = rectified
+        self.log_step = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.full((), -128.0 if rectified else 0.0), requires_grad=not rectified)
+
+    @torch.no_grad()
+    def take(self, step: float, zero: int) -> None:
+        """Starts from this grid."""
+        self.log_step.fill_(math.log2(step))
+        if not self.rectified:
+            self.offset.fill_(zero)
+
+    @property
+    def step(self) -> float:
+        return float(_step(self.log_step.detach()))
+
+    @property
+    def zero(self) -> int:
+        return int(self.offset.detach().clamp(-128, 127).round())
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = 1 / math.sqrt(MOST * max(1, x[0].numel()))
+        step = _step(_with_gradient(self.log_step, scale))
+        zero = _straight(_with_gradient(self.offset, scale).clamp(-128, 127), torch.round)
+        whole = (_straight(x * (1 / step), torch.round) + zero).clamp(-128, 127)
+        return (whole - zero) * step
+
+    def extra_repr(self) -> str:
+        return f"step={self.step:g}, zero={self.zero}"
+
+
+def _step(log_step: Tensor) -> Tensor:
+    """The float32 of 8 bits of mantissa next to 2 ** log_step."""
+    return _straight(torch.exp2(log_step.float()), lambda step: step.bfloat16().float())
+
+
+def _straight(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """A function's result with the gradient of the identity."""
+    return x + (function(x) - x).detach()
+
+
+def _with_gradient(x: Tensor, scale: float) -> Tensor:
+    """The same with so much of its gradient."""
+    return x.detach() + (x - x.detach()) * scale
+
+
+class RoundedLayer(nn.Module):
+    """A float layer whose weights, in each output channel, are rounded to whole numbers from -127 to 127 times a step,
+    a 127th of the greatest; gradients go straight through."""
+
+    weight: Tensor
+
+    def rounded_weight(self) -> Tensor:
+        """The weights that the forward pass uses, shaped as `weight`."""
+        most = self.weight.detach().abs().flatten(1).amax(1)
+        step = torch.where(most > 0, most / MOST, 1).view(-1, *[1] * (self.weight.dim() - 1))
+        return _straight(self.weight, lambda weight: torch.round(weight / step) * step)
+
+
+class RoundedConv2d(nn.Conv2d, RoundedLayer):
+    """Conv2d with rounded weights."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.rounded_weight(), self.bias)
+
+
+class RoundedLinear(nn.Linear, RoundedLayer):
+    """Linear with rounded weights."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.rounded_weight(), self.bias)
+
+
 def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
     """The model's binary layers by name, in the order of registration."""
     return {name: module for name, module in model.named_modules() if isinstance(module, BinaryLayer)}
+
+
+def grids(model: nn.Module) -> list[nn.Parameter]:
+    """What the model's fake quantisers learn."""
+    quantizers = [module for module in model.modules() if isinstance(module, FakeQuantize)]
+    return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
 
 def sharpened(model: nn.Module) -> list[BinaryLayer | BinaryActivation]:

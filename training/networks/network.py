@@ -11,6 +11,7 @@ from fsg.training.config import Config
 from fsg.training.data.files import MAX_CLASSES
 from fsg.training.data.sets import DataInfo
 from fsg.training.networks.external import build_external
+from fsg.training.networks.int8 import int8_aware
 from fsg.training.networks.resnet import build_model
 from fsg.training.registry import quantizers
 
@@ -30,9 +31,11 @@ def model_for(config: Config, data: DataInfo) -> nn.Module:
     if ":" in config.model:
         keep_float = tuple(filter(None, map(str.strip, config.keep_float.split(","))))
         options |= {"keep_float": keep_float, "shortcut": config.shortcut}
-        return build_external(config.model, shape=data.shape, **options)
+        model = build_external(config.model, shape=data.shape, **options)
+        return int8_aware(model) if config.int8_aware else model
     options |= {"thresholds": config.thresholds, "shortcut_pool": config.shortcut_pool}
-    return build_model(config.model, channels=data.shape[0], **options)
+    model = build_model(config.model, channels=data.shape[0], **options)
+    return int8_aware(model) if config.int8_aware else model
 
 
 def named_model(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fsg import FsgError
-from fsg.training.networks.layers import BinaryActivation, BinaryLayer
+from fsg.training.networks.layers import BinaryActivation, BinaryLayer, FakeQuantize, RoundedLayer, Shift
 
 Layers = (nn.modules.conv._ConvNd, nn.Linear)
 Norms = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -59,7 +59,7 @@ class LayerTracer(fx.Tracer):
     """Records a forward pass with the layers of torch.nn, and our own, as single steps."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = isinstance(m, (BinaryActivation, BinaryLayer)) or _asks_for_training(m)
+        own = isinstance(m, (BinaryActivation, BinaryLayer, FakeQuantize, RoundedLayer, Shift)) or _asks_for_training(m)
         return own or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -70,13 +70,13 @@ def _asks_for_training(module: nn.Module) -> bool:
     return alone and code is not None and "training" in code.co_names
 
 
-def traced(model: nn.Module) -> fx.GraphModule:
-    """The model as a graph in which nothing works in place and dropout is always a module."""
+def traced(model: nn.Module, purpose: str = "binarise the model") -> fx.GraphModule:
+    """The model as a graph in which nothing works in place and dropout is always a module; errors name the purpose."""
     try:
         graph, evaluation = (LayerTracer().trace(model.train(training)) for training in (True, False))
     except Exception as error:  # the model's own code fails in its own ways on inputs that only record
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FsgError(f"cannot binarise the model: its forward cannot be traced ({line})") from error
+        raise FsgError(f"cannot {purpose}: its forward cannot be traced ({line})") from error
     module = fx.GraphModule(model, graph, type(model).__name__)
     for step, other in zip(graph.nodes, evaluation.nodes, strict=False):
         if step.target in FUNCTIONAL_DROPOUTS and other.target is step.target:
@@ -84,13 +84,13 @@ def traced(model: nn.Module) -> fx.GraphModule:
                 _as_module(module, step, FUNCTIONAL_DROPOUTS[step.target](step.kwargs["p"]))
         elif step.format_node() != other.format_node():
             raise FsgError(
-                f"cannot binarise the model: in training its forward differs from evaluation at {step.name};"
+                f"cannot {purpose}: in training its forward differs from evaluation at {step.name};"
                 " build it without auxiliary outputs, and use torch.nn's layers"
             )
     _, *others = (step for step in graph.nodes if step.op == "placeholder")
     for other in others:
         if other.users:
-            raise FsgError("cannot binarise the model: it takes more than one input")
+            raise FsgError(f"cannot {purpose}: it takes more than one input")
         graph.erase_node(other)
     graph.eliminate_dead_code()
     _undo_in_place(module)

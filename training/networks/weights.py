@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fsg import FsgError
 from fsg.training.data.archives import is_damaged
 from fsg.training.networks.binarize import ADDED_NORM, head_names
-from fsg.training.networks.layers import Shift
+from fsg.training.networks.layers import FakeQuantize, Shift
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model_state", "weights", "ema")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
@@ -25,16 +25,21 @@ def load_initial_weights(model: nn.Module, path: Path, what: str = "initial weig
     """Loads full-precision weights saved by torch into a model's parameters of the same names.
 
     The file may hold a state dict, or a dict with one in it, as scripts write them; the names may have the prefixes
-    that wrappers of models add. Only entries of our own (batch norms that belong to binary layers, shifts) and counts
-    of batches may be missing. The last layer of a model that `binarize` made stays as it is where the file has another
-    number of classes. Returns what had to be done to the file's content, in words. Errors: FsgError that names the
-    file, as `what`, and the first entry that does not fit.
+    that wrappers of models add. Only entries of our own (batch norms that belong to binary layers, shifts, grids) and
+    counts of batches may be missing. A run's checkpoint.pt will do, too. The last layer of a model that `binarize` made
+    stays as it is where the file has another number of classes. Returns what had to be done to the file's content, in
+    words. Errors: FsgError that names the file, as `what`, and the first entry that does not fit.
     """
     state, notes = read_weights(path, what)
     own = model.state_dict()
     state = _without_prefixes(state, own.keys(), notes)
-    shifts = {f"{name}.shift" for name, module in model.named_modules() if isinstance(module, Shift)}
-    missing = [name for name in own if name not in state and name not in shifts and not _may_be_missing(name)]
+    ours = {
+        f"{name}.{part}"
+        for name, module in model.named_modules()
+        if isinstance(module, (Shift, FakeQuantize))
+        for part in module.state_dict()
+    }
+    missing = [name for name in own if name not in state and name not in ours and not _may_be_missing(name)]
     unknown = [name for name in state if name not in own and name.rpartition(".")[2] in LEARNT]
     if missing or unknown:
         problem = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the model lacks"
@@ -69,6 +74,8 @@ def read_weights(path: Path, what: str = "weights") -> tuple[dict[str, Tensor], 
     except Exception as error:  # torch raises many types for broken archives
         raise FsgError(f"{what} {path}: not a state dict that torch can read safely") from error
     notes: list[str] = []
+    if isinstance(content, dict) and {"format", "model", "rule"} <= content.keys():  # a checkpoint of our own
+        content = {"model": content["model"]}
     while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
         key = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), _only_weights(content))
         if key is None:

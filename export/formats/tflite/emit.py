@@ -7,7 +7,8 @@ import numpy as np
 
 from fsg.export import graph as g
 from fsg.export.formats.tflite.lowered import Operator, Program, Tensor
-from fsg.export.int8 import Grid, in_int8
+from fsg.export.int8 import in_int8
+from fsg.runtime.model.grids import Grid
 
 Order = tuple[int, ...]
 IMAGE: Order = (0, 2, 3, 1)
