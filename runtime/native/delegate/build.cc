@@ -81,25 +81,38 @@ TfLiteStatus TakeTensors(const Builder& b, const TfLiteNode& node, Op* op) {
   return kTfLiteOk;
 }
 
-TfLiteStatus AddNode(const Builder& b, int index, Op** op) {
+// `pad` is the node that pads the image of one of integers, or -1.
+TfLiteStatus AddNode(const Builder& b, int index, int pad, Op** op) {
   TfLiteNode* node;
   TfLiteRegistration* registration;
   if (FindNode(b, index, &node, &registration) != kTfLiteOk) return kTfLiteError;
   const OpKind lce = FindOp(registration->custom_name);
-  const bool is_lce = lce != OpKind::kNone,
-             is_int8 = IsInt8Conv(*b.context, *node, registration->builtin_code);
+  const bool is_lce = lce != OpKind::kNone;
+  const OpKind int8 = is_lce ? OpKind::kNone : FindInt8(*b.context, *node, registration->builtin_code);
+  const bool is_int8 = int8 != OpKind::kNone;
   FSG_ENSURE(b.context, is_lce || is_int8 || registration->builtin_code == kTfLiteBuiltinConcatenation,
              "asked to run an operator it did not claim");
-  const OpKind kind = is_lce ? lce : is_int8 ? OpKind::kInt8Conv : OpKind::kConcatenate;
+  const OpKind kind = is_lce ? lce : is_int8 ? int8 : OpKind::kConcatenate;
   if (AddOp(b, kind, op) != kTfLiteOk) return kTfLiteError;
   if (is_int8) {
-    ReadInt8Conv(*node, *op);
+    (*op)->input_count = node->inputs->size;
+    if (kind == OpKind::kInt8Conv) ReadInt8Conv(*node, *op);
+    if (kind == OpKind::kInt8MaxPool && ReadPool(b.context, *node, &(*op)->options) != kTfLiteOk)
+      return kTfLiteError;
   } else if (!is_lce) {
     (*op)->input_count = node->inputs->size;
   } else if (ReadOp(b.context, *node, *op) != kTfLiteOk) {
     return kTfLiteError;
   }
-  return TakeTensors(b, *node, *op);
+  if (TakeTensors(b, *node, *op) != kTfLiteOk) return kTfLiteError;
+  if (pad < 0) return kTfLiteOk;
+  if (FindNode(b, pad, &node, &registration) != kTfLiteOk) return kTfLiteError;
+  FSG_ENSURE(b.context,
+             IsInt8Padding(*b.context, *node, registration->builtin_code, kind == OpKind::kInt8MaxPool,
+                           &(*op)->padding),
+             "PAD: its padding has changed");
+  (*op)->inputs[0] = ReadValue(b, node->inputs->data[0], OpIndex(b, *op));
+  return kTfLiteOk;
 }
 
 TfLiteStatus AddPostOps(const Builder& b, const FusedPostOp* post_ops, int count, Op* op) {
@@ -170,11 +183,36 @@ TfLiteStatus AddResizeOfFloats(const Builder& b, int index, const Op* first) {
   return AddPostOps(b, post_ops, 2, op);
 }
 
+// The node that pads the image of a unit's operator on integers, or -1.
+int PadOf(const Unit& unit, const int* members) {
+  if (unit.node < 0 || unit.post_op_count > 0 || unit.member_count != 2) return -1;
+  return members[members[0] == unit.node ? 1 : 0];
+}
+
+// A padded image of integers, if the graph outputs it.
+TfLiteStatus AddPadding(const Builder& b, int index, int input) {
+  TfLiteNode* node;
+  TfLiteRegistration* registration;
+  if (FindNode(b, index, &node, &registration) != kTfLiteOk) return kTfLiteError;
+  const int output = node->outputs->data[0];
+  if (!Contains(b.params.output_tensors, output)) return kTfLiteOk;
+  Op* op;
+  if (AddOp(b, OpKind::kPad, &op) != kTfLiteOk) return kTfLiteError;
+  op->padding = b.partition->ops[b.partition->op_count - 2].padding;
+  op->input_count = 1;
+  op->inputs[0] = input;
+  b.partition->values[input].last_use = OpIndex(b, op);
+  op->output = WrittenValue(b, output);
+  return kTfLiteOk;
+}
+
 TfLiteStatus AddUnit(const Builder& b, const Unit& unit, const FusedPostOp* post_ops, const int* members) {
   Op* op;
-  if ((unit.node >= 0 ? AddNode(b, unit.node, &op) : AddOp(b, OpKind::kPostOps, &op)) != kTfLiteOk) {
+  const int pad = PadOf(unit, members);
+  if ((unit.node >= 0 ? AddNode(b, unit.node, pad, &op) : AddOp(b, OpKind::kPostOps, &op)) != kTfLiteOk) {
     return kTfLiteError;
   }
+  if (pad >= 0) return AddPadding(b, pad, op->inputs[0]);
   const int first = OpIndex(b, op);
   const bool stores_floats =
       op->kind == OpKind::kConv && unit.post_op_count == 0 &&
@@ -294,7 +332,8 @@ TfLiteStatus AddSingleNodes(const Builder& b) {
   for (int i = 0; i < nodes.size; ++i) {
     Unit unit = {};
     unit.node = nodes.data[i];
-    if (AddUnit(b, unit, nullptr, nullptr) != kTfLiteOk) return kTfLiteError;
+    unit.member_count = 1;
+    if (AddUnit(b, unit, nullptr, &nodes.data[i]) != kTfLiteOk) return kTfLiteError;
   }
   return kTfLiteOk;
 }

@@ -82,7 +82,8 @@ TfLiteStatus ClaimOperators(TfLiteContext* context, TfLiteDelegate* delegate, Tf
       return kTfLiteError;
     const bool is_lce = fsg::FindOp(registration->custom_name) != fsg::OpKind::kNone;
     const bool takes_int8 = reinterpret_cast<Delegate*>(delegate)->runtime.takes_int8;
-    if (is_lce || (takes_int8 && fsg::IsInt8Conv(*context, *node, registration->builtin_code)))
+    if (is_lce ||
+        (takes_int8 && fsg::FindInt8(*context, *node, registration->builtin_code) != fsg::OpKind::kNone))
       nodes->data[nodes->size++] = index;
   }
   return Replace(context, delegate, *nodes);

@@ -23,8 +23,7 @@ class Fuser {
   void FormUnits(bool takes_int8) {
     for (int p = 0; p < graph_->Count(); ++p) {
       if (graph_->At(p).lce == OpKind::kConv) FormConv(p);
-      if (takes_int8 && IsInt8Conv(graph_->Context(), *graph_->At(p).node, graph_->At(p).code))
-        units_->BeginWith(p);
+      if (takes_int8) FormInt8(p);
     }
     for (int p = 0; p < graph_->Count(); ++p) {
       if (graph_->At(p).unit < 0) FormFromTensor(p);
@@ -45,6 +44,21 @@ class Fuser {
     if (element.pad >= 0) units_->Claim(element.pad);
     for (int i = 0; i < element.post_op_count; ++i) units_->Push(element.post_ops[i]);
     units_->Push(MakePostOp(PostOpKind::kStore, graph_->Output(position)));
+  }
+
+  // A convolution or pooling of integers, with what pads its image.
+  void FormInt8(int position) {
+    const Node& node = graph_->At(position);
+    const OpKind kind = FindInt8(graph_->Context(), *node.node, node.code);
+    if (kind == OpKind::kNone) return;
+    units_->BeginWith(position);
+    const int image = graph_->Input(position, 0), before = graph_->Producer(image);
+    Border padding;
+    if (before >= 0 && graph_->IsFree(before) && graph_->OnlyUse(image) == position &&
+        IsInt8Padding(graph_->Context(), *graph_->At(before).node, graph_->At(before).code,
+                      kind == OpKind::kInt8MaxPool, &padding)) {
+      units_->Claim(before);
+    }
   }
 
   void FormConv(int position) {

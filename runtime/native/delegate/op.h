@@ -61,7 +61,18 @@ struct Border {
 };
 
 // The LCE operators come first.
-enum class OpKind { kQuantize, kDequantize, kConv, kMaxPool, kNone, kPostOps, kConcatenate, kPad, kInt8Conv };
+enum class OpKind {
+  kQuantize,
+  kDequantize,
+  kConv,
+  kMaxPool,
+  kNone,
+  kPostOps,
+  kConcatenate,
+  kPad,
+  kInt8Conv,
+  kInt8MaxPool
+};
 
 struct Options {
   int channels_in, stride_height, stride_width, dilation_height, dilation_width, filter_height, filter_width;

@@ -171,6 +171,17 @@ TfLiteStatus PrepareConv(TfLiteContext* context, const Runtime& runtime, Value* 
   return PreparePostOps(context, values, dims, op);
 }
 
+// The same with an image that is padded before.
+bool PlacePadded(const Options& options, const Border& border, Window* w) {
+  const int rows = border.before[1] + border.after[1], columns = border.before[2] + border.after[2];
+  if (w->in_height > kMaxExtent || w->in_width > kMaxExtent) return false;
+  w->in_height += rows, w->in_width += columns;
+  const bool fits = PlaceWindow(options, w);
+  w->in_height -= rows, w->in_width -= columns;
+  w->pad_top += border.before[1], w->pad_left += border.before[2];
+  return fits;
+}
+
 // The integers that an activation lets through.
 int Bound(float number, const Value& output) {
   const double whole = static_cast<double>(number) / static_cast<double>(output.quantization.scale);
@@ -196,8 +207,9 @@ TfLiteStatus PrepareInt8Conv(TfLiteContext* context, const Runtime& runtime, Val
   w->filter_height = filter.dims[1], w->filter_width = filter.dims[2];
   w->stride_height = options.stride_height, w->stride_width = options.stride_width;
   w->dilation_height = options.dilation_height, w->dilation_width = options.dilation_width;
-  FSG_ENSURE(context, PlaceWindow(options, w), "CONV_2D: a %dx%d filter does not fit a %dx%d image",
-             w->filter_height, w->filter_width, w->in_height, w->in_width);
+  FSG_ENSURE(context, PlacePadded(options, op->padding, w),
+             "CONV_2D: a %dx%d filter does not fit a %dx%d image", w->filter_height, w->filter_width,
+             w->in_height, w->in_width);
   const int channels = conv->channels_out = filter.dims[0];
   conv->in_zero = input.quantization.zero_point, conv->out_zero = output->quantization.zero_point;
   conv->low =
@@ -231,8 +243,18 @@ TfLiteStatus PlacePool(TfLiteContext* context, const Value& input, Op* op) {
   w->filter_height = options.filter_height, w->filter_width = options.filter_width;
   w->stride_height = options.stride_height, w->stride_width = options.stride_width;
   w->dilation_height = w->dilation_width = 1;
-  FSG_ENSURE(context, PlaceWindow(options, w), "a pooling window of %dx%d does not fit a %dx%d image",
-             w->filter_height, w->filter_width, w->in_height, w->in_width);
+  FSG_ENSURE(context, PlacePadded(options, op->padding, w),
+             "a pooling window of %dx%d does not fit a %dx%d image", w->filter_height, w->filter_width,
+             w->in_height, w->in_width);
+  return kTfLiteOk;
+}
+
+TfLiteStatus PrepareInt8Pool(TfLiteContext* context, Value* values, Op* op) {
+  const Value& input = values[op->inputs[0]];
+  FSG_ENSURE(context, input.rank == 4 && input.constant == nullptr, "MAX_POOL_2D: no image [N,H,W,C]");
+  if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
+  const Window& w = op->pool;
+  SetShape(&values[op->output], w.batch, w.out_height, w.out_width, w.words);
   return kTfLiteOk;
 }
 
@@ -284,8 +306,8 @@ TfLiteStatus PreparePad(TfLiteContext* context, Value* values, Op* op) {
   Value* output = &values[op->output];
   FSG_ENSURE(context,
              input.rank == 4 && input.type == output->type &&
-                 (input.type == kTfLiteInt32 || input.type == kTfLiteFloat32),
-             "PAD: no image [N,H,W,C] of 32-bit values");
+                 (input.type == kTfLiteInt32 || input.type == kTfLiteFloat32 || input.type == kTfLiteInt8),
+             "PAD: no image [N,H,W,C] of 8- or 32-bit values");
   int dims[4];
   for (int i = 0; i < 4; ++i) {
     FSG_ENSURE(context, input.dims[i] <= kMaxExtent, "PAD: an image of %d", input.dims[i]);
@@ -360,6 +382,9 @@ TfLiteStatus PrepareOp(TfLiteContext* context, const Runtime& runtime, Value* va
       break;
     case OpKind::kInt8Conv:
       status = PrepareInt8Conv(context, runtime, values, op);
+      break;
+    case OpKind::kInt8MaxPool:
+      status = PrepareInt8Pool(context, values, op);
       break;
     case OpKind::kNone:
       break;

@@ -125,6 +125,22 @@ bool IsInt8Image(const TfLiteTensor& tensor) {
   return is_image && !tensor.is_variable && IsScale(tensor.params.scale) && zero >= -128 && zero <= 127;
 }
 
+// Whether the first of a node's inputs, which are so many, and its output are images of int8 on the same
+// grid.
+bool AreInt8Images(const TfLiteContext& context, const TfLiteNode& node, int inputs) {
+  if (node.inputs == nullptr || node.outputs == nullptr || node.inputs->size != inputs ||
+      node.outputs->size != 1)
+    return false;
+  const int tensors = static_cast<int>(context.tensors_size), from = node.inputs->data[0],
+            to = node.outputs->data[0];
+  if (from < 0 || from >= tensors || to < 0 || to >= tensors) return false;
+  const TfLiteTensor &image = context.tensors[from], &result = context.tensors[to];
+  return IsInt8Image(image) && !IsConstant(image) && IsInt8Image(result) &&
+         image.params.scale == result.params.scale && image.params.zero_point == result.params.zero_point;
+}
+
+bool ReadPads(const TfLiteContext& context, const TfLiteNode& node, Border* padding);
+
 // Weights [O, H, W, I] of one group for images of `channels`, none of them -128, and their steps.
 bool IsInt8Filter(const TfLiteTensor& filter, int channels) {
   if (filter.type != kTfLiteInt8 || filter.dims == nullptr || filter.dims->size != 4 || !IsConstant(filter))
@@ -154,6 +170,38 @@ bool IsInt8Filter(const TfLiteTensor& filter, int channels) {
 }
 
 }  // namespace
+
+OpKind FindInt8(const TfLiteContext& context, const TfLiteNode& node, int32_t code) {
+  return IsInt8Conv(context, node, code)   ? OpKind::kInt8Conv
+         : IsInt8Pool(context, node, code) ? OpKind::kInt8MaxPool
+                                           : OpKind::kNone;
+}
+
+bool IsInt8Pool(const TfLiteContext& context, const TfLiteNode& node, int32_t code) {
+  const auto* params = static_cast<const TfLitePoolParams*>(node.builtin_data);
+  return code == kTfLiteBuiltinMaxPool2d && params != nullptr && params->activation == kTfLiteActNone &&
+         AreInt8Images(context, node, 1);
+}
+
+bool IsInt8Padding(const TfLiteContext& context, const TfLiteNode& node, int32_t code, bool of_pool,
+                   Border* padding) {
+  if ((code != kTfLiteBuiltinPad && code != kTfLiteBuiltinPadv2) || node.inputs == nullptr) return false;
+  const int inputs = code == kTfLiteBuiltinPad ? 2 : 3;
+  if (!AreInt8Images(context, node, inputs) || !ReadPads(context, node, padding)) return false;
+  const int zero = context.tensors[node.inputs->data[0]].params.zero_point;
+  int value = zero;
+  if (inputs == 3) {
+    const int index = node.inputs->data[2];
+    if (index < 0 || index >= static_cast<int>(context.tensors_size)) return false;
+    const TfLiteTensor& tensor = context.tensors[index];
+    if (tensor.type != kTfLiteInt8 || !IsConstant(tensor) || tensor.bytes != 1 || tensor.data == nullptr)
+      return false;
+    value = *static_cast<const int8_t*>(tensor.data);
+  }
+  padding->value = static_cast<float>(value);
+  return value == (of_pool ? -128 : zero) && padding->before[0] == 0 && padding->after[0] == 0 &&
+         padding->before[3] == 0 && padding->after[3] == 0;
+}
 
 const TfLiteFloatArray& FilterSteps(const TfLiteTensor& filter) {
   return *static_cast<const TfLiteAffineQuantization*>(filter.quantization.params)->scale;
@@ -204,7 +252,10 @@ bool IsConstant(const TfLiteTensor& tensor) {
   return tensor.allocation_type == kTfLiteMmapRo || tensor.allocation_type == kTfLitePersistentRo;
 }
 
-bool ReadPadding(const TfLiteContext& context, const TfLiteNode& node, Border* padding) {
+namespace {
+
+// How many values are added on each side.
+bool ReadPads(const TfLiteContext& context, const TfLiteNode& node, Border* padding) {
   const auto* pads = static_cast<const int32_t*>(Constant(context, node, 1, kTfLiteInt32, 8));
   if (pads == nullptr) return false;
   for (int i = 0; i < 4; ++i) {
@@ -214,6 +265,13 @@ bool ReadPadding(const TfLiteContext& context, const TfLiteNode& node, Border* p
       return false;
     }
   }
+  return true;
+}
+
+}  // namespace
+
+bool ReadPadding(const TfLiteContext& context, const TfLiteNode& node, Border* padding) {
+  if (!ReadPads(context, node, padding)) return false;
   padding->value = 0;
   if (node.inputs->size == 2) return true;
   const void* value = Constant(context, node, 2, kTfLiteFloat32, 1);

@@ -19,6 +19,19 @@ void RunQuantize(const Runtime& runtime, const Value& input, int64_t rows, const
   runtime.kernels->pack_int8(runtime.pool, static_cast<const int8_t*>(in), rows, channels, zero_point, out);
 }
 
+void RunPadOfInt8(const Value& input, const Value& output, const Border& padding, const int8_t* in,
+                  int8_t* out) {
+  const int* dims = input.dims;
+  const int64_t row = int64_t{dims[2]} * dims[3], padded = int64_t{output.dims[2]} * dims[3];
+  memset(out, static_cast<int>(padding.value), static_cast<size_t>(output.bytes));
+  for (int64_t n = 0; n < dims[0]; ++n) {
+    for (int64_t y = 0; y < dims[1]; ++y, in += row) {
+      int8_t* const to = out + (n * output.dims[1] + y + padding.before[1]) * padded;
+      memcpy(to + int64_t{padding.before[2]} * dims[3], in, static_cast<size_t>(row));
+    }
+  }
+}
+
 // Values beside the image: of float images the constant, of packed ones its sign in all bits in use.
 void RunPad(const Value& input, const Value& output, const Border& padding, const uint32_t* in,
             uint32_t* out) {
@@ -94,7 +107,9 @@ void DescribeOp(const Value* values, const Op& op, Event* event) {
     case OpKind::kConcatenate:
       return describe("CONCATENATION");
     case OpKind::kPad:
-      return describe("PAD of bits");
+      return describe(image != nullptr && image->type == kTfLiteInt8 ? "PAD of int8" : "PAD of bits");
+    case OpKind::kInt8MaxPool:
+      return describe("MAX_POOL_2D of int8");
     case OpKind::kInt8Conv:
       snprintf(event->name, sizeof(event->name), "CONV_2D of int8 %dx%dx%d -> %d, %dx%d",
                op.int8.window.in_height, op.int8.window.in_width, op.int8.window.words, op.int8.channels_out,
@@ -120,12 +135,19 @@ void RunOp(const Runtime& runtime, const Value* values, const Op& op, const void
     case OpKind::kPostOps:
       return runtime.kernels->apply(runtime.pool, op.post_ops, op.rows);
     case OpKind::kPad:
+      if (values[op.output].type == kTfLiteInt8) {
+        return RunPadOfInt8(values[op.inputs[0]], values[op.output], op.padding,
+                            static_cast<const int8_t*>(in), static_cast<int8_t*>(out));
+      }
       return RunPad(values[op.inputs[0]], values[op.output], op.padding, packed, static_cast<uint32_t*>(out));
     case OpKind::kMaxPool:
       return runtime.kernels->max_pool(runtime.pool, op.pool, packed, static_cast<uint32_t*>(out));
     case OpKind::kInt8Conv:
       return runtime.kernels->convolve_int8(runtime.pool, op.int8, op.int8_plan,
                                             static_cast<const int8_t*>(in), static_cast<int8_t*>(out));
+    case OpKind::kInt8MaxPool:
+      return runtime.kernels->max_pool_int8(runtime.pool, op.pool, static_cast<const int8_t*>(in),
+                                            static_cast<int8_t*>(out));
     case OpKind::kConcatenate:  // the partition's, which knows what is in place already
     case OpKind::kNone:
       return;

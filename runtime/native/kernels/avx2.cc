@@ -11,7 +11,7 @@ namespace {
 #include "kernels/bits_portable.h"
 #include "kernels/dots_portable.h"
 
-constexpr int kInt8Width = 32;
+constexpr int kInt8Width = 32, kInt8Tile = 6;
 using Sums = int32_t __attribute__((vector_size(32)));
 using Shorts = int16_t __attribute__((vector_size(32)));
 inline Sums MultiplyPairs(Shorts a, Shorts b) { return __builtin_ia32_pmaddwd256(a, b); }

@@ -42,7 +42,7 @@ void Dots(const uint8_t* patches, int64_t patch_bytes, const uint8_t* filter, in
 constexpr decltype(&Dots<1>) kDots[kTile] = {Dots<1>, Dots<2>, Dots<3>, Dots<4>,
                                              Dots<5>, Dots<6>, Dots<7>, Dots<8>};
 
-constexpr int kInt8Width = 64;
+constexpr int kInt8Width = 64, kInt8Tile = 6;
 using Sums = int32_t __attribute__((vector_size(64)));
 using Shorts = int16_t __attribute__((vector_size(64)));
 inline Sums MultiplyPairs(Shorts a, Shorts b) { return __builtin_ia32_pmaddwd512(a, b); }

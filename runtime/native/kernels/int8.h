@@ -24,7 +24,7 @@ struct Int8Conv {
 // multiply segments of these rows: the numbers under a row of the filter, or, where that has gaps, under one
 // of its taps.
 struct Int8Plan {
-  int segments, pairs;  // of a filter, and of numbers in a segment, rounded up to an even number of pairs
+  int segments, pairs;  // of a filter, and of numbers in a segment
   int64_t row_numbers;  // of a copied row
   void* filter;      // [channels / kInt8Channels, segments, pairs, kInt8Channels, 2] of the kernels' numbers
   int32_t* bias;     // [channels], rounded up to kInt8Channels, with in_zero taken out of the sums
@@ -33,7 +33,7 @@ struct Int8Plan {
   int64_t scratch_bytes;
 };
 
-constexpr int kInt8Channels = 16, kInt8Tile = 4;
+constexpr int kInt8Channels = 16;
 constexpr int kInt8Slack = 32;  // numbers behind a row that may be read and written
 
 // How a sum times its scale becomes one of 8 bits.

@@ -135,7 +135,7 @@ void ConvolveInt8(ThreadPool* pool, const Int8Conv& conv, const Int8Plan& plan, 
                   int8_t* out) {
   const Window& w = conv.window;
   const int64_t out_row = int64_t{w.out_width} * conv.channels_out;
-  const int64_t work = int64_t{2} * plan.pairs * plan.segments * out_row / 4;
+  const int64_t work = int64_t{2} * plan.pairs * plan.segments * out_row / 4 + 1;
   ParallelFor(pool, int64_t{w.batch} * w.out_height, {1, kValueGrain / work + 1},
               [&](int64_t begin, int64_t end, int thread) {
                 Rows rows(conv, plan, in, thread);

@@ -33,4 +33,5 @@ void Int8Dots(const Number* const* segments, int count, int64_t at, int64_t step
   memcpy(sums, totals, sizeof(totals));
 }
 
-constexpr decltype(&Int8Dots<1>) kInt8Dots[kInt8Tile] = {Int8Dots<1>, Int8Dots<2>, Int8Dots<3>, Int8Dots<4>};
+constexpr int kInt8Tile = 4;
+constexpr decltype(&Int8Dots<1>) kInt8Dots[] = {Int8Dots<1>, Int8Dots<2>, Int8Dots<3>, Int8Dots<4>};

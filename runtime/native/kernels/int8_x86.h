@@ -1,5 +1,6 @@
 // Sums of 8-bit products for x86, included like kernels_body.h, before it, after kInt8Width, the bytes of a
-// register: rows and filters are of 16 bits, and one instruction multiplies pairs and adds the two products.
+// register, and kInt8Tile, at most 6: rows and filters are of 16 bits, and one instruction multiplies pairs
+// and adds the two products.
 
 using Number = int16_t;
 
@@ -24,4 +25,5 @@ void Int8Dots(const Number* const* segments, int count, int64_t at, int64_t step
   memcpy(sums, totals, sizeof(totals));
 }
 
-constexpr decltype(&Int8Dots<1>) kInt8Dots[kInt8Tile] = {Int8Dots<1>, Int8Dots<2>, Int8Dots<3>, Int8Dots<4>};
+constexpr decltype(&Int8Dots<1>) kInt8Dots[] = {Int8Dots<1>, Int8Dots<2>, Int8Dots<3>,
+                                                Int8Dots<4>, Int8Dots<5>, Int8Dots<6>};

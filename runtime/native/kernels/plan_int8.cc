@@ -54,7 +54,8 @@ bool PlanInt8(const Kernels& kernels, const Int8Conv& conv, int threads, Int8Pla
   if (kernels.int8_bytes == 0) return true;
   const Window& w = conv.window;
   plan->segments = w.dilation_width == 1 ? w.filter_height : w.filter_height * w.filter_width;
-  plan->pairs = (FilterLength(conv) / plan->segments + 3) / 4 * 2;
+  plan->pairs = (FilterLength(conv) / plan->segments + 1) / 2;
+  if (kernels.int8_bytes == 1) plan->pairs += plan->pairs % 2;  // NEON's take two at once
   const int64_t columns =
       int64_t{w.out_width - 1} * w.stride_width + int64_t{w.filter_width - 1} * w.dilation_width + 1;
   plan->row_numbers = columns * w.words + kInt8Slack;

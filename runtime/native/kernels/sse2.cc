@@ -10,7 +10,7 @@ namespace {
 #include "kernels/bits_portable.h"
 #include "kernels/dots_portable.h"
 
-constexpr int kInt8Width = 16;
+constexpr int kInt8Width = 16, kInt8Tile = 4;
 using Sums = int32_t __attribute__((vector_size(16)));
 using Shorts = int16_t __attribute__((vector_size(16)));
 inline Sums MultiplyPairs(Shorts a, Shorts b) { return __builtin_ia32_pmaddwd128(a, b); }
