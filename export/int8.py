@@ -91,7 +91,7 @@ def int8_layers(graph: BinaryGraph, images: Floats) -> BinaryGraph:
     known: dict[str, Grid] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node in layers and not (_is_depthwise(node) and node.inputs[0] not in known):
+        if node in layers and (node.inputs[0] in known or _is_worth_rounding(node)):
             assert isinstance(node, (Conv, Dense))
             source = node.inputs[0]
             if source not in known:
@@ -142,15 +142,16 @@ KEEP = (MaxPool, Reshape, Transpose)
 """What gives none but numbers that it reads."""
 
 
-def _is_depthwise(node: Node) -> bool:
-    return isinstance(node, Conv) and node.groups > 1
+def _is_worth_rounding(node: Node) -> bool:
+    """Whether what a layer reads is rounded for it: others compute on integers only where there are some."""
+    assert isinstance(node, (Conv, Dense))
+    depthwise = isinstance(node, Conv) and node.groups > 1 and node.weight.shape[1] == 1
+    return node.weight.size >= LEAST and not depthwise
 
 
 def _can(node: Conv | Dense) -> bool:
-    """Whether a layer has a counterpart on integers in all formats, and enough weights to be worth it."""
-    if isinstance(node, Conv) and node.groups > 1:
-        return node.weight.shape[1] == 1
-    return node.weight.size >= LEAST and node.weight[0].size <= MOST_TERMS
+    """Whether no sum of a layer on integers overflows."""
+    return node.weight[0].size <= MOST_TERMS
 
 
 def _resulting(graph: BinaryGraph) -> Node:

@@ -163,7 +163,9 @@ def trunk():
         node(g.Sign),
         convolution(g.BinaryConv, 24, 32, 3, 1, 1),
         convolution(g.Conv, 32, 16, 3, 1, 1),
-        convolution(g.Conv, 16, 20, 1, dilation=2),
+        convolution(g.Conv, 16, 20, 3, 1, 1, groups=2),
+        convolution(g.Conv, 20, 4, 1),
+        convolution(g.Conv, 4, 20, 1, dilation=2),
         node(g.MaxPool, **pool),
         node(g.Transpose, permutation=(0, 2, 3, 1)),
         node(g.Dense, weight=floats(20, 20), bias=floats(20)),
@@ -183,7 +185,8 @@ def test_which_layers_are_on_integers():
     graph, whole, x = on_integers()
     assert [type(n).__name__ for n in whole.nodes if isinstance(n, (g.Conv, g.Dense, g.Int8Layer, g.Quantize))] == [
         *("Quantize", "Int8Conv", "Int8Conv"),  # the image; the ReLU is part of the stem; depthwise
-        *("Quantize", "Int8Conv", "Int8Conv"),  # what a binary layer gives
+        *("Quantize", "Int8Conv", "Int8Conv"),  # what a binary layer gives; grouped
+        *("Int8Conv", "Int8Conv"),  # of few weights, which would not be worth rounding something for
         *("Int8Dense", "Int8Dense", "Dense"),  # the last gives the result
     ]
     assert whole.count(g.Elementwise) == 0

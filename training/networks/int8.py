@@ -46,8 +46,7 @@ def int8_aware(model: nn.Module) -> nn.Module:
         if node in layers:
             layer: Any = flow.layer(node)
             source = node.args[0]
-            depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
-            whole = node is not last and _can(layer) and not (depthwise and source not in on_grid)
+            whole = node is not last and _can(layer) and (source in on_grid or _is_worth_rounding(layer))
             if whole or layer.weight.numel() >= LEAST:
                 layer.__class__ = RoundedConv2d if isinstance(layer, nn.Conv2d) else RoundedLinear
             if not whole:
@@ -87,13 +86,16 @@ def _is_float(flow: Flow, node: fx.Node) -> bool:
 
 
 def _can(layer: Any) -> bool:
-    """Whether a layer has a counterpart on integers in all formats, and enough weights to be worth it."""
-    if isinstance(layer, nn.Conv2d):
-        if layer.padding_mode != "zeros" or layer.padding == "same":
-            return False
-        if layer.groups > 1:
-            return layer.weight.shape[1] == 1
-    return layer.weight.numel() >= LEAST and layer.weight[0].numel() <= MOST_TERMS
+    """Whether a layer has a counterpart on integers, and no sum of it overflows."""
+    if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or layer.padding == "same"):
+        return False
+    return layer.weight[0].numel() <= MOST_TERMS
+
+
+def _is_worth_rounding(layer: Any) -> bool:
+    """Whether what a layer reads is rounded for it: others compute on integers only where there are some."""
+    depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.weight.shape[1] == 1
+    return layer.weight.numel() >= LEAST and not depthwise
 
 
 def _resulting(flow: Flow) -> fx.Node:
