@@ -8,11 +8,13 @@
 // The instruction sets, best first: the namespace of a file beside this one, whether this processor runs it,
 // and whether it is one of those to try first.
 #if defined(__x86_64__)
+constexpr bool kTakesInt8Dots = false;  // whether kernels use such an instruction
 #define FSG_INSTRUCTION_SETS(SET)                          \
   SET(avx512, ProcessorLevel() >= kAvx512, /*first=*/true) \
   SET(avx2, ProcessorLevel() >= kAvx2, /*first=*/true)     \
   SET(sse2, /*runs=*/true, /*first=*/true)
 #elif defined(__aarch64__)
+constexpr bool kTakesInt8Dots = true;
 #define FSG_INSTRUCTION_SETS(SET)           \
   SET(neon_a53, /*runs=*/true, IsInOrder()) \
   SET(neon_a72, /*runs=*/true, !IsInOrder())
@@ -72,7 +74,7 @@ const Kernels* FindKernels(const char* name) {
 
 bool TakesInt8(const char* name) {
   if (strcmp(name, "auto") == 0) name = NameInEnvironment();
-  return !IsBest(name) || !HasInt8Dots();
+  return kTakesInt8Dots || !IsBest(name) || !HasInt8Dots();
 }
 
 void ListKernels(char names[kKernelNames]) {

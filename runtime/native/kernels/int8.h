@@ -24,16 +24,25 @@ struct Int8Conv {
 // multiply segments of these rows: the numbers under a row of the filter, or, where that has gaps, under one
 // of its taps.
 struct Int8Plan {
-  int segments, pairs;  // of a filter, and of numbers in a segment
+  int segments;         // of a filter
+  int numbers;          // of a segment, rounded up to whole steps
+  int step;             // numbers of one channel that stand together in the filter
   int64_t row_numbers;  // of a copied row
-  void* filter;      // [channels / kInt8Channels, segments, pairs, kInt8Channels, 2] of the kernels' numbers
-  int32_t* bias;     // [channels], rounded up to kInt8Channels, with in_zero taken out of the sums
-  float* scale;      // as many
-  uint8_t* scratch;  // per thread: int which row is where, segments' beginnings, rows
+  void* filter;         // [channels / kInt8Channels, segments, numbers / step, kInt8Channels, step]
+  int32_t* bias;        // [channels], rounded up to kInt8Channels, with in_zero taken out of the sums
+  float* scale;         // as many
+  uint8_t* scratch;     // per thread: int which row is where, segments' beginnings, rows
   int64_t scratch_bytes;
 };
 
 constexpr int kInt8Channels = 16;
+
+// Of `count` segments at a place in them, for pixels that are `step` numbers apart, with a block of the
+// filter.
+using NeonInt8Dots = void (*)(const int8_t* const* segments, int count, int64_t at, int64_t step,
+                              const int8_t* filter, int64_t numbers, int32_t* sums);
+extern const NeonInt8Dots
+    kNeonInt8Dots[4];           // for 1 to 4 pixels, in steps of 4 numbers, with dot products of bytes
 constexpr int kInt8Slack = 32;  // numbers behind a row that may be read and written
 
 // How a sum times its scale becomes one of 8 bits.

@@ -2,9 +2,8 @@
 // before:
 //
 //   Number    what rows and filters are copied to: int8_t or int16_t
-//   kInt8Dots [kInt8Tile] functions: sums of the segments of 1, 2, ... pixels with a block of the filter,
-//   into
-//             rows of kInt8Channels int32
+//   DotsOf    for a plan functions: sums of the segments of 1, 2, ... kInt8Tile pixels with a block of the
+//             filter, into rows of kInt8Channels int32
 #ifndef FSG_KERNELS_INT8_BODY_H_
 #define FSG_KERNELS_INT8_BODY_H_
 
@@ -114,13 +113,14 @@ class Rows {
 void ConvolveInt8Row(const Int8Conv& conv, const Int8Plan& plan, const Number* const* segments, int8_t* out) {
   const Window& w = conv.window;
   const int64_t step = int64_t{w.stride_width} * w.words;
-  const int64_t block_numbers = int64_t{2} * plan.pairs * plan.segments * kInt8Channels;
+  const int64_t block_numbers = int64_t{plan.numbers} * plan.segments * kInt8Channels;
+  const auto* dots = DotsOf(plan);
   for (int x = 0; x < w.out_width; x += kInt8Tile, out += int64_t{kInt8Tile} * conv.channels_out) {
     const int count = w.out_width - x < kInt8Tile ? w.out_width - x : kInt8Tile;
     const auto* filter = static_cast<const Number*>(plan.filter);
     for (int block = 0; block < conv.channels_out; block += kInt8Channels, filter += block_numbers) {
       int32_t sums[kInt8Tile * kInt8Channels];
-      kInt8Dots[count - 1](segments, plan.segments, x * step, step, filter, plan.pairs, sums);
+      dots[count - 1](segments, plan.segments, x * step, step, filter, plan.numbers, sums);
       const int used = conv.channels_out - block;
       if (used >= kInt8Channels) {
         StoreInt8(conv, plan, sums, block, count, kInt8Channels, out);
@@ -135,7 +135,7 @@ void ConvolveInt8(ThreadPool* pool, const Int8Conv& conv, const Int8Plan& plan, 
                   int8_t* out) {
   const Window& w = conv.window;
   const int64_t out_row = int64_t{w.out_width} * conv.channels_out;
-  const int64_t work = int64_t{2} * plan.pairs * plan.segments * out_row / 4 + 1;
+  const int64_t work = int64_t{plan.numbers} * plan.segments * out_row / 4 + 1;
   ParallelFor(pool, int64_t{w.batch} * w.out_height, {1, kValueGrain / work + 1},
               [&](int64_t begin, int64_t end, int thread) {
                 Rows rows(conv, plan, in, thread);

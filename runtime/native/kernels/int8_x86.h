@@ -6,19 +6,19 @@ using Number = int16_t;
 
 template <int pixels>
 void Int8Dots(const Number* const* segments, int count, int64_t at, int64_t step, const Number* filter,
-              int64_t pairs, int32_t* sums) {
+              int64_t numbers, int32_t* sums) {
   constexpr int kRegisters = 4 * kInt8Channels / kInt8Width;
   Sums totals[pixels][kRegisters] = {};
   for (int s = 0; s < count; ++s) {
-    const Number* numbers = segments[s] + at;
-    for (int64_t i = 0; i < pairs; ++i, filter += 2 * kInt8Channels) {
+    const Number* values = segments[s] + at;
+    for (int64_t i = 0; i < numbers; i += 2, filter += 2 * kInt8Channels) {
       Shorts weights[kRegisters];
       memcpy(weights, filter, sizeof(weights));
       for (int p = 0; p < pixels; ++p) {
         int32_t pair;
-        memcpy(&pair, numbers + p * step + 2 * i, sizeof(pair));
-        const Shorts values = (Shorts)(Sums{} + pair);
-        for (int r = 0; r < kRegisters; ++r) totals[p][r] += MultiplyPairs(weights[r], values);
+        memcpy(&pair, values + p * step + i, sizeof(pair));
+        const Shorts both = (Shorts)(Sums{} + pair);
+        for (int r = 0; r < kRegisters; ++r) totals[p][r] += MultiplyPairs(weights[r], both);
       }
     }
   }
@@ -27,3 +27,5 @@ void Int8Dots(const Number* const* segments, int count, int64_t at, int64_t step
 
 constexpr decltype(&Int8Dots<1>) kInt8Dots[] = {Int8Dots<1>, Int8Dots<2>, Int8Dots<3>,
                                                 Int8Dots<4>, Int8Dots<5>, Int8Dots<6>};
+
+inline const decltype(&Int8Dots<1>)* DotsOf(const Int8Plan&) { return kInt8Dots; }

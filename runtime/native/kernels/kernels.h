@@ -93,8 +93,8 @@ void FreePlan(Int8Plan* plan);
 // this processor runs, as "neon" does on aarch64. nullptr if it runs none of that name.
 const Kernels* FindKernels(const char* name);
 
-// Whether the kernels of that name are to compute in int8: not the best ones of a processor that has an
-// instruction for sums of such products, of which LiteRT's own kernels make better use.
+// Whether the kernels of that name are to compute in int8: on x86 not the best ones of a processor that has
+// an instruction for sums of such products, of which LiteRT's own kernels make better use.
 bool TakesInt8(const char* name);
 
 // What FindKernels finds on this processor, best first, separated by ", ".

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "kernels/processor.h"
 
 namespace fsg {
 namespace {
@@ -21,7 +22,7 @@ int FilterLength(const Int8Conv& conv) {
   return conv.window.filter_height * conv.window.filter_width * conv.window.words;
 }
 
-// Deals the weights of a block's channels out in pairs; what fills up a segment stays 0.
+// Deals the weights of a block's channels out in steps; what fills up a segment stays 0.
 template <typename Number>
 void PackFilter(const Int8Conv& conv, const Int8Plan& plan, Number* to) {
   const int length = FilterLength(conv) / plan.segments;
@@ -30,8 +31,9 @@ void PackFilter(const Int8Conv& conv, const Int8Plan& plan, Number* to) {
     const int64_t block = o / kInt8Channels;
     for (int64_t s = 0; s < plan.segments; ++s, from += length) {
       Number* const first =
-          to + (block * plan.segments + s) * plan.pairs * kInt8Channels * 2 + o % kInt8Channels * 2;
-      for (int i = 0; i < length; ++i) first[int64_t{i / 2} * kInt8Channels * 2 + i % 2] = from[i];
+          to + (block * plan.segments + s) * plan.numbers * kInt8Channels + o % kInt8Channels * plan.step;
+      for (int i = 0; i < length; ++i)
+        first[int64_t{i / plan.step} * kInt8Channels * plan.step + i % plan.step] = from[i];
     }
   }
 }
@@ -54,8 +56,9 @@ bool PlanInt8(const Kernels& kernels, const Int8Conv& conv, int threads, Int8Pla
   if (kernels.int8_bytes == 0) return true;
   const Window& w = conv.window;
   plan->segments = w.dilation_width == 1 ? w.filter_height : w.filter_height * w.filter_width;
-  plan->pairs = (FilterLength(conv) / plan->segments + 1) / 2;
-  if (kernels.int8_bytes == 1) plan->pairs += plan->pairs % 2;  // NEON's take two at once
+  plan->step = kernels.int8_bytes == 1 && HasInt8Dots() ? 4 : 2;
+  const int whole = kernels.int8_bytes == 1 ? 4 : 2;  // kernels of bytes take four at once
+  plan->numbers = (FilterLength(conv) / plan->segments + whole - 1) / whole * whole;
   const int64_t columns =
       int64_t{w.out_width - 1} * w.stride_width + int64_t{w.filter_width - 1} * w.dilation_width + 1;
   plan->row_numbers = columns * w.words + kInt8Slack;
@@ -64,7 +67,7 @@ bool PlanInt8(const Kernels& kernels, const Int8Conv& conv, int threads, Int8Pla
   const int64_t bytes = places + w.filter_height * plan->row_numbers * kernels.int8_bytes;
   plan->scratch_bytes = (bytes + kLine - 1) / kLine * kLine;
   if (plan->scratch_bytes > kMost / threads ||
-      !Allocate(&plan->filter, lanes * plan->segments * plan->pairs * 2 * kernels.int8_bytes) ||
+      !Allocate(&plan->filter, lanes * plan->segments * plan->numbers * kernels.int8_bytes) ||
       !Allocate(&plan->bias, 4 * lanes) || !Allocate(&plan->scale, 4 * lanes) ||
       !Allocate(&plan->scratch, plan->scratch_bytes * threads)) {
     return false;
