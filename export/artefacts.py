@@ -38,8 +38,8 @@ from fsg.export.graph import (
     Reshape,
     Sign,
 )
-from fsg.export.images import RANDOM_IMAGES
-from fsg.export.int8 import int8_layers, int8_weights, learned_layers, signs_moved
+from fsg.export.images import RANDOM_IMAGES, for_calibration
+from fsg.export.int8 import int8_layers, int8_weights, learned_layers, signs_moved, with_integer_ends
 from fsg.export.options import FORMATS
 from fsg.export.reference import run_graph
 from fsg.export.verify import Trial, signs_near_zero
@@ -79,6 +79,7 @@ def export_graph(
     writer: str = "auto",
     verify: str = "logits",
     int8: str | None = None,
+    io: str = "float",
     calibration: Callable[[], Floats] | None = None,
     on_step: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
@@ -103,15 +104,24 @@ def export_graph(
     layers = {"layers": _layers(graph), "not_on_bits": not_on_bits(graph)}
     integers: dict[str, Any] = {}
     if int8:
-        graph, rounding = _on_integers(graph, int8, calibration, trial, on_step)
+        graph, rounding = _on_integers(graph, int8, io, calibration, trial, on_step)
         what = "layers" if int8 == LEARNED else int8
         whole = Trial(images, trial.labels, _reference(graph, images), f"the network with int8 {what}", trial.dataset)
         integers = {"int8": {"what": what, "source": trial.source, **trial.compared(whole.expected), **rounding}}
         trial = whole
+    integer_ends = io == "int8"
+    if integer_ends:
+        ends: list[Any] = [graph.nodes[1], graph.nodes[-1]]
+        grids = ([end.step, end.zero] for end in ends)
+        metadata = metadata | dict(zip(("input_grid", "output_grid"), grids, strict=True))
 
-    def tflite() -> tuple[Files, str]:
-        content, by = to_tflite(graph, writer="direct" if int8 else writer, batch=batch or 1)
+    def tflite(integer_ends: bool = integer_ends) -> tuple[Files, str]:
+        content, by = to_tflite(graph, writer="direct" if int8 else writer, batch=batch or 1, integer_ends=integer_ends)
         return {SUFFIXES["tflite"]: add_tflite_metadata(content, metadata)}, by
+
+    def onnx(integer_ends: bool = integer_ends) -> tuple[Files, str]:
+        content = to_onnx(graph, metadata, opset=opset, batch=batch, integer_ends=integer_ends)
+        return {SUFFIXES["onnx"]: content}, "onnx"
 
     def c() -> tuple[Files, str]:
         source, header = to_c(graph, metadata)
@@ -119,7 +129,7 @@ def export_graph(
 
     write: dict[str, Callable[[], tuple[Files, str]]] = {
         "tflite": tflite,
-        "onnx": lambda: ({SUFFIXES["onnx"]: to_onnx(graph, metadata, opset=opset, batch=batch)}, "onnx"),
+        "onnx": onnx,
         "packed": lambda: ({SUFFIXES["packed"]: to_packed(graph, metadata)}, "packed"),
         "c": c,
     }
@@ -131,6 +141,9 @@ def export_graph(
             files, by = write[name]()
             suffix, content = next(iter(files.items()))
             path = room / f"model{suffix}"
+
+            if integer_ends:  # within, the file is the same as one that takes and gives floats
+                content = next(iter((tflite if name == "tflite" else onnx)(integer_ends=False)[0].values()))
 
             def written_rightly(path: Path = path, name: str = name, by: str = by, content: bytes = content) -> int:
                 on_step(f"comparing every value in {path.name} with its meaning")
@@ -182,6 +195,7 @@ def export_graph(
 def _on_integers(
     graph: BinaryGraph,
     int8: str,
+    io: str,
     calibration: Callable[[], Floats] | None,
     trial: Trial,
     on_step: Callable[[str], object],
@@ -190,9 +204,11 @@ def _on_integers(
     if int8 == "weights":
         on_step("computing the network with int8 weights")
         return int8_weights(graph), {}
+    some = for_calibration(trial.images)
     if int8 == LEARNED:
         on_step("computing the network with int8 layers")
-        return learned_layers(graph), {"ranges": "learned"}
+        graph = learned_layers(graph)
+        return (with_integer_ends(graph, some) if io == "int8" else graph), {"ranges": "learned"}
     if calibration is None:
         raise FsgError(
             "--int8 layers chooses its ranges by images, and there are none: give a data set, --int8 weights needs none"
@@ -201,8 +217,9 @@ def _on_integers(
     images = calibration()
     on_step(f"choosing the ranges of integers on {len(images)} images")
     graph = int8_layers(graph, images)
+    graph = with_integer_ends(graph, images) if io == "int8" else graph
     on_step("computing the network with int8 layers")
-    signs, moved = signs_moved(graph, trial.images[: len(images)])
+    signs, moved = signs_moved(graph, some)
     return graph, {"ranges": "chosen", "calibration_images": len(images), "signs_of_int8": signs, "signs_moved": moved}
 
 
@@ -225,6 +242,7 @@ def check_settings(
     writer: str = "auto",
     verify: str = "logits",
     int8: str | None = None,
+    io: str = "float",
 ) -> None:
     """Raises FsgError for settings of a format that is not asked for; starts what takes a while to start."""
     if unknown := set(formats) - set(FORMATS):
@@ -243,6 +261,10 @@ def check_settings(
         raise FsgError(
             "a model.c computes float layers in float32: --int8 weights stores theirs as integers there, too"
         )
+    if io == "int8" and int8 != "layers":
+        raise FsgError("--io int8 is of networks on integers: add --int8 layers, or leave it away")
+    if io == "int8" and not {"tflite", "onnx"}.issuperset(formats):
+        raise FsgError("--io int8 is of .tflite and .onnx files: leave the other formats away")
     if int8 and writer == "lce":
         raise FsgError("--int8 is written by fsg itself: leave --writer lce away")
     prepare(formats, "direct" if int8 else writer)

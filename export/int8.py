@@ -112,6 +112,24 @@ def int8_layers(graph: BinaryGraph, images: Floats) -> BinaryGraph:
     return BinaryGraph(tuple(nodes))
 
 
+def with_integer_ends(graph: BinaryGraph, images: Floats) -> BinaryGraph:
+    """The same on a grid from the image to the result, so that a file can take and give integers."""
+    first, last = graph.nodes[0], graph.nodes[-1]
+    entry = next((node for node in graph.users(first.name) if isinstance(node, Quantize)), None)
+    if entry is None:
+        step, zero = grid_of(images)
+        entry = Quantize(name=f"{first.name}.on_grid", inputs=(first.name,), shape=first.shape, step=step, zero=zero)
+    nodes: list[Node] = [first, entry]
+    for node in graph.nodes[1:]:
+        if node is not entry:
+            inputs = tuple(entry.name if name == first.name else name for name in node.inputs)
+            nodes.append(replace(node, inputs=inputs))
+    whole = BinaryGraph(tuple(nodes))
+    step, zero = _grids(whole, images, {last.name})[last.name]
+    end = Quantize(name=f"{last.name}.on_grid", inputs=(last.name,), shape=last.shape, step=step, zero=zero)
+    return BinaryGraph((*nodes, end))
+
+
 def learned_layers(graph: BinaryGraph) -> BinaryGraph:
     """Computes float layers with integers where what they read and give is rounded to grids that were learnt.
 

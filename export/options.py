@@ -68,6 +68,13 @@ def export_options(command: F) -> F:
             help="Float layers in integers of 8 bits: their weights alone, or what they compute with, too (the bare"
             " --int8), on ranges chosen by training images.",
         ),
+        option(
+            "--io",
+            type=click.Choice(("float", "int8")),
+            default="float",
+            show_default=True,
+            help="What .tflite and .onnx files with --int8 layers take and give: their metadata have the grids.",
+        ),
         option("--out", type=folder, help="Folder to write into.  [default: RUN/export, or that of FILE]"),
         option(
             "--format",

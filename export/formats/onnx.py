@@ -20,11 +20,17 @@ OLDEST_OPSET = 13
 
 
 def to_onnx(
-    graph: g.BinaryGraph, metadata: dict[str, Any], *, opset: int | None = None, batch: int | None = 1
+    graph: g.BinaryGraph,
+    metadata: dict[str, Any],
+    *,
+    opset: int | None = None,
+    batch: int | None = 1,
+    integer_ends: bool = False,
 ) -> bytes:
     """Converts a graph for batches of `batch` images, or of any number (None).
 
-    Input "image" [N, C, H, W], output "logits" [N, classes].
+    Input "image" [N, C, H, W], output "logits" [N, classes]; both uint8 with `integer_ends`, of a graph of
+    `int8.with_integer_ends`.
 
     A binary layer's weights are one uint8 initialiser [O, ceil(I * KH * KW / 8), 1], first weight in the highest
     bit, 1 for negative. A few operators on constants expand it to -1 and +1; runtimes fold them when they load it.
@@ -38,13 +44,18 @@ def to_onnx(
         raise FsgError("ONNX export needs the package onnx: pip install 'fsg[export]'") from error
     graph = _with_named_ends(graph)
     builder = _Builder(onnx, batch, {node.name: node.shape for node in graph.nodes})
+    ends = (graph.nodes[1], graph.nodes[-1]) if integer_ends else ()
     for node in graph.nodes[1:]:
-        builder.add(node)
+        if node in ends and isinstance(node, g.Quantize):
+            builder.end_on_grid(node, at_entry=node is graph.nodes[1])
+        else:
+            builder.add(node)
     first, last = graph.nodes[0], graph.nodes[-1]
 
     def tensor(node: g.Node) -> Any:
         shape = ["N" if batch is None else batch, *node.shape[1:]]
-        return onnx.helper.make_tensor_value_info(node.name, onnx.TensorProto.FLOAT, shape)
+        kind = onnx.TensorProto.UINT8 if integer_ends else onnx.TensorProto.FLOAT
+        return onnx.helper.make_tensor_value_info(node.name, kind, shape)
 
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
@@ -249,6 +260,11 @@ class _Builder:
         grid = [self.shared(f"value_{node.step}", np.float32(node.step)), self.place(node.zero)]
         whole = self.emit("QuantizeLinear", [x, *grid], f"{node.name}.whole")
         self.emit("DequantizeLinear", [whole, *grid], node.name)
+
+    def end_on_grid(self, node: g.Quantize, *, at_entry: bool) -> None:
+        """The first or the last rounding of a network that takes and gives integers."""
+        grid = [self.shared(f"value_{node.step}", np.float32(node.step)), self.place(node.zero)]
+        self.emit("DequantizeLinear" if at_entry else "QuantizeLinear", [node.inputs[0], *grid], node.name)
 
     def place(self, zero: int) -> str:
         """Where 0 is among uint8."""

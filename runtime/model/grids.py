@@ -18,10 +18,21 @@ KEPT = 1 << 20
 
 
 class Grid(NamedTuple):
-    """The numbers (q - zero) * step, q from -128 to 127."""
+    """The numbers (q - zero) * step, q from -128 to 127; where integers are uint8, zero is greater by 128."""
 
     step: float
     zero: int
+
+
+def to_integers(values: NDArray[np.float32], grid: Grid, kind: Any) -> NDArray[Any]:
+    """The places q on a grid, int8 or uint8, that are nearest to numbers."""
+    whole = np.rint(values * (1 / np.float32(grid.step))) + grid.zero
+    return np.clip(whole, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+
+
+def from_integers(places: NDArray[Any], grid: Grid) -> NDArray[np.float32]:
+    """The numbers at places on a grid."""
+    return (places.astype(np.float32) - np.float32(grid.zero)) * np.float32(grid.step)
 
 
 def grid_of(values: NDArray[np.float32]) -> Grid:

@@ -13,6 +13,7 @@ from fsg import FsgError
 from fsg.runtime.library import delegate_path
 from fsg.runtime.model.c import CompiledModel, c_metadata
 from fsg.runtime.model.files import model_format
+from fsg.runtime.model.grids import Grid, from_integers, to_integers
 from fsg.runtime.model.metadata import KEY, parse_metadata, read_metadata
 from fsg.runtime.model.onnx import onnx_property, open_onnx
 from fsg.runtime.model.packed.interpret import Interpreter
@@ -40,6 +41,7 @@ class Session:
 
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
         self.path, self.metadata = path, metadata
+        self._grids: list[Grid] = []  # of the integers that go in and come out, if they are no floats
 
     @property
     def batch(self) -> int:
@@ -82,11 +84,13 @@ class Session:
         missing = self._batch - len(images)
         if missing > 0:
             images = np.concatenate([images, np.zeros((missing, *self.input_shape), np.float32)])
+        if self._grids:
+            images = to_integers(images, self._grids[0], self._integers)
         try:
             scores = self._run(images)
         except Exception as error:
             raise self._failure(error) from error
-        scores = np.array(scores, np.float32)
+        scores = from_integers(scores, self._grids[1]) if self._grids else np.array(scores, np.float32)
         return scores if scores.ndim > 2 and scores[0].size > scores.shape[1] else scores.reshape(len(images), -1)
 
     def _failure(self, error: Exception) -> FsgError:
@@ -107,6 +111,16 @@ class Session:
         if np.dtype(kind) in (np.int8, np.uint8):
             return rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True)
         return rng.integers(0, 2, shape).astype(kind)
+
+    def _has_integer_ends(self, kind: Any) -> bool:
+        """Reads which grids the integers are on that the file takes and gives, if it does: uint8's zero is 128 on."""
+        found = [self.metadata.get(name) for name in ("input_grid", "output_grid")]
+        grids = [Grid(float(grid[0]), int(grid[1])) for grid in found if isinstance(grid, list) and len(grid) == 2]
+        if len(grids) < 2:
+            return False
+        offset = 128 if kind is np.uint8 else 0
+        self._integers, self._grids = kind, [Grid(step, zero + offset) for step, zero in grids]
+        return True
 
     def _set_input_shape(self, shape: list[int]) -> None:
         """Takes [N, C, H, W] of the model's input and compares it with what the metadata promise."""
@@ -145,7 +159,8 @@ class TfliteSession(Session):
         except (RuntimeError, ValueError, MemoryError) as error:
             raise FsgError(f"{path}: LiteRT refuses this model: {_one_line(error)}") from error
         self._inputs = [(details["index"], [int(n) for n in details["shape"]], details["dtype"]) for details in inputs]
-        if len(inputs) == 1 and outputs and len(inputs[0]["shape"]) == 4 and inputs[0]["dtype"] == np.float32:
+        kind = np.int8 if self._has_integer_ends(np.int8) else np.float32
+        if len(inputs) == 1 and outputs and len(inputs[0]["shape"]) == 4 and inputs[0]["dtype"] == kind:
             ((self._input, (self._batch, *size, channels), _),) = self._inputs
             self._output = outputs[0]["index"]
             self._set_input_shape([self._batch, channels, *size])
@@ -184,7 +199,8 @@ class OnnxSession(Session):
         inputs = self._session.get_inputs()
         self._inputs = [(source.name, source.shape, source.type) for source in inputs]
         shape = inputs[0].shape if inputs else []
-        is_image = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == "tensor(float)"
+        kind = "tensor(uint8)" if self._has_integer_ends(np.uint8) else "tensor(float)"
+        is_image = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == kind
         if is_image and all(isinstance(n, int) for n in shape[1:]):
             self._set_input_shape(shape)
         elif is_image and not any_inputs:

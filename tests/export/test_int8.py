@@ -250,6 +250,32 @@ def test_export(tmp_path):
         check_settings(["c"], int8="layers")
 
 
+def test_integers_go_in_and_come_out(tmp_path):
+    """With --io int8; fsg rounds images, and gives numbers, by the grids in the metadata."""
+    model, shape = RESNETS["W1A1"]()
+    images = np.random.default_rng(0).standard_normal((80, *shape), np.float32)
+    how = {"images": images, "int8": "layers", "verify": "deep"}
+    report = export_model(model, shape, tmp_path, ("tflite", "onnx"), io="int8", **how)
+    with_floats = export_model(model, shape, tmp_path / "float", ("tflite",), **how)["artefacts"][0]
+    for artefact in report["artefacts"]:
+        session = open_model(artefact["path"])
+        step, zero = session.metadata["output_grid"]
+        found = session(images[:8]) / np.float32(step) + zero
+        assert np.abs(found - np.rint(found)).max() < 1e-3 and found.min() >= -128 and found.max() <= 127
+        floats = open_model(with_floats["path"])(images[:8])
+        assert np.median(np.abs(session(images[:8]) - floats)) <= step
+        assert artefact["verify"]["top1_agreement"] >= 0.97
+    root, _ = read_tflite(report["artefacts"][0]["path"])
+    graph = root.Subgraphs(0)
+    assert {graph.Tensors(t).Type() for t in (graph.Inputs(0), graph.Outputs(0))} == {TensorType.INT8}
+    kinds = onnx.load(report["artefacts"][1]["path"]).graph
+    assert {v.type.tensor_type.elem_type for v in (*kinds.input, *kinds.output)} == {onnx.TensorProto.UINT8}
+    with pytest.raises(FsgError, match="--io int8 is of networks on integers: add --int8 layers"):
+        check_settings(["tflite"], io="int8", int8="weights")
+    with pytest.raises(FsgError, match=r"--io int8 is of .tflite and .onnx files"):
+        check_settings(["packed"], io="int8", int8="layers")
+
+
 def test_damaged_layers_are_refused():
     _, whole, _ = on_integers()
     content = to_packed(whole, {})

@@ -17,18 +17,20 @@ from fsg.export.passes import (
 )
 
 
-def to_tflite_direct(graph: g.BinaryGraph, batch: int = 1) -> bytes:
+def to_tflite_direct(graph: g.BinaryGraph, batch: int = 1, *, integer_ends: bool = False) -> bytes:
     """The .tflite file of a graph: input "image" [batch, H, W, C], output "logits", of maps [batch, H, W, C] too.
+
+    With `integer_ends` both are int8, of a graph of `int8.with_integer_ends`.
 
     Errors: FsgError for a binary convolution that LCE's operators cannot compute.
     """
-    return to_flatbuffer(lower(graph, batch))
+    return to_flatbuffer(lower(graph, batch, integer_ends=integer_ends))
 
 
-def lower(graph: g.BinaryGraph, batch: int = 1, *, fused: bool = True) -> Program:
+def lower(graph: g.BinaryGraph, batch: int = 1, *, fused: bool = True, integer_ends: bool = False) -> Program:
     """The operators that the file has; without `fused` each by itself and with floats between them."""
     graph = float_where_input_is_float(sign_last(fold_affine(graph)))
     graph = zero_padding_at_every_pixel(split_groups(graph))
     graph = dense_as_convolution(dense_behind_image(graph))
-    program = without_unused(operators(graph, batch, find_chains(graph) if fused else {}))
+    program = without_unused(operators(graph, batch, find_chains(graph) if fused else {}, integer_ends))
     return fuse(program) if fused else program

@@ -11,7 +11,7 @@ import numpy as np
 
 from fsg.export import graph as g
 from fsg.export.formats.tflite.convolutions import Binary, conv, transposed_conv
-from fsg.export.formats.tflite.emit import IMAGE, Emitter, Value, result_grid, same_grid
+from fsg.export.formats.tflite.emit import IMAGE, Emitter, Value, on_grid, result_grid, same_grid
 from fsg.export.formats.tflite.lowered import VALID, Program, Tensor, place
 from fsg.export.formats.tflite.packed import Chain
 from fsg.export.formats.tflite.values import WRITE
@@ -19,15 +19,18 @@ from fsg.export.passes import least_value
 from fsg.export.reference import compute
 
 
-def operators(graph: g.BinaryGraph, batch: int, chains: dict[str, Chain]) -> Program:
-    """The operators for a batch of images; `chains` are the layers whose output stays bits."""
-    return _Lowering(graph, batch, chains).program_of_graph()
+def operators(graph: g.BinaryGraph, batch: int, chains: dict[str, Chain], integer_ends: bool = False) -> Program:
+    """The operators for a batch of images; `chains` are the layers whose output stays bits.
+
+    With `integer_ends` the image and the result are int8, on the grids of the first and the last Quantize.
+    """
+    return _Lowering(graph, batch, chains, integer_ends).program_of_graph()
 
 
 class _Lowering(Emitter):
-    def __init__(self, graph: g.BinaryGraph, batch: int, chains: dict[str, Chain]) -> None:
+    def __init__(self, graph: g.BinaryGraph, batch: int, chains: dict[str, Chain], integer_ends: bool) -> None:
         super().__init__()
-        self.graph, self.batch = graph, batch
+        self.graph, self.batch, self.integer_ends = graph, batch, integer_ends
         self.nodes = {node.name: node for node in graph.nodes}
         self.values: dict[str, Value] = {}
         self.binary = Binary(self, graph, chains, self.stored)
@@ -36,10 +39,14 @@ class _Lowering(Emitter):
         first, last = self.graph.nodes[0], self.graph.nodes[-1]
         _, channels, height, width = first.shape
         source = Tensor((self.batch, height, width, channels))
+        if self.integer_ends and (entry := self.graph.nodes[1]) and (grid := result_grid(entry)):
+            source = on_grid(source, grid)
+            self.values[entry.name] = Value(source, IMAGE)
         self.values[first.name] = Value(source, IMAGE)
         for node in self.graph.nodes[1:]:
-            self.add(node)
-        value = self.value(last.name)
+            if node.name not in self.values:
+                self.add(node)
+        value = self.stored(last.name) if self.integer_ends else self.value(last.name)
         result = self.ordered(value, IMAGE if len(value.order) == 4 else tuple(range(len(value.order))))
         if result is source or result.data is not None:
             result = self.like("ADD", result, 0.0)  # an output has to be computed

@@ -30,7 +30,9 @@ def lce_is_here() -> bool:
     return all(find_spec(package) for package in PACKAGES)
 
 
-def to_tflite(graph: BinaryGraph, *, writer: str = "auto", batch: int = 1) -> tuple[bytes, str]:
+def to_tflite(
+    graph: BinaryGraph, *, writer: str = "auto", batch: int = 1, integer_ends: bool = False
+) -> tuple[bytes, str]:
     """Converts a graph for a batch, input [batch, H, W, C], output [batch, classes]; the file, and who wrote it.
 
     `writer` "direct" needs no TensorFlow; "lce" is Larq's converter, for a batch of one; "auto" is that where it is
@@ -41,7 +43,7 @@ def to_tflite(graph: BinaryGraph, *, writer: str = "auto", batch: int = 1) -> tu
     if writer == "lce" and batch != 1:
         raise FsgError(f"LCE's converter writes .tflite files for one image, not {batch}: --writer direct")
     if writer == "direct" or batch != 1 or (writer == "auto" and not lce_is_here()):
-        return to_tflite_direct(graph, batch), "direct"
+        return to_tflite_direct(graph, batch, integer_ends=integer_ends), "direct"
     try:
         lowered = lower(graph)
         content = converter(packages=PACKAGES).convert("lce", lowered)
