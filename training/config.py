@@ -46,6 +46,13 @@ class Config:
     dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
     data_dir: str = _setting("", "Folder where the data set is; without it, named ones are in a cache.")
     init: str = _setting("", "Start from the full-precision weights in this .pth file.")
+    split: float = _setting(
+        0.0,
+        "Of folder:PATH without test images: test on this share of each class, always the same, and train on the rest.",
+        low=0,
+        below=1,
+        before=lambda run: 0.0,
+    )
     train_images: int = _setting(
         0,
         "Train on so many of the training images, always the same, of all classes alike; 0 takes all.",
@@ -218,9 +225,10 @@ class Config:
         self._check_parts()
 
     def _check_parts(self) -> None:
-        """Raises FsgError for parts of a recipe that this network or method does not have."""
+        """Raises FsgError for parts of a recipe that these data, this network or this method do not have."""
         own = ":" not in self.model
         for option, given, fits, where in (
+            ("--split", self.split, self.dataset.startswith("folder:"), f"folder:PATH, not {self.dataset}"),
             ("--thresholds", self.thresholds, own, f"fsg's own networks, not {self.model}"),
             ("--shortcut-pool", self.shortcut_pool, own, f"fsg's own networks, not {self.model}"),
             ("--thresholds", self.thresholds, self.activation_bits == 1, "one-bit activations"),

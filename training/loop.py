@@ -25,7 +25,7 @@ from fsg.training.data.augment import batches, described, mirror_images, with_au
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo, Dataset, Images, resized, smaller
+from fsg.training.data.sets import DataInfo, Dataset, Images, options_of, smaller
 from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
 from fsg.training.networks.constant import constant_signs, constant_signs_told
@@ -81,12 +81,12 @@ class Training:
         self.config, self.folder, self.console = config, folder, console
         self.device, self.processes = device, processes
         with console.status(f"reading {config.dataset}"), processes.in_turn():
-            data = smaller(load_dataset(config.dataset, data_dir=config.data_dir or None), config.train_images)
-            data = resized(data, config.image_size)
+            data = load_dataset(config.dataset, data_dir=config.data_dir or None, options=options_of(config))
+            data = smaller(data, config.train_images)
             if len(np.unique(data.y_train)) < 2:
                 raise FsgError(f"{config.dataset}: all training images are of one class: add images of another")
             self.data = data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
-        self.info = DataInfo(data.class_names, *normalization(config, data), data.shape)
+        self.info = DataInfo(data.class_names, *normalization(config, data), data.shape, data.split)
         self.batch_size = fitting_batch(config.batch_size, len(data.x_train), processes.count)
         self.steps_per_epoch = len(data.x_train) // self.batch_size
         self.record = Record(config, folder, writes=processes.first)

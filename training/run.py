@@ -60,6 +60,7 @@ class Run:
             "std": list(self.data.std),
             "input_shape": [1, *self.data.shape],
             **({"image_size": self.config.image_size} if self.config.image_size else {}),
+            **({"split": dict(self.data.split)} if self.data.split else {}),
         }
 
 

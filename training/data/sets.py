@@ -1,20 +1,52 @@
 """A classification data set in memory, and what a model must know of it."""
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from types import ModuleType
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsg import FsgError, why
 from fsg.runtime.pictures import resize
+from fsg.training.config import Config
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Progress = Callable[[int, int], None]
+Split = float | Mapping[str, int]
+"""The share of a folder's images that are for testing; or, of a trained model, the largest digest of its test images
+by class, which keeps images that were trained on out of a test whatever has been added to the folder since."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a data set is to be read: `image_size` as `resized` takes it, `split` for folders without test images."""
+
+    split: Split = 0.0
+    image_size: int = 0
+
+
+def options_of(config: Config) -> DataOptions:
+    """How a run wants its data set read."""
+    return DataOptions(config.split, config.image_size)
+
+
+def options_of_model(metadata: Mapping[str, Any]) -> DataOptions:
+    """How a trained model, whose metadata these are, wants a data set read: it is tested on no image it has learnt.
+
+    Errors: FsgError for metadata that fsg did not write.
+    """
+    split, size = metadata.get("split", {}), metadata.get("image_size", 0)
+    for name, fits in (
+        ("split", isinstance(split, dict) and all(type(bound) is int for bound in split.values())),
+        ("image_size", type(size) is int and 0 <= size <= 4096),
+    ):
+        if not fits:
+            raise FsgError(f"the model's metadata are damaged: {name} is {metadata[name]!r:.60}; export it anew")
+    return DataOptions(split, size)
 
 
 class Parts(NamedTuple):
@@ -29,6 +61,7 @@ class Parts(NamedTuple):
     y_test: Labels
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()  # what people should know of how it was read
+    split: Mapping[str, int] = MappingProxyType({})  # of a folder that was split: see `Split`
 
 
 def need(module: str, who: str) -> ModuleType:
@@ -54,6 +87,7 @@ class Dataset:
     test_only left out the images they would be computed from: use those of the checkpoint or model file.
     flip: whether a mirrored image still shows its class. pad: pixels of zero padding for random crops.
     notes: what people should know of how it was read.
+    split: of a folder without test images of its own, by which images are test images (see `Split`); else empty.
     """
 
     name: str
@@ -67,6 +101,7 @@ class Dataset:
     flip: bool
     pad: int
     notes: tuple[str, ...] = ()
+    split: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -129,9 +164,13 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a model must know of its training data: `shape` is (C, H, W), mean and std are of pixels / 255."""
+    """What a model must know of its training data: `shape` is (C, H, W), mean and std are of pixels / 255.
+
+    `split` says which images of a folder were not trained on (see `Split`).
+    """
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shape: tuple[int, int, int]
+    split: Mapping[str, int] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from fsg.training.data.augment import batches, with_augmentation
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo, Dataset, resized, smaller
+from fsg.training.data.sets import DataInfo, Dataset, options_of, smaller
 from fsg.training.distributed import Processes
 from fsg.training.loop import epoch_randomness, learning_rate
 from fsg.training.step import Learner
@@ -76,8 +76,8 @@ class ShortTrainer:
         raise AssertionError
 
     def _read(self, config: Config) -> Dataset:
-        key = (config.dataset, config.data_dir, config.train_images, config.image_size)
+        key = (config.dataset, config.data_dir, config.train_images, options_of(config))
         if key not in self._data:
-            data = smaller(load_dataset(config.dataset, data_dir=config.data_dir or None), config.train_images)
-            self._data[key] = resized(data, config.image_size)
+            data = load_dataset(config.dataset, data_dir=config.data_dir or None, options=options_of(config))
+            self._data[key] = smaller(data, config.train_images)
         return with_augmentation(self._data[key], augment=config.augment, crop=config.crop, flip=config.flip)

@@ -227,14 +227,19 @@ def test_wrong_images_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "remedy"),
     [
-        (("train", "val"), "{0}/test: no such folder; rename {0}/val to test"),
+        (("train", "dev"), "{0}/test: no such folder; rename {0}/dev to test"),
         (("Train", "validation"), "{0}/train: no such folder; rename {0}/Train to train"),
         (("training", "test"), "{0}/train: no such folder; rename {0}/training to train"),
         (
             ("ant", "bee"),
-            "{0}/train: no such folder; move images of every class into {0}/train/CLASS and {0}/test/CLASS",
+            "{0}/test: no such folder; give --split 0.2 to test on a fifth of the images of each class in {0}, or put"
+            " some into {0}/test/CLASS and the others into {0}/train/CLASS",
         ),
-        (("train",), "{0}/test: no such folder; put images of every class into {0}/test/CLASS"),
+        (
+            ("train",),
+            "{0}/test: no such folder; give --split 0.2 to test on a fifth of the images of each class in {0}/train, or"
+            " put some into {0}/test/CLASS",
+        ),
     ],
 )
 def test_folders_of_nearly_the_right_names(tmp_path: Path, names: tuple[str, ...], remedy: str) -> None:
