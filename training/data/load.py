@@ -147,7 +147,7 @@ def _with_statistics(name: str, parts: Parts, *, flip: bool) -> Dataset:
     if len(parts.x_train):
         mean, std = channel_statistics(parts.x_train)
     pad = max(parts.x_test.shape[2:]) // 8
-    return Dataset(name, *parts[:5], mean=mean, std=std, flip=flip, pad=pad, notes=parts.notes, split=parts.split)
+    return Dataset(name, *parts[:5], mean=mean, std=std, flip=flip, pad=pad, notes=parts.notes, split=dict(parts.split))
 
 
 class Shelf:
