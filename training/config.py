@@ -62,6 +62,12 @@ class Config:
     image_size: int = _setting(
         0, "Resize images to so many pixels a side; 0 leaves them.", low=0, high=4096, before=lambda run: 0
     )
+    fit: str = _setting(
+        "crop",
+        "What --image-size takes of images that are not square: crop their middle, or stretch all of it.",
+        choices=("crop", "stretch"),
+        before=lambda run: "stretch",
+    )
     augment: bool = _setting(True, "Random changes of the training images: --crop and --flip.")
     crop: int = _setting(
         -1,

@@ -80,8 +80,13 @@ class Training:
         self.started = time.monotonic()
         self.config, self.folder, self.console = config, folder, console
         self.device, self.processes = device, processes
-        with console.status(f"reading {config.dataset}"), processes.in_turn():
-            data = load_dataset(config.dataset, data_dir=config.data_dir or None, options=options_of(config))
+        with console.status(f"reading {config.dataset}") as status, processes.in_turn():
+
+            def read(done: int, total: int) -> None:
+                status.update(f"reading {config.dataset}: {done:,} of {total:,} images")
+
+            where, options = config.data_dir or None, options_of(config)
+            data = load_dataset(config.dataset, data_dir=where, progress=read, options=options)
             data = smaller(data, config.train_images)
             if len(np.unique(data.y_train)) < 2:
                 raise FsgError(f"{config.dataset}: all training images are of one class: add images of another")

@@ -1,17 +1,17 @@
 """Reads data sets of people's own pictures: folder:PATH. Pillow is imported when one is read."""
 
 import hashlib
-import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fsg import FsgError, require_utf8, why
-from fsg.runtime.pictures import picture_files, pillow, read_picture
-from fsg.training.data.sets import DataOptions, Images, Parts, Progress, Split, empty_like
+from fsg.runtime.pictures import picture_files, pillow
+from fsg.training.data.decoded import Decoded, Size, decode, first_readable
+from fsg.training.data.sets import DataOptions, Images, Labels, Parts, Progress, Split, empty_like
 
 ALSO_CALLED = {
     "train": ("training", "trn", "training_set", "train_set"),
@@ -117,112 +117,63 @@ def _loose_files(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.is_dir() and entry.name[0] != ".")
 
 
-class _OtherSizeError(FsgError):
-    """An image is not as large as the first."""
-
-
-class _Reading:
-    """What came up while the images of a folder were read, for the person who has to know; threads may share it."""
-
-    def __init__(self) -> None:
-        self.remarks: list[str] = []
-        self.skipped: list[str] = []  # files that are no images, and why not
-        self._lock = threading.Lock()
-        self._seen: Counter[str] = Counter()
-        self._sizes: dict[tuple[int, int], list[Path]] = {}
-        self._errors: list[str] = []
-
-    def saw(self, what: str) -> None:
-        """Counts an image of which that is true."""
-        with self._lock:
-            self._seen[what] += 1
-
-    def of_other_size(self, path: Path, size: tuple[int, int]) -> None:
-        """Notes an image that is not as large as the first."""
-        with self._lock:
-            self._sizes.setdefault(size, []).append(path)
-
-    def failed(self, error: FsgError) -> None:
-        """Notes an image that cannot be used."""
-        with self._lock:
-            self._errors.append(str(error))
-
-    def check(self, first: Path, size: tuple[int, int]) -> None:
-        """Raises FsgError where there were images that cannot be used, or of other sizes than the first one's."""
-        if self._errors:
-            more = f" ({len(self._errors) - 1} more files cannot be used either)" if len(self._errors) > 1 else ""
-            raise FsgError(min(self._errors) + more)
-        if not self._sizes:
-            return
-        groups = sorted(self._sizes.items(), key=lambda group: -len(group[1]))
-        found = ", ".join(f"{len(paths)} of {w}x{h} such as {min(paths)}" for (w, h), paths in groups[:3])
-        more = f" and {len(groups) - 3} more sizes" if len(groups) > 3 else ""
-        raise FsgError(f"{first}: is {size[0]}x{size[1]} pixels, but there are {found}{more}; resize all to one size")
-
-    def notes(self) -> tuple[str, ...]:
-        found = self.remarks + [
-            f"{count} image{'s' * (count > 1)} {what}" for what, count in sorted(self._seen.items())
-        ]
-        if self.skipped:
-            count = len(self.skipped)
-            found.append(f"{count} file{'s' * (count > 1)} passed over, such as {self.skipped[0]}")
-        return tuple(found)
-
-
-def _class_files(folder: Path, reading: _Reading) -> list[Path]:
+def _class_files(folder: Path, skipped: list[str]) -> list[Path]:
     """The images in a folder and its subfolders."""
     files, others = picture_files(folder)
-    reading.skipped += [f"{path}, which is no image that Pillow can read" for path in others]
+    skipped += [f"{path}, which is no image that Pillow can read" for path in others]
     if not files:
         raise FsgError(f"{folder}: has no images; put files in it that Pillow can read, such as .png and .jpg")
     return files
 
 
-def _decode(path: Path, size: tuple[int, int] | None, reading: _Reading) -> Images:
-    """Return one image as people see it, uint8 [3,H,W]; of another (width, height) than `size`, a black pixel."""
+def _check_size(size: Size, first: Path, decoded: Iterable[Decoded], remedy: str) -> None:
+    """Raises FsgError where images have other sizes than the first one's."""
+    groups: dict[Size, tuple[int, str]] = {}
+    for part in decoded:
+        for other, (count, path) in part.sizes.items():
+            before = groups.get(other, (0, path))
+            groups[other] = (before[0] + count, min(before[1], path))
+    groups.pop(size, None)
+    if groups:
+        ordered = sorted(groups.items(), key=lambda group: -group[1][0])
+        found = ", ".join(f"{count} of {w}x{h} such as {path}" for (w, h), (count, path) in ordered[:3])
+        more = f" and {len(ordered) - 3} more sizes" if len(ordered) > 3 else ""
+        raise FsgError(f"{first}: is {size[0]}x{size[1]} pixels, but there are {found}{more}; {remedy}")
 
-    def check(found: tuple[int, int]) -> None:
-        if size not in (None, found):
-            reading.of_other_size(path, found)
-            raise _OtherSizeError
 
-    try:
-        return read_picture(path, path, saw=reading.saw, check=check).transpose(2, 0, 1)
-    except _OtherSizeError:
-        return np.zeros((3, 1, 1), np.uint8)
+def _notes(decoded: Sequence[Decoded], skipped: Sequence[str], square: int) -> tuple[str, ...]:
+    """What people should know of how images were read."""
+    found = []
+    sizes = sorted({size for part in decoded for size in part.sizes}, key=lambda size: (size[0] * size[1], size))
+    if square and sizes != [(square, square)]:
+        (w, h), (most_w, most_h) = sizes[0], sizes[-1]
+        between = f"{w}x{h}" + (f" to {most_w}x{most_h}" if len(sizes) > 1 else "")
+        middle = "" if all(w == h for w, h in sizes) else "the middle of "
+        found.append(f"{middle}images of {between} pixels resized to {square}x{square}")
+    seen = sum((part.seen for part in decoded), Counter())
+    found += [f"{count} image{'s' * (count > 1)} {what}" for what, count in sorted(seen.items())]
+    failed = [error for part in decoded for _, error in sorted(part.failed.items())]
+    if failed:
+        found.append(f"{len(failed)} file{'s' * (len(failed) > 1)} left out that cannot be used, such as {failed[0]}")
+    if skipped:
+        found.append(f"{len(skipped)} file{'s' * (len(skipped) > 1)} passed over, such as {skipped[0]}")
+    return tuple(found)
 
 
-def _decode_all(
-    files: list[Path], first: Path, done: int, total: int, progress: Progress | None, reading: _Reading
-) -> Images:
-    """Return uint8 [N,3,H,W]; Pillow decodes outside the interpreter lock, so threads help."""
-    _, height, width = _decode(first, None, _Reading()).shape
-    try:
-        images = np.empty((len(files), 3, height, width), np.uint8)
-    except MemoryError as error:
-        raise FsgError(
-            f"{first.parent}: {len(files)} images of {width}x{height} do not fit into memory; resize them"
-        ) from error
-
-    def fill(start: int) -> int:
-        chunk = files[start : start + 256]
-        for offset, path in enumerate(chunk):
-            try:
-                images[start + offset] = _decode(path, (width, height), reading)
-            except FsgError as error:
-                reading.failed(error)
-        return len(chunk)
-
-    with ThreadPoolExecutor() as pool:
-        try:
-            for count in pool.map(fill, range(0, len(files), 256)):
-                done += count
-                if progress:
-                    progress(done, total)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return images
+def _usable(decoded: Decoded, groups: Sequence[Sequence[Path]]) -> tuple[Images, Labels]:
+    """The images that can be used, and their classes. Errors: FsgError for a class without any."""
+    labels = np.repeat(np.arange(len(groups), dtype=np.int64), [len(group) for group in groups])
+    if not decoded.failed:
+        return decoded.images, labels
+    usable = np.ones(len(labels), bool)
+    usable[list(decoded.failed)] = False
+    start = 0
+    for group in groups:
+        if not usable[start : start + len(group)].any():
+            more = f" ({len(group) - 1} more files of this class cannot be used either)" if len(group) > 1 else ""
+            raise FsgError(decoded.failed[start] + more)
+        start += len(group)
+    return decoded.images[usable], labels[usable]
 
 
 def _named(path: Path, train: Path, test: Path | None, test_only: bool) -> tuple[str, ...]:
@@ -253,10 +204,10 @@ def read_folder(
     each class are test images, always the same ones: an image's part follows from its class and name.
     Classes are the sorted folder names of train (of test, where only that is there and asked for), and both
     parts must have the same ones: an accuracy over fewer classes would be another figure. All images must
-    have the size of the first, since any resizing here would also have to run on the device. They are read as
+    have the size of the first, unless `options.image_size` and `fit` say to crop and resize each. They are read as
     people see them: turned by their EXIF orientation, transparent ones on white, of animated ones the first
-    picture. Subfolders of a class belong to it. Hidden files are passed over, and so is what is no image; notes
-    say how many were, and why. progress(done, total) counts files.
+    picture. Subfolders of a class belong to it. Hidden files are passed over, and so is what is no image or cannot
+    be read; notes say how many were, and why. progress(done, total) counts files.
     Errors: FsgError naming the folder or file.
     """
     if not path.is_dir():
@@ -267,28 +218,40 @@ def read_folder(
     train, test = _parts(path, options.split, test_only)
     names = _named(path, train, test, test_only)
     parts = ("test",) if test_only else ("train", "test")
-    reading = _Reading()
+    remarks: list[str] = []
+    skipped: list[str] = []
     if test and test.name != "test":
-        reading.remarks.append(f"{test.name}/ taken for the test images, as there is no test/")
+        remarks.append(f"{test.name}/ taken for the test images, as there is no test/")
     folders = {"train": train, "test": test} if test else {"train": train}
     files: dict[str, list[list[Path]]] = {}
     bounds: dict[str, int] = {}
     for part, root in folders.items():
         if root and (part in parts or not test):
-            reading.skipped += [f"{file}, which is in no class" for file in _loose_files(root)]
-            files[part] = [_class_files(root / name, reading) for name in names]
+            skipped += [f"{file}, which is in no class" for file in _loose_files(root)]
+            files[part] = [_class_files(root / name, skipped) for name in names]
     if test is None:
         files, bounds = _split(train, names, files["train"], options.split)
-    first = next(file for group in files[parts[0]] for file in group)
-    total = sum(len(group) for part in parts for group in files[part])
-    images: dict[str, Images] = {}
+    flat = {part: [file for group in files[part] for file in group] for part in parts}
+    everything = [file for part in parts for file in flat[part]]
+    square = options.image_size if options.fit == "crop" else 0
+    first, size = (everything[0], (square, square)) if square else first_readable(everything)
+    decoded: dict[str, Decoded] = {}
     for part in parts:
-        done = sum(len(group) for earlier in images for group in files[earlier])
-        flat = [file for group in files[part] for file in group]
-        images[part] = _decode_all(flat, first, done, total, progress, reading)
-    reading.check(first, images[parts[0]].shape[:1:-1])
-    labels = {
-        part: np.repeat(np.arange(len(names), dtype=np.int64), [len(group) for group in files[part]]) for part in parts
-    }
-    x_train, y_train = empty_like(images["test"]) if test_only else (images["train"], labels["train"])
-    return Parts(x_train, y_train, images["test"], labels["test"], names, reading.notes(), bounds)
+        done = sum(len(flat[earlier]) for earlier in decoded)
+        told = partial(_report, progress, done, len(everything))
+        decoded[part] = decode(flat[part], size, square=bool(square), progress=told)
+    used = {part: _usable(decoded[part], files[part]) for part in parts}
+    if not square:
+        remedy = "resize all to one size"
+        if not test_only:
+            how = "--fit crop" if options.image_size else "--image-size N"
+            remedy = f"give {how} to take the middle of each in one size, or {remedy}"
+        _check_size(size, first, decoded.values(), remedy)
+    x_train, y_train = empty_like(used["test"][0]) if test_only else used["train"]
+    notes = (*remarks, *_notes(list(decoded.values()), skipped, square))
+    return Parts(x_train, y_train, *used["test"], names, notes, bounds)
+
+
+def _report(progress: Progress | None, before: int, total: int, done: int) -> None:
+    if progress:
+        progress(before + done, total)

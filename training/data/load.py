@@ -79,7 +79,7 @@ def load_dataset(
     Errors: FsgError, naming the data set, file or folder and the remedy.
     """
     data = _load(spec, data_dir, download, test_only, progress, options)
-    return resized(data, options.image_size)
+    return resized(data, options.image_size, options.fit)
 
 
 def _load(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsg import FsgError, why
-from fsg.runtime.pictures import resize
+from fsg.runtime.pictures import resize, to_square
 from fsg.training.config import Config
 
 Images = NDArray[np.uint8]
@@ -23,15 +23,16 @@ by class, which keeps images that were trained on out of a test whatever has bee
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How a data set is to be read: `image_size` as `resized` takes it, `split` for folders without test images."""
+    """How a data set is to be read: `split` for folders without test images, the others as `resized` takes them."""
 
     split: Split = 0.0
     image_size: int = 0
+    fit: str = "crop"
 
 
 def options_of(config: Config) -> DataOptions:
     """How a run wants its data set read."""
-    return DataOptions(config.split, config.image_size)
+    return DataOptions(config.split, config.image_size, config.fit)
 
 
 def options_of_model(metadata: Mapping[str, Any]) -> DataOptions:
@@ -46,7 +47,7 @@ def options_of_model(metadata: Mapping[str, Any]) -> DataOptions:
     ):
         if not fits:
             raise FsgError(f"the model's metadata are damaged: {name} is {metadata[name]!r:.60}; export it anew")
-    return DataOptions(split, size)
+    return DataOptions(split, size, metadata.get("fit", "stretch"))
 
 
 class Parts(NamedTuple):
@@ -131,15 +132,21 @@ def smaller(data: Dataset, train_images: int) -> Dataset:
     return replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
 
 
-def resized(data: Dataset, size: int) -> Dataset:
+def resized(data: Dataset, size: int, fit: str = "crop") -> Dataset:
     """The data set with images of `size` x `size` pixels, averaged where they shrink; 0 leaves them as they are.
+
+    Of images that are not square, "crop" takes the middle and "stretch" all.
 
     Errors: FsgError without Pillow.
     """
     height, width = data.shape[1:]
     if not size or (height, width) == (size, size):
         return data
-    x_train, x_test = (resize(images, size, size, "--image-size") for images in (data.x_train, data.x_test))
+    parts, who = (data.x_train, data.x_test), "--image-size"
+    if fit == "crop":
+        x_train, x_test = (to_square(images, size, who) for images in parts)
+    else:
+        x_train, x_test = (resize(images, size, size, who) for images in parts)
     pad = round(data.pad * size / max(height, width))
     return replace(data, x_train=x_train, x_test=x_test, pad=pad)
 
