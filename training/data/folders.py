@@ -10,7 +10,8 @@ import numpy as np
 
 from fsg import FsgError, require_utf8, why
 from fsg.runtime.pictures import picture_files, pillow
-from fsg.training.data.decoded import Decoded, Size, decode, first_readable
+from fsg.training.data.cache import cached
+from fsg.training.data.decoded import Decoded, Size, first_readable
 from fsg.training.data.sets import DataOptions, Images, Labels, Parts, Progress, Split, empty_like
 
 ALSO_CALLED = {
@@ -197,6 +198,7 @@ def read_folder(
     test_only: bool = False,
     progress: Progress | None = None,
     options: DataOptions = DataOptions(),  # noqa: B008
+    cache: Path | None = None,
 ) -> Parts:
     """Read PATH/train/CLASS/* and PATH/test/CLASS/*, decoded to RGB; with `options.split`, PATH/CLASS/*.
 
@@ -207,7 +209,8 @@ def read_folder(
     have the size of the first, unless `options.image_size` and `fit` say to crop and resize each. They are read as
     people see them: turned by their EXIF orientation, transparent ones on white, of animated ones the first
     picture. Subfolders of a class belong to it. Hidden files are passed over, and so is what is no image or cannot
-    be read; notes say how many were, and why. progress(done, total) counts files.
+    be read; notes say how many were, and why. progress(done, total) counts files. Of many, the decoded ones are
+    kept in the folder `cache`.
     Errors: FsgError naming the folder or file.
     """
     if not path.is_dir():
@@ -239,7 +242,7 @@ def read_folder(
     for part in parts:
         done = sum(len(flat[earlier]) for earlier in decoded)
         told = partial(_report, progress, done, len(everything))
-        decoded[part] = decode(flat[part], size, square=bool(square), progress=told)
+        decoded[part] = cached(cache, flat[part], size, square=bool(square), progress=told)
     used = {part: _usable(decoded[part], files[part]) for part in parts}
     if not square:
         remedy = "resize all to one size"

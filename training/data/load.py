@@ -71,7 +71,7 @@ def load_dataset(
     have been moved: what is there by PATH's last name, or data_dir itself, is taken instead.
     download: whether to fetch those three where they are missing.
     test_only: leave the training part out; npz:PATH and folder:PATH then need not have one.
-    progress(done, total): called as the images of folder:PATH are decoded.
+    progress(done, total): called as the images of folder:PATH are decoded; of many, the result is kept in a cache.
 
     flip is True for CIFAR and Fashion-MNIST: a mirrored shoe is still a shoe. A mirrored 2 is no digit, and of
     folder:PATH and npz:PATH nothing is known: a mirrored arrow, letter or traffic sign may be another one.
@@ -99,7 +99,7 @@ def _load(
     if name == "npz" and path:
         return _with_statistics(spec, read_npz(path, test_only=test_only), flip=False)
     if name == "folder" and path:
-        parts = read_folder(path, test_only=test_only, progress=progress, options=options)
+        parts = read_folder(path, test_only=test_only, progress=progress, options=options, cache=decoded_cache())
         return _with_statistics(spec, parts, flip=False)
     if name == "digits":
         return _with_statistics(spec, read_digits(test_only), flip=False)
@@ -118,6 +118,15 @@ def _cache() -> Path:
         return Path(os.environ.get("FSG_DATA") or "~/.cache/fsg/data").expanduser()
     except RuntimeError as error:
         raise FsgError("there is no home folder to keep data sets in: give one with --data-dir or FSG_DATA") from error
+
+
+def decoded_cache() -> Path | None:
+    """Where decoded pictures are kept: $FSG_DATA/decoded, else ~/.cache/fsg/decoded; None without a home folder."""
+    try:
+        given = os.environ.get("FSG_DATA")
+        return Path(given).expanduser() / "decoded" if given else Path("~/.cache/fsg/decoded").expanduser()
+    except RuntimeError:
+        return None
 
 
 def _found(path: Path, kind: str, moved_to: Path | None, options: DataOptions) -> Path:
