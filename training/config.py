@@ -138,6 +138,12 @@ class Config:
     step_epochs: int = _setting(30, "See --schedule.", low=1, high=10**6)
     warmup_epochs: float = _setting(0.0, "The learning rate first rises for so many epochs.", low=0)
     label_smoothing: float = _setting(0.0, "Share of each label spread over all classes.", low=0, below=1)
+    class_weights: str = _setting(
+        "none",
+        "In the loss: balanced counts all classes alike, however many images each has.",
+        choices=("none", "balanced"),
+        before=lambda run: "none",
+    )
     ema: float = _setting(
         0.0, "Decay of averaged latent weights, tested and exported in their stead; 0 is off.", low=0, below=1
     )

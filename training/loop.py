@@ -25,7 +25,7 @@ from fsg.training.data.augment import batches, described, mirror_images, with_au
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo, Dataset, Images, options_of, smaller
+from fsg.training.data.sets import DataInfo, Dataset, Images, class_weights, options_of, smaller
 from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
 from fsg.training.networks.constant import constant_signs, constant_signs_told
@@ -130,8 +130,10 @@ class Training:
         self.feed = Feed(data, normalize, processes)
         part = processes.part(len(data.x_test))
         self.x_test, self.y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
-        if config.teacher:
-            self.learner.objective = Objective(config, self._teacher())
+        weights = class_weights(config, data)
+        if weights:
+            self._print(f"all classes count alike: weights of {min(weights):.3g} to {max(weights):.3g} in the loss")
+        self.learner.objective = Objective(config, self._teacher() if config.teacher else None, weights)
 
     def run(self) -> dict[str, Any]:
         """Trains the epochs that are left and writes the results."""

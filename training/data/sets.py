@@ -115,6 +115,17 @@ class Dataset:
         return len(self.class_names)
 
 
+def class_weights(config: Config, data: Dataset) -> tuple[float, ...]:
+    """A run's weights of the classes in its loss; none where all images count alike.
+
+    "balanced": n / (k n_c) for n training images of k classes, n_c of class c, so that an image has 1 on average.
+    """
+    if config.class_weights == "none":
+        return ()
+    counts = np.bincount(data.y_train, minlength=data.num_classes)
+    return tuple((len(data.y_train) / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist())
+
+
 def smaller(data: Dataset, train_images: int) -> Dataset:
     """The data set with its first `train_images` training images, as many of each class as its share allows; 0: all.
 
