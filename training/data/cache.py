@@ -41,7 +41,7 @@ def cached(
         progress(len(files))
         return found
     found = decode(files, size, square=square, progress=progress)
-    if path:
+    if path and (square or found.sizes.keys() <= {size}):  # others are of no use
         with suppress(OSError, FsgError):
             _write(path, found)
     return found

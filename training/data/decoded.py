@@ -31,6 +31,14 @@ class Decoded:
     seen: Counter[str] = field(default_factory=Counter)
 
 
+class _OtherSizeError(FsgError):
+    """A picture has another size than it must have; raised before it is decoded."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(f"{size[0]}x{size[1]}")
+        self.size = size
+
+
 def first_readable(files: Sequence[Path]) -> tuple[Path, Size]:
     """The first picture that can be read, and its size. Errors: FsgError where there is none, naming the first."""
     errors: list[str] = []
@@ -62,19 +70,23 @@ def decode(
         ) from error
     lock = threading.Lock()
 
+    def check(own: Size) -> None:
+        if not square and own != size:
+            raise _OtherSizeError(own)
+
     def read(index: int) -> None:
         seen: list[str] = []
         try:
-            pixels: Pixels = read_picture(files[index], files[index], saw=seen.append)
+            pixels: Pixels = read_picture(files[index], files[index], saw=seen.append, check=check)
+            own = (pixels.shape[1], pixels.shape[0])
+            image = pixels.transpose(2, 0, 1)
+            found.images[index] = to_square(image, width, f"{files[index]}: resizing") if square else image
+        except _OtherSizeError as error:
+            own = error.size
         except FsgError as error:
             with lock:
                 found.failed[index] = str(error)
             return
-        own = (pixels.shape[1], pixels.shape[0])
-        if square:
-            found.images[index] = to_square(pixels.transpose(2, 0, 1), width, f"{files[index]}: resizing")
-        elif own == size:
-            found.images[index] = pixels.transpose(2, 0, 1)
         with lock:
             found.seen.update(seen)
             count, first = found.sizes.get(own, (0, str(files[index])))

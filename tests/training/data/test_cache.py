@@ -64,6 +64,13 @@ def test_pictures_are_decoded_once(folder: Path, decodings: list[int]) -> None:
     assert load(folder, options=DataOptions(image_size=3)).shape == (3, 3, 3) and decodings == [6, 4, 6, 4]
 
 
+def test_pictures_of_other_sizes_are_not_kept(folder: Path) -> None:
+    Image.new("RGB", (7, 5)).save(folder / "train" / "ant" / "0.png")
+    with pytest.raises(FsgError, match="is 7x5 pixels, but there are 8 of 6x5"):
+        load(folder)
+    assert len(list((folder.parent / "data" / "decoded").glob("*"))) == 0
+
+
 def test_what_was_changed_is_decoded_anew(folder: Path, decodings: list[int]) -> None:
     load(folder)
     path = folder / "test" / "ant" / "0.png"
