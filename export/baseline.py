@@ -31,7 +31,7 @@ from fsg.runtime.model.metadata import add_tflite_metadata, read_metadata
 from fsg.runtime.model.session import open_model
 from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
-from fsg.training.data.sets import Dataset, resized
+from fsg.training.data.sets import Dataset, options_of_model
 from fsg.training.run import Run, open_run
 
 GAINS = {"float32": 2.0**40, "int8": 2.0**12}
@@ -137,8 +137,8 @@ def without_bits(run: Run, gain: float) -> BinaryGraph:
 
 
 def _calibration_images(run: Run, data_dir: str | None, load: Callable[..., Dataset]) -> Floats:
-    data = load(run.config.dataset, data_dir=data_dir or run.config.data_dir or None)
-    data = resized(data, run.config.image_size)
+    where = data_dir or run.config.data_dir or None
+    data = load(run.config.dataset, data_dir=where, options=options_of_model(run.metadata))
     chosen = np.linspace(0, len(data.x_train) - 1, min(len(data.x_train), CALIBRATION_IMAGES)).astype(int)
     return normalize(data.x_train[chosen], run.data.mean, run.data.std)
 

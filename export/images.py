@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fsg.export.graph import Floats
 from fsg.runtime.model.evaluate import Classifier, normalize, statistics
 from fsg.training.data.load import load_dataset
-from fsg.training.data.sets import Dataset, resized
+from fsg.training.data.sets import Dataset, options_of_model
 
 MAX_SAMPLES = 1000
 RANDOM_IMAGES = 64
@@ -35,9 +35,8 @@ def training_images(model: Classifier, spec: str, data_dir: str | None) -> Float
 
 
 def dataset_for(model: Classifier, spec: str, data_dir: str | None, *, test_only: bool = True) -> Dataset:
-    """A data set with its images in the model's size."""
-    data = load_dataset(spec, data_dir=data_dir, test_only=test_only)
-    return resized(data, model.metadata.get("image_size", 0))
+    """A data set as the model wants it: its images in the model's size, and no test image that it was trained on."""
+    return load_dataset(spec, data_dir=data_dir, test_only=test_only, options=options_of_model(model.metadata))
 
 
 def _most(height: int, width: int) -> int:

@@ -23,7 +23,7 @@ from fsg.runtime.model.evaluate import match_labels, normalize
 from fsg.runtime.model.files import REPORT, report_beside
 from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
-from fsg.training.data.sets import Dataset, resized
+from fsg.training.data.sets import Dataset, options_of_model
 from fsg.training.networks.layers import float_size
 from fsg.training.run import Run, predict
 
@@ -161,8 +161,8 @@ def test_images(
     Errors: FsgError for data that do not fit the run, and where its accuracy is not the recorded one.
     """
     spec = spec or run.config.dataset
-    data = load(spec, data_dir=data_dir or run.config.data_dir or None, test_only=True)
-    data = resized(data, run.config.image_size)
+    where = data_dir or run.config.data_dir or None
+    data = load(spec, data_dir=where, test_only=True, options=options_of_model(run.metadata))
     if data.shape != run.data.shape:
         raise FsgError(f"{spec}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}")
     chosen = evenly(len(data.x_test))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 ORIENTATION = 0x0112  # the EXIF tag
 GREY = np.array([19595, 38470, 7471], np.uint32)  # Pillow's weights of red, green and blue, in 65536ths
+KINDS = {"1": "black and white", "L": "grey", "LA": "grey", "P": "with a palette", "PA": "with a palette"}
 CAPTION_WIDTH = 160  # pixels: a smaller picture is enlarged, or its caption could not be read
 
 
@@ -49,8 +50,8 @@ def as_seen(
 ) -> Pixels:
     """An image of Pillow's as people see it, uint8 [H, W, 3].
 
-    Turned by its EXIF orientation, on white where it is transparent, of an animated one the first picture; `saw` is
-    told. `check` may raise an FsgError for the (width, height), before the rest is done.
+    Turned by its EXIF orientation, on white where it is transparent, of an animated one the first picture, in RGB;
+    `saw` is told. `check` may raise an FsgError for the (width, height), before the rest is done.
     Errors: FsgError that begins with `name`, for more than 8 bits per channel.
     """
     from PIL import Image, ImageOps
@@ -62,6 +63,8 @@ def as_seen(
     if turned:
         saw("turned as their EXIF orientation says")
     check(image.size)
+    if image.mode not in ("RGB", "RGBA"):
+        saw(f"{KINDS.get(image.mode, image.mode)}, taken as RGB")
     # Pillow clips these modes at 255 instead of scaling them: most pictures would come out white.
     if image.mode[0] in "IF":
         raise FsgError(f"{name}: has more than 8 bits per channel; save it with 8")
@@ -73,8 +76,10 @@ def as_seen(
     return np.asarray(image.convert("RGB"))
 
 
-def fitted(pixels: Pixels, shape: tuple[int, int, int], name: object) -> Pixels:
-    """A picture [H, W, C] as a network takes it, of `shape` (C, H, W), stretched where it has other proportions.
+def fitted(pixels: Pixels, shape: tuple[int, int, int], name: object, *, crop: bool = False) -> Pixels:
+    """A picture [H, W, C] as a network takes it, of `shape` (C, H, W).
+
+    Stretched where it has other proportions; with `crop`, a network of square images gets its middle instead.
 
     Errors: FsgError that begins with `name` where no conversion between the colours is known.
     """
@@ -87,7 +92,16 @@ def fitted(pixels: Pixels, shape: tuple[int, int, int], name: object) -> Pixels:
         pixels = np.repeat(pixels, 3, axis=2)
     elif pixels.shape[2] != channels:
         raise FsgError(f"{name}: has {pixels.shape[2]} channels, but the network takes {channels}")
-    return resize(pixels.transpose(2, 0, 1), height, width, f"{name}: resizing")
+    images, who = pixels.transpose(2, 0, 1), f"{name}: resizing"
+    return to_square(images, height, who) if crop and height == width else resize(images, height, width, who)
+
+
+def to_square(images: Pixels, side: int, who: str) -> Pixels:
+    """The middle of images [..., H, W], `resize`d to `side` pixels a side: their shorter sides stay whole."""
+    height, width = images.shape[-2:]
+    least = min(height, width)
+    top, left = (height - least) // 2, (width - least) // 2
+    return resize(images[..., top : top + least, left : left + least], side, side, who)
 
 
 def resize(images: Pixels, height: int, width: int, who: str) -> Pixels:

@@ -46,6 +46,13 @@ class Config:
     dataset: str = _setting("digits", "digits, cifar10, cifar100, fashion-mnist, folder:PATH or npz:PATH.")
     data_dir: str = _setting("", "Folder where the data set is; without it, named ones are in a cache.")
     init: str = _setting("", "Start from the full-precision weights in this .pth file, or a run's checkpoint.pt.")
+    split: float = _setting(
+        0.0,
+        "Of folder:PATH without test images: test on this share of each class, always the same, and train on the rest.",
+        low=0,
+        below=1,
+        before=lambda run: 0.0,
+    )
     train_images: int = _setting(
         0,
         "Train on so many of the training images, always the same, of all classes alike; 0 takes all.",
@@ -54,6 +61,12 @@ class Config:
     )
     image_size: int = _setting(
         0, "Resize images to so many pixels a side; 0 leaves them.", low=0, high=4096, before=lambda run: 0
+    )
+    fit: str = _setting(
+        "crop",
+        "What --image-size takes of images that are not square: crop their middle, or stretch all of it.",
+        choices=("crop", "stretch"),
+        before=lambda run: "stretch",
     )
     augment: bool = _setting(True, "Random changes of the training images: --crop and --flip.")
     crop: int = _setting(
@@ -110,9 +123,8 @@ class Config:
     )
 
     # The course of the training
-    epochs: int = _setting(
-        12, "Passes over the training images.", low=1, high=10**6
-    )  # enough for digits; CIFAR wants 100 and more
+    # Enough for digits; CIFAR wants 100 and more.
+    epochs: int = _setting(12, "Passes over the training images.", low=1, high=10**6)
     batch_size: int = _setting(64, "Images per step, over all processes.", low=2, high=2**20)
     optimizer: str = _setting("adam", "For all parameters; FSG starts as its momentum.", choices=("adam", "sgd"))
     # What all methods learn well with on CIFAR-10 in W1A1; W1A32 wants half of it (docs/results.md).
@@ -130,6 +142,12 @@ class Config:
     step_epochs: int = _setting(30, "See --schedule.", low=1, high=10**6)
     warmup_epochs: float = _setting(0.0, "The learning rate first rises for so many epochs.", low=0)
     label_smoothing: float = _setting(0.0, "Share of each label spread over all classes.", low=0, below=1)
+    class_weights: str = _setting(
+        "none",
+        "In the loss: balanced counts all classes alike, however many images each has.",
+        choices=("none", "balanced"),
+        before=lambda run: "none",
+    )
     ema: float = _setting(
         0.0, "Decay of averaged latent weights, tested and exported in their stead; 0 is off.", low=0, below=1
     )
@@ -223,9 +241,10 @@ class Config:
         self._check_parts()
 
     def _check_parts(self) -> None:
-        """Raises FsgError for parts of a recipe that this network or method does not have."""
+        """Raises FsgError for parts of a recipe that these data, this network or this method do not have."""
         own = ":" not in self.model
         for option, given, fits, where in (
+            ("--split", self.split, self.dataset.startswith("folder:"), f"folder:PATH, not {self.dataset}"),
             ("--thresholds", self.thresholds, own, f"fsg's own networks, not {self.model}"),
             ("--shortcut-pool", self.shortcut_pool, own, f"fsg's own networks, not {self.model}"),
             ("--thresholds", self.thresholds, self.activation_bits == 1, "one-bit activations"),

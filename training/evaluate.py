@@ -9,7 +9,7 @@ from fsg.runtime.model.evaluate import Classifier
 from fsg.runtime.model.evaluate import evaluate as evaluate_model
 from fsg.runtime.model.session import open_model
 from fsg.training.data.load import check_spec, load_dataset
-from fsg.training.data.sets import Dataset, resized
+from fsg.training.data.sets import Dataset, options_of_model
 from fsg.training.folder import checked_run
 
 
@@ -49,8 +49,8 @@ def evaluate_on(
     if not spec:
         raise FsgError(f"{target} does not say what it was trained on: give --dataset")
     check_spec(spec)
-    data = load(spec, data_dir=data_dir or own_dir or None, test_only=True)
-    data = resized(data, model.metadata.get("image_size", 0))
+    options = options_of_model(model.metadata)
+    data = load(spec, data_dir=data_dir or own_dir or None, test_only=True, options=options)
     show(f"testing {target} on {len(data.x_test)} images")
     return {"dataset": spec, **evaluate_model(model, data.x_test, data.y_test, data.class_names)}
 

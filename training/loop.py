@@ -25,7 +25,7 @@ from fsg.training.data.augment import batches, described, mirror_images, with_au
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo, Dataset, Images, resized, smaller
+from fsg.training.data.sets import DataInfo, Dataset, Images, class_weights, options_of, smaller
 from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
 from fsg.training.networks.constant import constant_signs, constant_signs_told
@@ -81,13 +81,18 @@ class Training:
         self.started = time.monotonic()
         self.config, self.folder, self.console = config, folder, console
         self.device, self.processes = device, processes
-        with console.status(f"reading {config.dataset}"), processes.in_turn():
-            data = smaller(load_dataset(config.dataset, data_dir=config.data_dir or None), config.train_images)
-            data = resized(data, config.image_size)
+        with console.status(f"reading {config.dataset}") as status, processes.in_turn():
+
+            def read(done: int, total: int) -> None:
+                status.update(f"reading {config.dataset}: {done:,} of {total:,} images")
+
+            where, options = config.data_dir or None, options_of(config)
+            data = load_dataset(config.dataset, data_dir=where, progress=read, options=options)
+            data = smaller(data, config.train_images)
             if len(np.unique(data.y_train)) < 2:
                 raise FsgError(f"{config.dataset}: all training images are of one class: add images of another")
             self.data = data = with_augmentation(data, augment=config.augment, crop=config.crop, flip=config.flip)
-        self.info = DataInfo(data.class_names, *normalization(config, data), data.shape)
+        self.info = DataInfo(data.class_names, *normalization(config, data), data.shape, data.split)
         self.batch_size = fitting_batch(config.batch_size, len(data.x_train), processes.count)
         self.steps_per_epoch = len(data.x_train) // self.batch_size
         self.record = Record(config, folder, writes=processes.first)
@@ -128,8 +133,10 @@ class Training:
         self.feed = Feed(data, normalize, processes)
         part = processes.part(len(data.x_test))
         self.x_test, self.y_test = normalize(data.x_test[part]), torch.from_numpy(data.y_test[part]).to(device)
-        if config.teacher:
-            self.learner.objective = Objective(config, self._teacher())
+        weights = class_weights(config, data)
+        if weights:
+            self._print(f"all classes count alike: weights of {min(weights):.3g} to {max(weights):.3g} in the loss")
+        self.learner.objective = Objective(config, self._teacher() if config.teacher else None, weights)
 
     def run(self) -> dict[str, Any]:
         """Trains the epochs that are left and writes the results."""

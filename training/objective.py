@@ -1,6 +1,6 @@
 """The loss that training descends: cross-entropy, with smoothed labels and a teacher if wanted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,17 +20,23 @@ class Objective:
 
     CE is the cross-entropy with a share `label_smoothing` of each label spread evenly over all classes (Szegedy et al.
     2016, arXiv 1512.00567); w is `teacher_weight`, 0 without a teacher, and T the temperature (Hinton et al. 2015,
-    arXiv 1503.02531).
+    arXiv 1503.02531). With `class_weights`, one number for each class, every class's terms of CE are multiplied by its.
     """
 
-    def __init__(self, config: Config, teacher: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        class_weights: Sequence[float] = (),
+    ) -> None:
+        self.class_weights = torch.tensor(class_weights) if class_weights else None
         self.smoothing = config.label_smoothing
         self.weight, self.temperature = config.teacher_weight, config.temperature
         self.teacher = teacher
 
     def __call__(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of `logits` [N, classes], the student's of `images` [N, C, H, W], with labels [N]."""
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        loss = self._cross_entropy(logits, labels)
         if self.teacher is None:
             return loss
         with torch.no_grad():
@@ -38,6 +44,14 @@ class Objective:
         student = F.log_softmax(logits / self.temperature, 1)
         distance = F.kl_div(student, target, reduction="batchmean", log_target=True)
         return (1 - self.weight) * loss + self.weight * self.temperature**2 * distance
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        weights = self.class_weights = self.class_weights.to(logits)
+        # torch's own mean would divide by the batch's weights: a rare class would count less the more it is drawn.
+        total = F.cross_entropy(logits, labels, weights, label_smoothing=self.smoothing, reduction="sum")
+        return total / len(labels)
 
 
 def load_teacher(config: Config, classes: int, shape: tuple[int, int, int]) -> nn.Module:

@@ -59,7 +59,8 @@ class Run:
             "mean": list(self.data.mean),
             "std": list(self.data.std),
             "input_shape": [1, *self.data.shape],
-            **({"image_size": self.config.image_size} if self.config.image_size else {}),
+            **({"image_size": self.config.image_size, "fit": self.config.fit} if self.config.image_size else {}),
+            **({"split": dict(self.data.split)} if self.data.split else {}),
         }
 
 

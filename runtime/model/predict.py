@@ -107,7 +107,8 @@ class Model:
         return [entry if isinstance(entry, FsgError) else Prediction(next(rankings), entry[1]) for entry in found]
 
     def _fitted(self, pixels: Pixels, name: str) -> Pixels:
-        return fitted(pixels, self._network.input_shape, name)
+        crop = self._network.metadata.get("fit") == "crop"
+        return fitted(pixels, self._network.input_shape, name, crop=crop)
 
 
 class File(NamedTuple):

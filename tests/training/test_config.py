@@ -197,9 +197,9 @@ def test_runs_from_before_a_setting_keep_what_they_did(tmp_path):
     for dataset, flip in (("npz:/a.npz", "yes"), ("folder:/b", "yes"), ("digits", "auto"), ("cifar10", "auto")):
         save_config(Config(dataset=dataset), path)
         recipe = ("thresholds", "shortcut_pool", "ede_end", "two_stages", "recalibrate", "int8_aware")
-        later = ("flip", "crop", "export_check", *recipe)
+        later = ("flip", "crop", "export_check", "split", "fit", "class_weights", *recipe)
         path.write_text("".join(line for line in path.open() if line.split(" ")[0] not in later))
-        assert load_config(path) == Config(dataset=dataset, flip=flip, export_check=False)
+        assert load_config(path) == Config(dataset=dataset, flip=flip, fit="stretch", export_check=False)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from fsg.training.config import Config, load_config, save_config
 from fsg.training.data.feed import Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import NORMALIZATIONS, normalization
-from fsg.training.data.sets import Dataset
+from fsg.training.data.sets import Dataset, class_weights
 from fsg.training.distributed import Processes
 from fsg.training.evaluate import evaluate_on
 from fsg.training.folder import read_metrics
@@ -154,6 +154,32 @@ def test_normalization(tiny_npz):
     grey = replace(data, x_test=data.x_test[:, :1])
     with pytest.raises(FsgError, match="normalization cifar10 is for 3 channels, the images have 1"):
         normalization(Config(normalization="cifar10"), grey)
+
+
+def test_classes_with_few_images_count_as_much_as_others():
+    data = load_dataset("digits")
+    kept = np.flatnonzero((data.y_train < 2) & (np.cumsum(data.y_train == 1) <= 10))
+    data = replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept], class_names=("0", "1", "none"))
+    zeros, ones = np.bincount(data.y_train)
+    assert ones == 10 < zeros and class_weights(Config(), data) == ()
+    weights = class_weights(Config(class_weights="balanced"), data)
+    assert weights[:2] == pytest.approx(((zeros + 10) / (2 * zeros), (zeros + 10) / 20))
+    assert np.mean([weights[label] for label in data.y_train]) == pytest.approx(1)
+
+    torch.manual_seed(0)
+    logits, labels = torch.randn(len(kept), 3), torch.from_numpy(data.y_train)
+    loss = Objective(Config(), class_weights=weights)(torch.empty(0), logits, labels)
+    each = F.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(loss, (each[labels == 0].mean() + each[labels == 1].mean()) / 2)
+    config = Config(label_smoothing=0.2)
+    same = Objective(config, class_weights=(1.0, 1.0, 1.0))(torch.empty(0), logits, labels)
+    torch.testing.assert_close(same, Objective(config)(torch.empty(0), logits, labels))
+
+
+def test_balanced_classes_are_told_and_kept(trained):
+    folder, _, text = trained("run", class_weights="balanced", epochs=1)
+    assert "all classes count alike: weights of " in text
+    assert load_config(folder / "config.toml").class_weights == "balanced"
 
 
 @pytest.mark.parametrize("method", [pytest.param("ste", marks=pytest.mark.slow), "fsg"])

@@ -3,7 +3,8 @@
     digits             scikit-learn's 8x8 handwritten digits, enlarged; needs no download
     cifar10, cifar100  downloaded through torchvision
     fashion-mnist      downloaded through torchvision, or the Debian package dataset-fashion-mnist
-    folder:PATH        PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or other image formats
+    folder:PATH        PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or other image formats; PATH/CLASS/*.png with
+                       a split
     npz:PATH           an .npz with x_train, y_train, x_test, y_test
 
 Importing this needs NumPy alone, and so does reading npz:PATH; nothing here needs torch except a download.
@@ -11,12 +12,14 @@ Importing this needs NumPy alone, and so does reading npz:PATH; nothing here nee
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from fsg import FsgError, expanded
-from fsg.training.data.files import read_folder, read_npz
+from fsg.training.data.files import read_npz
+from fsg.training.data.folders import TEST_FOLDERS, read_folder
 from fsg.training.data.named import STATISTICS, named_cifar, read_digits, read_fashion_mnist
-from fsg.training.data.sets import Dataset, Parts, Progress, channel_statistics
+from fsg.training.data.sets import DataOptions, Dataset, Parts, Progress, channel_statistics, resized
 
 SPECS = ("digits", "cifar10", "cifar100", "fashion-mnist", "folder:PATH", "npz:PATH")
 
@@ -59,31 +62,45 @@ def load_dataset(
     download: bool = True,
     test_only: bool = False,
     progress: Progress | None = None,
+    options: DataOptions = DataOptions(),  # noqa: B008
 ) -> Dataset:
-    """Load a data set by its name or path (see the module's docstring).
+    """Load a data set by its name or path (see the module's docstring), as a run or model wants it: `options`.
 
     data_dir: the existing folder where cifar10, cifar100 and fashion-mnist are, or go; it may be the folder of the
     files itself. By default $FSG_DATA, else ~/.cache/fsg/data, made if need be. Of npz:PATH and folder:PATH, where they
     have been moved: what is there by PATH's last name, or data_dir itself, is taken instead.
     download: whether to fetch those three where they are missing.
     test_only: leave the training part out; npz:PATH and folder:PATH then need not have one.
-    progress(done, total): called as the images of folder:PATH are decoded.
+    progress(done, total): called as the images of folder:PATH are decoded; of many, the result is kept in a cache.
 
     flip is True for CIFAR and Fashion-MNIST: a mirrored shoe is still a shoe. A mirrored 2 is no digit, and of
     folder:PATH and npz:PATH nothing is known: a mirrored arrow, letter or traffic sign may be another one.
 
     Errors: FsgError, naming the data set, file or folder and the remedy.
     """
+    data = _load(spec, data_dir, download, test_only, progress, options)
+    return resized(data, options.image_size, options.fit)
+
+
+def _load(
+    spec: str,
+    data_dir: str | Path | None,
+    download: bool,
+    test_only: bool,
+    progress: Progress | None,
+    options: DataOptions,
+) -> Dataset:
     name, path = _split_spec(spec)
     folder = expanded(data_dir) if data_dir else None
     if folder and not folder.is_dir() and not (name == "npz" and folder.is_file()):
         raise FsgError(f"data folder {data_dir}: no such folder; make it, or leave it away to download into a cache")
     if path:
-        path = _found(path, name, folder)
+        path = _found(path, name, folder, options)
     if name == "npz" and path:
         return _with_statistics(spec, read_npz(path, test_only=test_only), flip=False)
     if name == "folder" and path:
-        return _with_statistics(spec, read_folder(path, test_only=test_only, progress=progress), flip=False)
+        parts = read_folder(path, test_only=test_only, progress=progress, options=options, cache=decoded_cache())
+        return _with_statistics(spec, parts, flip=False)
     if name == "digits":
         return _with_statistics(spec, read_digits(test_only), flip=False)
     root = folder or _cache()
@@ -103,11 +120,25 @@ def _cache() -> Path:
         raise FsgError("there is no home folder to keep data sets in: give one with --data-dir or FSG_DATA") from error
 
 
-def _found(path: Path, kind: str, moved_to: Path | None) -> Path:
+def decoded_cache() -> Path | None:
+    """Where decoded pictures are kept: $FSG_DATA/decoded, else ~/.cache/fsg/decoded; None without a home folder."""
+    try:
+        given = os.environ.get("FSG_DATA")
+        return Path(given).expanduser() / "decoded" if given else Path("~/.cache/fsg/decoded").expanduser()
+    except RuntimeError:
+        return None
+
+
+def _found(path: Path, kind: str, moved_to: Path | None, options: DataOptions) -> Path:
     """The file of npz:PATH or folder of folder:PATH: in `moved_to` by its name, that itself, or where it was."""
     places = [path]
     if moved_to:
-        places = [moved_to / path.name, *([moved_to] if kind == "npz" or (moved_to / "test").is_dir() else []), path]
+        parts = (*TEST_FOLDERS, *(options.split if isinstance(options.split, Mapping) else ()))
+        places = [
+            moved_to / path.name,
+            *([moved_to] if kind == "npz" or any((moved_to / part).is_dir() for part in parts) else []),
+            path,
+        ]
     found = next((place for place in places if (place.is_file() if kind == "npz" else place.is_dir())), None)
     if found is None and not (path.exists() or path.is_symlink()):
         problem = "cannot be read (No such file or directory)" if kind == "npz" else "no such folder"
@@ -125,19 +156,27 @@ def _with_statistics(name: str, parts: Parts, *, flip: bool) -> Dataset:
     if len(parts.x_train):
         mean, std = channel_statistics(parts.x_train)
     pad = max(parts.x_test.shape[2:]) // 8
-    return Dataset(name, *parts[:5], mean=mean, std=std, flip=flip, pad=pad, notes=parts.notes)
+    return Dataset(name, *parts[:5], mean=mean, std=std, flip=flip, pad=pad, notes=parts.notes, split=dict(parts.split))
 
 
 class Shelf:
     """Data sets that several ask for: `load_dataset` of each once, or twice where the test images came first."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str], Dataset] = {}
+        self._loaded: dict[tuple[str, str, str], Dataset] = {}
 
-    def __call__(self, spec: str, *, data_dir: str | Path | None = None, test_only: bool = False) -> Dataset:
+    def __call__(
+        self,
+        spec: str,
+        *,
+        data_dir: str | Path | None = None,
+        test_only: bool = False,
+        options: DataOptions = DataOptions(),  # noqa: B008
+    ) -> Dataset:
         """As `load_dataset`; with `test_only` the training part may be there all the same."""
-        key = (spec, str(data_dir or ""))
+        key = (spec, str(data_dir or ""), repr(options))
         found = self._loaded.get(key)
         if found is None or not (test_only or len(found.x_train)):
-            found = self._loaded[key] = load_dataset(spec, data_dir=data_dir, test_only=test_only)
+            found = load_dataset(spec, data_dir=data_dir, test_only=test_only, options=options)
+            self._loaded[key] = found
         return found

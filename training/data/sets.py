@@ -1,20 +1,53 @@
 """A classification data set in memory, and what a model must know of it."""
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from types import ModuleType
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsg import FsgError, why
-from fsg.runtime.pictures import resize
+from fsg.runtime.pictures import resize, to_square
+from fsg.training.config import Config
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Progress = Callable[[int, int], None]
+Split = float | Mapping[str, int]
+"""The share of a folder's images that are for testing; or, of a trained model, the largest digest of its test images
+by class, which keeps images that were trained on out of a test whatever has been added to the folder since."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a data set is to be read: `split` for folders without test images, the others as `resized` takes them."""
+
+    split: Split = 0.0
+    image_size: int = 0
+    fit: str = "crop"
+
+
+def options_of(config: Config) -> DataOptions:
+    """How a run wants its data set read."""
+    return DataOptions(config.split, config.image_size, config.fit)
+
+
+def options_of_model(metadata: Mapping[str, Any]) -> DataOptions:
+    """How a trained model, whose metadata these are, wants a data set read: it is tested on no image it has learnt.
+
+    Errors: FsgError for metadata that fsg did not write.
+    """
+    split, size = metadata.get("split", {}), metadata.get("image_size", 0)
+    for name, fits in (
+        ("split", isinstance(split, dict) and all(type(bound) is int for bound in split.values())),
+        ("image_size", type(size) is int and 0 <= size <= 4096),
+    ):
+        if not fits:
+            raise FsgError(f"the model's metadata are damaged: {name} is {metadata[name]!r:.60}; export it anew")
+    return DataOptions(split, size, metadata.get("fit", "stretch"))
 
 
 class Parts(NamedTuple):
@@ -29,6 +62,7 @@ class Parts(NamedTuple):
     y_test: Labels
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()  # what people should know of how it was read
+    split: Mapping[str, int] = MappingProxyType({})  # of a folder that was split: see `Split`
 
 
 def need(module: str, who: str) -> ModuleType:
@@ -54,6 +88,7 @@ class Dataset:
     test_only left out the images they would be computed from: use those of the checkpoint or model file.
     flip: whether a mirrored image still shows its class. pad: pixels of zero padding for random crops.
     notes: what people should know of how it was read.
+    split: of a folder without test images of its own, by which images are test images (see `Split`); else empty.
     """
 
     name: str
@@ -67,6 +102,7 @@ class Dataset:
     flip: bool
     pad: int
     notes: tuple[str, ...] = ()
+    split: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,6 +113,17 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+def class_weights(config: Config, data: Dataset) -> tuple[float, ...]:
+    """A run's weights of the classes in its loss; none where all images count alike.
+
+    "balanced": n / (k n_c) for n training images of k classes, n_c of class c, so that an image has 1 on average.
+    """
+    if config.class_weights == "none":
+        return ()
+    counts = np.bincount(data.y_train, minlength=data.num_classes)
+    return tuple((len(data.y_train) / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist())
 
 
 def smaller(data: Dataset, train_images: int) -> Dataset:
@@ -96,15 +143,21 @@ def smaller(data: Dataset, train_images: int) -> Dataset:
     return replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
 
 
-def resized(data: Dataset, size: int) -> Dataset:
+def resized(data: Dataset, size: int, fit: str = "crop") -> Dataset:
     """The data set with images of `size` x `size` pixels, averaged where they shrink; 0 leaves them as they are.
+
+    Of images that are not square, "crop" takes the middle and "stretch" all.
 
     Errors: FsgError without Pillow.
     """
     height, width = data.shape[1:]
     if not size or (height, width) == (size, size):
         return data
-    x_train, x_test = (resize(images, size, size, "--image-size") for images in (data.x_train, data.x_test))
+    parts, who = (data.x_train, data.x_test), "--image-size"
+    if fit == "crop":
+        x_train, x_test = (to_square(images, size, who) for images in parts)
+    else:
+        x_train, x_test = (resize(images, size, size, who) for images in parts)
     pad = round(data.pad * size / max(height, width))
     return replace(data, x_train=x_train, x_test=x_test, pad=pad)
 
@@ -129,9 +182,13 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a model must know of its training data: `shape` is (C, H, W), mean and std are of pixels / 255."""
+    """What a model must know of its training data: `shape` is (C, H, W), mean and std are of pixels / 255.
+
+    `split` says which images of a folder were not trained on (see `Split`).
+    """
 
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shape: tuple[int, int, int]
+    split: Mapping[str, int] = field(default_factory=dict)

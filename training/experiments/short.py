@@ -13,9 +13,10 @@ from fsg.training.data.augment import batches, with_augmentation
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo, Dataset, resized, smaller
+from fsg.training.data.sets import DataInfo, Dataset, class_weights, options_of, smaller
 from fsg.training.distributed import Processes
 from fsg.training.loop import epoch_randomness, learning_rate
+from fsg.training.objective import Objective
 from fsg.training.step import Learner
 
 
@@ -61,6 +62,7 @@ class ShortTrainer:
             data = self._read(config)
             info = DataInfo(data.class_names, *normalization(config, data), data.shape)
             learner = Learner(config, info, device, alone, init=config.init)
+            learner.objective = Objective(config, class_weights=class_weights(config, data))
             learner.model.train()
             learner.rule.steps = task.steps
             feed = Feed(data, Normalizer(info, device, dtype, learner.memory_format), alone)
@@ -76,8 +78,8 @@ class ShortTrainer:
         raise AssertionError
 
     def _read(self, config: Config) -> Dataset:
-        key = (config.dataset, config.data_dir, config.train_images, config.image_size)
+        key = (config.dataset, config.data_dir, config.train_images, options_of(config))
         if key not in self._data:
-            data = smaller(load_dataset(config.dataset, data_dir=config.data_dir or None), config.train_images)
-            self._data[key] = resized(data, config.image_size)
+            data = load_dataset(config.dataset, data_dir=config.data_dir or None, options=options_of(config))
+            self._data[key] = smaller(data, config.train_images)
         return with_augmentation(self._data[key], augment=config.augment, crop=config.crop, flip=config.flip)

@@ -8,7 +8,9 @@ from dataset_files import Run, make_folder, pictures, refusal, save_npz
 from PIL import Image
 
 from fsg import FsgError
+from fsg.runtime.pictures import fitted, read_picture
 from fsg.training.data.load import load_dataset
+from fsg.training.data.sets import DataOptions
 
 # --- npz --------------------------------------------------------------------------------------------------
 
@@ -197,44 +199,88 @@ def test_wrong_folders_are_refused_by_name(tmp_path: Path) -> None:
         load_dataset(spec)
 
 
-def test_wrong_images_are_refused_by_name(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_left_out_and_told(tmp_path: Path) -> None:
     make_folder(tmp_path)
+    whole_set = load_dataset(f"folder:{tmp_path}")
     path = tmp_path / "test" / "bee" / "1.png"
     whole = path.read_bytes()
     for damaged in (b"", b"no image", whole[: len(whole) // 2], whole[:20] + b"\xff" * 20 + whole[40:]):
         path.write_bytes(damaged)
-        with refusal(path, "not a readable image"):
-            load_dataset(f"folder:{tmp_path}")
-    broken = [tmp_path / "train" / "ant" / "2.png", path]
-    for each in broken:
-        each.write_bytes(b"")
-    with refusal(path, "not a readable image", "(1 more files cannot be used either)"):
+        data = load_dataset(f"folder:{tmp_path}")
+        assert np.array_equal(data.x_test, whole_set.x_test[:3]) and data.y_test.tolist() == [0, 0, 1]
+        (note,) = data.notes
+        assert note.startswith(f"1 file left out that cannot be used, such as {path}: not a readable image")
+    Image.fromarray(np.full((5, 6), 40_000, np.uint16)).save(path)
+    (tmp_path / "train" / "ant" / "0.png").write_bytes(b"")
+    data = load_dataset(f"folder:{tmp_path}")
+    assert np.array_equal(data.x_train, whole_set.x_train[1:]) and data.y_train.tolist() == [0, 0, 1, 1, 1]
+    assert data.notes[0].startswith("2 files left out") and data.notes[0].endswith("replace or remove it")
+    (tmp_path / "test" / "bee" / "0.png").write_bytes(b"no image")
+    with refusal(tmp_path / "test" / "bee" / "0.png", "not a readable image", "(1 more files of this class cannot"):
         load_dataset(f"folder:{tmp_path}")
-    Image.new("RGB", (9, 9)).save(broken[0])
-    for each in (path, tmp_path / "test" / "ant" / "1.png"):
-        Image.new("RGB", (7, 5)).save(each)
+
+
+def test_images_of_several_sizes_are_refused_by_name(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    for name in ("ant/1.png", "bee/1.png"):
+        Image.new("RGB", (7, 5)).save(tmp_path / "test" / name)
+    odd = tmp_path / "train" / "ant" / "2.png"
+    Image.new("RGB", (9, 9)).save(odd)
     first = tmp_path / "train" / "ant" / "0.png"
     seven = f"2 of 7x5 such as {tmp_path / 'test' / 'ant' / '1.png'}"
-    with refusal(f"{first}: is 6x5 pixels, but there are {seven}, 1 of 9x9 such as {broken[0]}; resize all"):
+    with refusal(f"{first}: is 6x5 pixels, but there are {seven}, 1 of 9x9 such as {odd}; give --image-size N"):
         load_dataset(f"folder:{tmp_path}")
-    Image.new("RGB", (6, 5)).save(broken[0])
-    Image.new("RGB", (6, 5)).save(tmp_path / "test" / "ant" / "1.png")
-    Image.fromarray(np.full((5, 6), 40_000, np.uint16)).save(path)
-    with refusal(path, "8 bits"):
-        load_dataset(f"folder:{tmp_path}")
+    with refusal("give --fit crop"):
+        load_dataset(f"folder:{tmp_path}", options=DataOptions(image_size=4, fit="stretch"))
+    with refusal("2 of 7x5 such as", "; resize all to one size"):
+        load_dataset(f"folder:{tmp_path}", test_only=True)
+
+
+def test_images_of_several_sizes_are_cropped_and_resized(tmp_path: Path) -> None:
+    make_folder(tmp_path, size=(8, 8))
+    wide, tall = np.zeros((4, 12, 3), np.uint8), np.zeros((24, 8, 3), np.uint8)
+    wide[:, 4:8], tall[8:16] = (200, 100, 50), (1, 2, 3)
+    Image.fromarray(wide).save(tmp_path / "train" / "ant" / "0.png")
+    Image.fromarray(tall).save(tmp_path / "test" / "bee" / "1.png")
+    Image.fromarray(tall[8:16, :, 0]).save(tmp_path / "test" / "bee" / "0.png")
+    data = load_dataset(f"folder:{tmp_path}", options=DataOptions(image_size=4))
+    assert data.shape == (3, 4, 4)
+    assert np.unique(data.x_train[0].reshape(3, -1), axis=1).T.tolist() == [[200, 100, 50]]
+    assert np.unique(data.x_test[3].reshape(3, -1), axis=1).T.tolist() == [[1, 2, 3]]
+    assert data.notes == (
+        "the middle of images of 12x4 to 8x24 pixels resized to 4x4",
+        "1 image grey, taken as RGB",
+    )
+    alone = load_dataset(f"folder:{tmp_path}", options=DataOptions(image_size=4), test_only=True)
+    assert np.array_equal(alone.x_test, data.x_test)
+
+
+@pytest.mark.parametrize("size", [(30, 17), (17, 30), (6, 5), (40, 40)])
+def test_a_picture_is_predicted_as_it_was_trained_on(tmp_path: Path, size: tuple[int, int]) -> None:
+    make_folder(tmp_path, size=size)
+    path = tmp_path / "test" / "ant" / "0.png"
+    for fit in ("crop", "stretch"):
+        data = load_dataset(f"folder:{tmp_path}", options=DataOptions(image_size=8, fit=fit))
+        found = fitted(read_picture(path, path), data.shape, path, crop=fit == "crop")
+        assert np.array_equal(found, data.x_test[0])
 
 
 @pytest.mark.parametrize(
     ("names", "remedy"),
     [
-        (("train", "val"), "{0}/test: no such folder; rename {0}/val to test"),
+        (("train", "dev"), "{0}/test: no such folder; rename {0}/dev to test"),
         (("Train", "validation"), "{0}/train: no such folder; rename {0}/Train to train"),
         (("training", "test"), "{0}/train: no such folder; rename {0}/training to train"),
         (
             ("ant", "bee"),
-            "{0}/train: no such folder; move images of every class into {0}/train/CLASS and {0}/test/CLASS",
+            "{0}/test: no such folder; give --split 0.2 to test on a fifth of the images of each class in {0}, or put"
+            " some into {0}/test/CLASS and the others into {0}/train/CLASS",
         ),
-        (("train",), "{0}/test: no such folder; put images of every class into {0}/test/CLASS"),
+        (
+            ("train",),
+            "{0}/test: no such folder; give --split 0.2 to test on a fifth of the images of each class in {0}/train, or"
+            " put some into {0}/test/CLASS",
+        ),
     ],
 )
 def test_folders_of_nearly_the_right_names(tmp_path: Path, names: tuple[str, ...], remedy: str) -> None:
