@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsg import load
 from fsg.runtime.model.files import file_digest
 from fsg.runtime.model.session import TfliteSession
 
@@ -224,8 +225,30 @@ def test_a_file_that_is_older_than_its_run_is_told(fsg, tmp_path):
     assert code == 0 and out and "is older than its run" in err
 
 
+def shown(section):
+    """A section of README.md."""
+    return (Path(__file__).parents[1] / "README.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+
+
+def test_readmes_program_names_the_class(monkeypatch, tmp_path, capsys):
+    shutil.copy("runs/demo/export/model.tflite", tmp_path)
+    pictures = [min(Path("data/test", name).glob("*.png")) for name in "379"]
+    names = [path.parent.name for path in pictures]
+    (block,) = re.findall(r"```python\n(.*?)```", shown("Run"), re.DOTALL)
+    for i, path in enumerate(pictures):
+        shutil.copy(path, tmp_path / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    printed = []
+    for i in range(len(names)):
+        shutil.copy(f"{i}.png", "three.png")
+        exec(block, {})
+        printed.append(capsys.readouterr().out.strip())
+        assert printed[-1] == load("model.tflite")(Image.open("three.png"), labelled=True)[0][0][0]
+    assert sum(a == b for a, b in zip(printed, names, strict=True)) >= 2
+
+
 def test_what_readme_shows_works(fsg, monkeypatch, tmp_path, capsys):
-    text = (Path(__file__).parents[1] / "README.md").read_text().partition("\n## Predict\n")[2].partition("\n## ")[0]
+    text = shown("Predict")
     shutil.copytree("runs", tmp_path / "runs")
     shutil.copytree("data/test", tmp_path / "photos")
     shutil.copy("data/test/3/" + min(p.name for p in Path("data/test/3").glob("*.png")), "three.png")
