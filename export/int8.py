@@ -87,6 +87,7 @@ def int8_layers(graph: BinaryGraph, images: Floats) -> BinaryGraph:
     rectified = {node.name: relu for node in layers if (relu := _relu_behind(graph, node))}
     ends = [rectified.get(node.name, node).name for node in layers]
     grids = _grids(graph, images, {*ends, *(node.inputs[0] for node in layers)})
+    grids |= {relu.name: Grid(grids[relu.name].step, -128) for relu in rectified.values()}  # also where all is 0
     dropped: set[str] = set()
     known: dict[str, Grid] = {}
     nodes: list[Node] = []

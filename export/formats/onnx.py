@@ -9,7 +9,7 @@ import numpy as np
 from fsg import FsgError, __version__
 from fsg.export import graph as g
 from fsg.export.elementwise import ARITHMETIC, OPERATORS
-from fsg.export.int8 import in_int8
+from fsg.export.int8 import KEEP, in_int8
 from fsg.runtime.model.contents import UINT8
 
 OFFSET = 128
@@ -43,7 +43,7 @@ def to_onnx(
     except ImportError as error:
         raise FsgError("ONNX export needs the package onnx: pip install 'fsg[export]'") from error
     graph = _with_named_ends(graph)
-    builder = _Builder(onnx, batch, {node.name: node.shape for node in graph.nodes})
+    builder = _Builder(onnx, batch, {node.name: node.shape for node in graph.nodes}, _between_grids(graph))
     ends = (graph.nodes[1], graph.nodes[-1]) if integer_ends else ()
     for node in graph.nodes[1:]:
         if node in ends and isinstance(node, g.Quantize):
@@ -74,6 +74,18 @@ def to_onnx(
     onnx.helper.set_model_props(model, {"fsg": json.dumps(metadata)})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _between_grids(graph: g.BinaryGraph) -> set[str]:
+    """Layers in float that read numbers of a grid and whose results are rounded to one, maybe behind a ReLU."""
+    rounded = {node.inputs[0] for node in graph.nodes if isinstance(node, g.Quantize)}
+    rounded |= {node.inputs[0] for node in graph.nodes if isinstance(node, g.Elementwise) and node.name in rounded}
+    known: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node, (g.Int8Layer, g.Quantize)) or (isinstance(node, KEEP) and node.inputs[0] in known):
+            known.add(node.name)
+    layers = (node for node in graph.nodes if isinstance(node, (g.Conv, g.TransposedConv, g.Dense)))
+    return {node.name for node in layers if node.name in rounded and node.inputs[0] in known}
 
 
 def _opset(onnx: Any, model: Any, wanted: int | None) -> int:
@@ -126,8 +138,10 @@ def _with_named_ends(graph: g.BinaryGraph) -> g.BinaryGraph:
 class _Builder:
     """Collects ONNX nodes and initialisers."""
 
-    def __init__(self, onnx: Any, batch: int | None, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.onnx, self.shapes = onnx, shapes
+    def __init__(
+        self, onnx: Any, batch: int | None, shapes: dict[str, tuple[int, ...]], between_grids: set[str]
+    ) -> None:
+        self.onnx, self.shapes, self.between_grids = onnx, shapes, between_grids
         self.batch = batch or 0  # to a Reshape 0 says: as many as there are
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
@@ -297,6 +311,8 @@ class _Builder:
     def add(self, node: g.Node) -> None:
         """Adds the operators for one node; its value gets the node's name."""
         name, x = node.name, (*node.inputs, "")[0]
+        if name in self.between_grids:  # ONNX Runtime would round its weights
+            x = self.emit("Clip", [x, self.shared("lowest", np.finfo(np.float32).min)], f"{name}.source")
         match node:
             case g.Sign():
                 zero = self.shared("zero", np.float32(0))

@@ -216,6 +216,39 @@ def test_every_format_computes_the_same_integers(tmp_path):
     np.testing.assert_array_equal(read_packed.run(tmp_path / "model.fsg", x), open_model(tmp_path / "model.fsg")(x))
 
 
+def test_a_relu_that_lets_nothing_through_on_any_image():
+    graph = of_nodes(
+        (4, 8, 8),
+        convolution(g.Conv, 4, 24, 3, bias=np.full(24, -1e3, np.float32)),
+        node(g.Elementwise, operator="ReLU", settings={}, name="relu"),
+        convolution(g.Conv, 24, 5, 3),
+    )
+    x = np.random.default_rng(0).standard_normal((4, 4, 8, 8), np.float32)
+    whole = int8_layers(graph, x)
+    assert whole.count(g.Int8Conv) == 1 and not run_graph(whole, x)["relu"].any()
+
+
+def test_float_layers_between_integers(tmp_path):
+    """Ones that read the integers and are rounded behind, and a flattened image that the last layer reads."""
+    graph = of_nodes(
+        (4, 9, 7),
+        convolution(g.Conv, 4, 24, 3, 1, 1),
+        convolution(g.TransposedConv, 24, 20, 3, 1, 1, weight=floats(24, 20, 3, 3) / 3.0),
+        node(g.Elementwise, operator="ReLU", settings={}),
+        convolution(g.Conv, 20, 24, 3, 1, 1),
+        node(g.Reshape, 1, 24 * 63),
+        node(g.Dense, weight=floats(5, 24 * 63), bias=floats(5)),
+    )
+    x = np.random.default_rng(0).standard_normal((8, 4, 9, 7), np.float32)
+    whole = int8_layers(graph, x)
+    assert whole.count(g.Int8Layer) == 2 and whole.count(g.Quantize) == 2
+    expected = run_graph(whole, x)[whole.nodes[-1].name]
+    for name, content in {"m.tflite": to_tflite(whole, writer="direct")[0], "m.onnx": to_onnx(whole, {})}.items():
+        (tmp_path / name).write_bytes(content)
+        found = open_model(tmp_path / name)(x)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+
+
 def test_nothing_is_dequantised_around_binary_operators(tmp_path):
     """LceQuantize reads the integers of the layer before it."""
     _, whole, _ = on_integers()

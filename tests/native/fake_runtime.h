@@ -27,6 +27,9 @@ struct Tensor {
   std::vector<int> dims;
   float scale = 0;
   int zero_point = 0;
+  std::vector<float> steps;  // of the channels on an axis
+  std::vector<int> zeros;
+  int axis = 0;
   bool is_constant = false, has_shape = true;
   std::vector<uint8_t> data;  // of a constant
 };
@@ -67,6 +70,13 @@ inline TfLiteIntArray* NewIntArray(const std::vector<int>& values) {
   return array;
 }
 
+inline TfLiteFloatArray* NewFloatArray(const std::vector<float>& values) {
+  auto* array = static_cast<TfLiteFloatArray*>(malloc(sizeof(int) + sizeof(float) * values.size()));
+  array->size = static_cast<int>(values.size());
+  if (!values.empty()) memcpy(array->data, values.data(), sizeof(float) * values.size());
+  return array;
+}
+
 template <typename T>
 T* NewCopy(const std::vector<T>& values) {
   auto* copy = static_cast<T*>(malloc(sizeof(T) * values.size()));
@@ -102,6 +112,11 @@ class Interpreter {
       for (void* array : step.owned) free(array);
     }
     for (TfLiteTensor& tensor : tensors_) {
+      if (auto* affine = static_cast<TfLiteAffineQuantization*>(tensor.quantization.params)) {
+        free(affine->scale);
+        free(affine->zero_point);
+        free(affine);
+      }
       free(tensor.dims);
       free(tensor.data);
     }
@@ -183,6 +198,12 @@ class Interpreter {
     tensor.type = static_cast<TfLiteType>(from.type);
     tensor.dims = from.has_shape ? NewIntArray(from.dims) : nullptr;
     tensor.params = {from.scale, from.zero_point};
+    if (!from.steps.empty()) {
+      auto* affine = static_cast<TfLiteAffineQuantization*>(malloc(sizeof(TfLiteAffineQuantization)));
+      *affine = {NewFloatArray(from.steps), NewIntArray(from.zeros), from.axis};
+      tensor.quantization.type = kTfLiteAffineQuantization;
+      tensor.quantization.params = affine;
+    }
     if (from.is_constant) {
       tensor.allocation_type = kTfLiteMmapRo;
       tensor.data = NewCopy(from.data);

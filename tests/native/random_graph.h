@@ -44,6 +44,7 @@ inline int Words(int channels) { return (channels + 31) / 32; }
 enum Builtin {
   kAdd = 0,
   kConcatenation = 2,
+  kConv2d = 3,
   kMaxPool2d = 17,
   kMul = 18,
   kRelu = 19,
@@ -55,6 +56,7 @@ enum Builtin {
   kNeg = 59,
   kPadV2 = 60,
   kLeakyRelu = 98,
+  kQuantize = 114,
 };
 
 class GraphMaker {
@@ -149,7 +151,7 @@ class GraphMaker {
   }
 
   void AddOperator() {
-    const int kind = in_.Below(16);
+    const int kind = in_.Below(20);
     const int packed = Find(kTfLiteInt32), floats = Find(kTfLiteFloat32);
     if (kind < 2 || (packed < 0 && kind < 9)) return AddQuantize();
     if (kind < 7) return AddConvolution(packed);
@@ -163,6 +165,7 @@ class GraphMaker {
       Add(32, "Unknown", {floats}, Activation(kTfLiteFloat32, At(floats).dims));
       return;
     }
+    if (kind > 15) return AddOnIntegers(floats);
     AddBinary(floats);
   }
 
@@ -328,6 +331,80 @@ class GraphMaker {
     node.parameters[0] = in_.Pick(kActivations);
   }
 
+  // A convolution or pooling of int8, of an image that is perhaps padded before.
+  void AddOnIntegers(int floats) {
+    int source = Find(kTfLiteInt8);
+    if (source < 0 || in_.OneIn(8)) {
+      source = Activation(kTfLiteInt8, At(floats).dims);
+      Add(kQuantize, "", {floats}, source);
+    }
+    const bool is_pool = in_.OneIn(3);
+    if (in_.OneIn(2)) source = AddPadOfIntegers(source, is_pool);
+    is_pool ? AddPoolOfIntegers(source) : AddConvolutionOfIntegers(source);
+  }
+
+  int OnGridOf(int source, const std::vector<int>& dims) {
+    const int tensor = Activation(kTfLiteInt8, dims);
+    if (!in_.OneIn(16)) At(tensor).zero_point = At(source).zero_point;
+    return tensor;
+  }
+
+  int AddPadOfIntegers(int source, bool is_pool) {
+    std::vector<int> dims = At(source).dims, borders(8);
+    const int first = in_.OneIn(16) ? 0 : 1;
+    for (int axis = first; axis < 3; ++axis) {
+      borders[2 * axis] = in_.Below(4), borders[2 * axis + 1] = in_.Below(4);
+      dims[axis] += borders[2 * axis] + borders[2 * axis + 1];
+    }
+    const int where = Constant(kTfLiteInt32, {4, 2}, borders), output = OnGridOf(source, dims);
+    if (!is_pool && !in_.OneIn(4)) {
+      Add(kPad, "", {source, where}, output);
+      return output;
+    }
+    const int least = in_.OneIn(4) ? At(source).zero_point : -128;
+    const int value = Constant(kTfLiteInt8, {}, std::vector<int8_t>{static_cast<int8_t>(least)});
+    At(value).scale = At(source).scale, At(value).zero_point = At(source).zero_point;
+    Add(kPadV2, "", {source, where, value}, output);
+    return output;
+  }
+
+  void AddPoolOfIntegers(int source) {
+    int filter[] = {1 + in_.Below(3), 1 + in_.Below(3)};
+    const int stride[] = {1 + in_.Below(3), 1 + in_.Below(3)}, dilation[] = {1, 1}, padding = in_.Below(2);
+    const std::vector<int> out =
+        Slide(At(source).dims, padding, stride, dilation, filter, At(source).dims[3]);
+    Add(kMaxPool2d, "", {source}, OnGridOf(source, out)).parameters = {
+        padding + 1, stride[1], stride[0], filter[1], filter[0], in_.OneIn(8) ? 1 : 0, 0, 0, 0, 0};
+  }
+
+  void AddConvolutionOfIntegers(int source) {
+    const std::vector<int> dims = At(source).dims;
+    const int channels = in_.Pick(kChannels);
+    int filter[] = {1 + in_.Below(4), 1 + in_.Below(4)};
+    const int stride[] = {1 + in_.Below(3), 1 + in_.Below(3)},
+              dilation[] = {1 + in_.Below(3), 1 + in_.Below(3)}, padding = in_.Below(2);
+    const std::vector<int> out = Slide(dims, padding, stride, dilation, filter, channels);
+    const int length = filter[0] * filter[1] * dims[3];
+    state_ = static_cast<uint32_t>(in_.Byte()) + 1;
+    std::vector<int8_t> weights(static_cast<size_t>(channels) * length);
+    const bool is_extreme = in_.OneIn(8);
+    for (int8_t& weight : weights)
+      weight = static_cast<int8_t>(is_extreme ? 127 : static_cast<int>(Random() % 255) - 127);
+    if (in_.OneIn(16)) weights[Random() % weights.size()] = -128;
+    std::vector<int> bias(channels);
+    const int spread = is_extreme ? 1 << 30 : length * 500 + 1;
+    for (int& value : bias) value = static_cast<int>(Random() % (2u * spread + 1)) - spread;
+    const int kernel = Constant(kTfLiteInt8, {channels, filter[0], filter[1], dims[3]}, weights);
+    At(kernel).steps.resize(in_.OneIn(8) ? 1 : channels);
+    for (float& step : At(kernel).steps)
+      step = static_cast<float>(1 + Random() % 8) / static_cast<float>(is_extreme ? 1 << 24 : 64 * length);
+    At(kernel).zeros.resize(At(kernel).steps.size());
+    const int biases = Constant(kTfLiteInt32, {channels}, bias);
+    Node& node = Add(kConv2d, "", {source, kernel, biases}, Activation(kTfLiteInt8, out));
+    const int activation = in_.OneIn(4) ? in_.Below(4) : 0;
+    node.parameters = {padding + 1, stride[1], stride[0], activation, dilation[1], dilation[0], 0, 0, 0, 0};
+  }
+
   // Something that no converter writes.
   void Damage() {
     Tensor& tensor = At(in_.Below(static_cast<int>(graph_.tensors.size())));
@@ -337,7 +414,7 @@ class GraphMaker {
       if (!values->empty()) (*values)[where % values->size()] = value;
     };
     const int any_tensor = in_.Below(static_cast<int>(graph_.tensors.size()) + 2) - 1;
-    switch (in_.Below(16)) {
+    switch (in_.Below(19)) {
       case 0:
         return choose(&tensor.dims, odd);
       case 1:
@@ -353,7 +430,7 @@ class GraphMaker {
         tensor.data.resize(tensor.data.size() * (where % 4) / 4);
         return;
       case 5:
-        tensor.scale = static_cast<float>(odd);
+        tensor.scale = where % 2 == 0 ? static_cast<float>(odd) : OddStep();
         return;
       case 6:
         tensor.zero_point = odd;
@@ -383,7 +460,22 @@ class GraphMaker {
       case 15:
         node.options.resize(node.options.size() * (where % 8) / 8);
         return;
+      case 16:
+        tensor.steps.resize(where % 4 == 0 ? 0 : tensor.steps.size() * (where % 4) / 4);
+        return;
+      case 17:
+        if (!tensor.steps.empty()) tensor.steps[where % tensor.steps.size()] = OddStep();
+        return;
+      case 18:
+        tensor.axis = odd, tensor.zeros.resize(where % 3, odd);
+        return;
     }
+  }
+
+  float OddStep() {
+    constexpr float kSteps[] = {0.0f,  -1.0f, 1e-45f,           1e-29f,
+                                1e29f, 3e38f, __builtin_inff(), __builtin_nanf("")};
+    return in_.Pick(kSteps);
   }
 
   Stream& in_;

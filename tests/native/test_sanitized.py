@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif(sanitized.missing() is not None, reason=str(sanitized.missing())),
 ]
 
+NATIVE = ("delegate", "hostile", "int8")
 ROOMS = ("training", "export", "runtime")
 
 
@@ -66,7 +67,7 @@ def test_operators_in_an_interpreter(tmp_path):
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",  # the interpreter of Python itself leaks
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    tests = [sanitized.ROOT / "tests" / "runtime" / "native" / f"test_{name}.py" for name in ("delegate", "hostile")]
+    tests = [sanitized.ROOT / "tests" / "runtime" / "native" / f"test_{name}.py" for name in NATIVE]
     check = "import fsg.runtime, sys; sys.exit(not fsg.runtime.library.delegate_path().startswith(sys.argv[1]))"
     for command in (["-c", check, tmp_path], ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]):
         child = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)

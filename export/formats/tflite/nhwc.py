@@ -109,7 +109,8 @@ def _dense(to: _Lowering, node: g.Dense | g.Int8Dense, x: Value) -> Value:
     source, weight = to.nodes[node.inputs[0]], node.weight
     rank = len(x.order)
     if isinstance(source, g.Reshape) and rank == 2:
-        before = to.stored(source.inputs[0])
+        read = to.stored if isinstance(node, g.Int8Dense) else to.value
+        before = read(source.inputs[0])
         if len(before.order) == 4 and before.order == IMAGE:  # flattened in the order that it has, as is the weight
             _, height, width, channels = before.tensor.shape
             x = Value(to.reshape(before.tensor, (to.batch, height * width * channels)), (0, 1))
