@@ -283,6 +283,19 @@ def test_export(tmp_path):
         check_settings(["c"], int8="layers")
 
 
+def test_files_that_are_on_integers_already(tmp_path):
+    path = tmp_path / "source.fsg"
+    path.write_bytes(to_packed(on_integers()[1], {}))
+    for formats, how, what in (
+        (["c"], {}, r"already, which a model.c does not have: leave --format c away"),
+        (["onnx"], {"int8": "weights"}, r"already: leave --int8 weights away"),
+        (["tflite"], {"int8": "layers"}, r"already: leave --int8 layers away"),
+        (["tflite"], {"writer": "lce"}, r"already, which fsg itself writes: leave --writer lce away"),
+    ):
+        with pytest.raises(FsgError, match=rf"source.fsg has its float layers on integers {what}"):
+            export_packed(path, formats, tmp_path / "out", **how)
+
+
 def test_damaged_layers_are_refused():
     _, whole, _ = on_integers()
     content = to_packed(whole, {})
