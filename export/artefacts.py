@@ -211,7 +211,8 @@ def _on_integers(
         return (with_integer_ends(graph, some) if io == "int8" else graph), {"ranges": "learned"}
     if calibration is None:
         raise FsgError(
-            "--int8 layers chooses its ranges by images, and there are none: give a data set, --int8 weights needs none"
+            "--int8 layers chooses its ranges by images, and there are none: give --dataset (in Python images), or"
+            " --int8 weights, which needs none"
         )
     on_step("reading images to choose ranges by")
     images = calibration()
@@ -270,13 +271,15 @@ def check_settings(
     prepare(formats, "direct" if int8 else writer)
 
 
-def check_learned(formats: Collection[str], int8: str | None, writer: str) -> None:
-    """Raises FsgError for settings that a network which was trained on integers cannot be exported with."""
-    why = "the network was trained with --int8-aware, so its float layers are on integers"
+def check_on_integers(formats: Collection[str], int8: str | None, writer: str, why: str, instead: str) -> None:
+    """Raises FsgError for settings that a network which has its float layers on integers cannot be exported with.
+
+    `why` it has these, and what to do `instead`, are for the message.
+    """
     if "c" in formats:
-        raise FsgError(f"{why}, which a model.c does not have: leave --format c away, or train without --int8-aware")
-    if int8 == "weights":
-        raise FsgError(f"{why}: leave --int8 weights away")
+        raise FsgError(f"{why}, which a model.c does not have: leave --format c away, or {instead}")
+    if int8:
+        raise FsgError(f"{why}: leave --int8 {int8} away")
     if writer == "lce":
         raise FsgError(f"{why}, which fsg itself writes: leave --writer lce away")
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from fsg import FsgError
 from fsg.export import deep
-from fsg.export.artefacts import check_settings, export_graph
+from fsg.export.artefacts import check_on_integers, check_settings, export_graph
 from fsg.export.formats.packed import from_packed
-from fsg.export.graph import BinaryGraph
+from fsg.export.graph import BinaryGraph, Int8Layer, Quantize
 from fsg.export.images import dataset_for, evenly, random_images, training_images
 from fsg.export.verify import Trial
 from fsg.runtime.model.evaluate import match_labels, normalize, statistics
@@ -53,6 +53,9 @@ def export_packed(
     graph = from_packed(file)
     if len(graph.nodes) == 1:
         raise FsgError(f"{path}: its result is the image itself: there is nothing to export")
+    if graph.count(Quantize) or graph.count(Int8Layer):
+        why = f"{path} has its float layers on integers already"
+        check_on_integers(formats, how.get("int8"), writer, why, "export its run without --int8")
     about, earlier, size = _known(path, folder, file.metadata, graph)
     on_step("reading the test images" if dataset else f"computing {path.name} on random images")
     trial = _trial(path, session, dataset, data_dir)

@@ -12,7 +12,7 @@ from torch import nn
 
 from fsg import FsgError
 from fsg.export import deep
-from fsg.export.artefacts import LEARNED, check_learned, check_settings, export_graph
+from fsg.export.artefacts import LEARNED, check_on_integers, check_settings, export_graph
 from fsg.export.graph import Affine, BinaryLayer, Conv, Dense, Floats, Quantize
 from fsg.export.images import evenly, for_calibration, random_images, training_images
 from fsg.export.int8 import learned_layers
@@ -114,7 +114,9 @@ def _export(
     on_step("reading the graph")
     read = trace(model, (images.shape[1], images.shape[2], images.shape[3]))
     if read.count(Quantize):
-        check_learned(formats, how.get("int8"), how.get("writer", "auto"))
+        why = "the network was trained with --int8-aware, so its float layers are on integers"
+        asked = None if how.get("int8") == "layers" else how.get("int8")  # which these are
+        check_on_integers(formats, asked, how.get("writer", "auto"), why, "train without --int8-aware")
         how["int8"] = LEARNED
     graph = simplify(read)
     some = images[: min(len(images) // 2 * 2, deep.IMAGES)]
