@@ -283,7 +283,6 @@ def test_export(tmp_path):
         check_settings(["c"], int8="layers")
 
 
-<<<<<<< HEAD
 def test_integers_go_in_and_come_out(tmp_path):
     """With --io int8; fsg rounds images, and gives numbers, by the grids in the metadata."""
     model, shape = RESNETS["W1A1"]()
@@ -308,7 +307,8 @@ def test_integers_go_in_and_come_out(tmp_path):
         check_settings(["tflite"], io="int8", int8="weights")
     with pytest.raises(FsgError, match=r"--io int8 is of .tflite and .onnx files"):
         check_settings(["packed"], io="int8", int8="layers")
-=======
+
+
 def test_files_that_are_on_integers_already(tmp_path):
     path = tmp_path / "source.fsg"
     path.write_bytes(to_packed(on_integers()[1], {}))
@@ -320,7 +320,6 @@ def test_files_that_are_on_integers_already(tmp_path):
     ):
         with pytest.raises(FsgError, match=rf"source.fsg has its float layers on integers {what}"):
             export_packed(path, formats, tmp_path / "out", **how)
->>>>>>> b750b9259885dc1f1d5bbbb3f675b5dc2a4c9de4
 
 
 def test_damaged_layers_are_refused():
