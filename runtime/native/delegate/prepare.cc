@@ -200,6 +200,7 @@ TfLiteStatus PrepareInt8Conv(TfLiteContext* context, const Runtime& runtime, Val
   const Options& options = op->options;
   FSG_ENSURE(context, input.rank == 4 && filter.rank == 4 && input.dims[3] == filter.dims[3],
              "CONV_2D: no image [N,H,W,C] of as many channels as its filter has");
+  FSG_ENSURE(context, input.dims[1] > 0 && input.dims[2] > 0, "CONV_2D: an image without pixels");
   Int8Conv* conv = &op->int8;
   Window* w = &conv->window;
   w->batch = input.dims[0], w->in_height = input.dims[1], w->in_width = input.dims[2],
@@ -251,7 +252,10 @@ TfLiteStatus PlacePool(TfLiteContext* context, const Value& input, Op* op) {
 
 TfLiteStatus PrepareInt8Pool(TfLiteContext* context, Value* values, Op* op) {
   const Value& input = values[op->inputs[0]];
-  FSG_ENSURE(context, input.rank == 4 && input.constant == nullptr, "MAX_POOL_2D: no image [N,H,W,C]");
+  FSG_ENSURE(context,
+             input.rank == 4 && input.constant == nullptr && input.dims[1] > 0 && input.dims[2] > 0 &&
+                 input.dims[3] > 0,
+             "MAX_POOL_2D: no image [N,H,W,C], or one without pixels");
   if (PlacePool(context, input, op) != kTfLiteOk) return kTfLiteError;
   const Window& w = op->pool;
   SetShape(&values[op->output], w.batch, w.out_height, w.out_width, w.words);

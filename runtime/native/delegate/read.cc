@@ -224,6 +224,10 @@ bool IsInt8Conv(const TfLiteContext& context, const TfLiteNode& node, int32_t co
     return false;
   }
   const int channels = filter.dims->data[0];
+  const TfLiteFloatArray& steps = FilterSteps(filter);
+  for (int i = 0; i < steps.size; ++i) {
+    if (!IsScale(image.params.scale * steps.data[i] / context.tensors[tensors[3]].params.scale)) return false;
+  }
   const auto* bias =
       static_cast<const int32_t*>(Constant(context, node, 2, kTfLiteInt32, static_cast<size_t>(channels)));
   for (int i = 0; i < channels; ++i) {
