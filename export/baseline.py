@@ -6,6 +6,7 @@ without binary kernels, its accuracy can be held against PyTorch's, and it needs
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from fsg import FsgError, make_folder, replacing, shell_command
 from fsg.export.formats.tflite.process import converter
-from fsg.export.graph import BinaryGraph, Floats
+from fsg.export.graph import BinaryGraph, Floats, Node, Pad, rewrite
 from fsg.export.passes import (
     bits_as_floats,
     float_where_input_is_float,
@@ -22,6 +23,7 @@ from fsg.export.passes import (
 )
 from fsg.export.pipeline import test_images
 from fsg.export.recognise import simplify
+from fsg.export.reference import run_graph
 from fsg.export.trace import trace
 from fsg.export.verify import compare, require_agreement, signs_near_zero
 from fsg.runtime.measure.records import Model
@@ -111,6 +113,8 @@ def baseline(
     images, labels, expected = test_images(run, data_dir, load)
     calibration = _calibration_images(run, data_dir, load) if numbers == "int8" else images[:0]
     graph = without_bits(run, GAINS[numbers])
+    if numbers == "int8":
+        graph = padded_within_range(graph, calibration)
     content = converter().convert("float", graph, numbers, calibration)
     make_folder(path.parent)
     with replacing(path) as temporary:
@@ -134,6 +138,22 @@ def without_bits(run: Run, gain: float) -> BinaryGraph:
     """The graph of a run's model with float operations only, ready for TensorFlow Lite's converter."""
     graph = float_where_input_is_float(simplify(trace(run.model, run.data.shape)))
     return pad_before_convolution(pad_before_pool(bits_as_floats(graph, gain)))
+
+
+def padded_within_range(graph: BinaryGraph, images: Floats) -> BinaryGraph:
+    """The same with maximum pools padded by the least value seen on images, where the lowest number there is would
+    leave no steps to the values beside it."""
+    lowest = float(np.finfo(np.float32).min)
+    chosen = {node.name: node.inputs[0] for node in graph.nodes if isinstance(node, Pad) and node.value == lowest}
+    least = dict.fromkeys(chosen, np.inf)
+    for image in images if chosen else ():
+        values = run_graph(graph, image[None])
+        least = {name: min(least[name], float(values[source].min())) for name, source in chosen.items()}
+
+    def rule(node: Node) -> list[Node]:
+        return [replace(node, value=least[node.name])] if isinstance(node, Pad) and node.name in least else [node]
+
+    return rewrite(graph, rule)
 
 
 def _calibration_images(run: Run, data_dir: str | None, load: Callable[..., Dataset]) -> Floats:

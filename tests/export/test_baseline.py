@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from nodes import convolution, node, of_nodes
 
 from fsg import FsgError
-from fsg.export.baseline import GAINS, baseline, without_bits
+from fsg.export import graph as g
+from fsg.export.baseline import GAINS, baseline, padded_within_range, without_bits
 from fsg.export.graph import BinaryLayer, Sign
-from fsg.export.passes import bits_as_floats
+from fsg.export.passes import bits_as_floats, pad_before_pool
 from fsg.export.recognise import simplify
 from fsg.export.reference import run_graph
 from fsg.export.trace import trace
@@ -91,3 +93,14 @@ def test_convolutions_stay_as_large_as_they_are(run):
     graph = without_bits(open_run(run), GAINS["float32"])
     kernels = {node.weight.shape[2:] for node in graph.nodes if hasattr(node, "weight") and np.ndim(node.weight) == 4}
     assert kernels == {(3, 3), (1, 1)}
+
+
+def test_pools_of_int8_are_padded_within_range():
+    pool = node(g.MaxPool, kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
+    graph = of_nodes((4, 6, 6), convolution(g.Conv, 4, 4, 1), pool)
+    images = np.random.default_rng(0).standard_normal((5, 4, 6, 6), np.float32)
+    changed = padded_within_range(pad_before_pool(graph), images)
+    (pad,) = (n for n in changed.nodes if isinstance(n, g.Pad))
+    assert pad.value == run_graph(graph, images)["n0"].min()
+    found, expected = (run_graph(one, images)[one.nodes[-1].name] for one in (changed, graph))
+    np.testing.assert_array_equal(found, expected)
