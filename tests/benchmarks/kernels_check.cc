@@ -176,6 +176,63 @@ bool PostOpsOfConvAgree(Random* random, const Kernels& kernels, const Kernels& s
   return got.stored == expected.stored && got.packed == expected.packed;
 }
 
+// An image of int8 whose pixels are a window's values, and that window.
+fsg::Window RandomWindowOfInt8(Random* random) {
+  fsg::Window w = RandomConv(random).window;
+  w.words = random->Between(1, 70);
+  return w;
+}
+
+void FillInt8(Random* random, Array<int8_t>* values, int least) {
+  for (int64_t i = 0; i < values->size; ++i)
+    values->data[i] = static_cast<int8_t>(random->Between(least, 127));
+}
+
+bool Int8ConvAgrees(Random* random, const Kernels& kernels, const Kernels& scalar, fsg::ThreadPool* pool) {
+  fsg::Int8Conv conv = {};
+  const fsg::Window w = conv.window = RandomWindowOfInt8(random);
+  conv.channels_out = random->Between(1, 40);
+  const int64_t length = int64_t{w.filter_height} * w.filter_width * w.words;
+  Array<int8_t> in(int64_t{w.batch} * w.in_height * w.in_width * w.words), filter(conv.channels_out * length);
+  Array<int32_t> bias(conv.channels_out);
+  Array<float> scale(conv.channels_out);
+  FillInt8(random, &in, -128);
+  FillInt8(random, &filter, -127);
+  for (int64_t i = 0; i < conv.channels_out; ++i) {
+    bias.data[i] = random->Between(-100000, 100000);
+    scale.data[i] = static_cast<float>(random->Between(1, 1000)) * 1e-6f;
+  }
+  conv.in_zero = random->Between(-128, 127), conv.out_zero = random->Between(-128, 127);
+  const bool clamps = random->Between(0, 1);
+  conv.low = clamps ? random->Between(-128, 0) : -128, conv.high = clamps ? random->Between(0, 127) : 127;
+  conv.filter = filter.data, conv.bias = bias.data, conv.scale = scale.data;
+  const int64_t pixels = int64_t{w.batch} * w.out_height * w.out_width;
+  Array<int8_t> got(pixels * conv.channels_out), expected(pixels * conv.channels_out);
+  const auto run = [&](const Kernels& set, fsg::ThreadPool* threads, int8_t* out) {
+    fsg::Int8Plan plan = {};
+    if (!fsg::PlanInt8(set, conv, fsg::ThreadCount(threads), &plan)) Fail("out of memory");
+    set.convolve_int8(threads, conv, plan, in.data, out);
+    fsg::FreePlan(&plan);
+  };
+  run(kernels, pool, got.data);
+  run(scalar, nullptr, expected.data);
+  return got == expected;
+}
+
+bool Int8PoolAgrees(Random* random, const Kernels& kernels, const Kernels& scalar, fsg::ThreadPool* pool) {
+  fsg::Window w = RandomWindowOfInt8(random);
+  w.words = random->Between(1, 150);
+  w.dilation_height = w.dilation_width = 1;
+  PlaceSame(&w);
+  Array<int8_t> in(int64_t{w.batch} * w.in_height * w.in_width * w.words);
+  FillInt8(random, &in, -128);
+  const int64_t size = int64_t{w.batch} * w.out_height * w.out_width * w.words;
+  Array<int8_t> got(size), expected(size);
+  kernels.max_pool_int8(pool, w, in.data, got.data);
+  scalar.max_pool_int8(nullptr, w, in.data, expected.data);
+  return got == expected;
+}
+
 }  // namespace
 
 int Check(const Kernels& kernels, uint64_t seed, int count) {
@@ -188,7 +245,9 @@ int Check(const Kernels& kernels, uint64_t seed, int count) {
                  {"pack", PackAgrees},
                  {"max_pool", PoolAgrees},
                  {"post_ops of a tensor", PostOpsOfTensorAgree},
-                 {"post_ops of a convolution", PostOpsOfConvAgree}};
+                 {"post_ops of a convolution", PostOpsOfConvAgree},
+                 {"convolve_int8", Int8ConvAgrees},
+                 {"max_pool_int8", Int8PoolAgrees}};
   int wrong = 0;
   for (int i = 0; i < count; ++i) {
     for (const auto& check : kChecks) {
