@@ -137,7 +137,7 @@ def test_training_export_and_eval_test_on_the_same_images(fsg, tmp_path: Path) -
             code, out, err = fsg("eval", target, *more)
             assert code == 0 and accuracy in out, err
     code, _, err = fsg(
-        "export", run / "export" / "model.fsg", "--format", "tflite", "--dataset", spec, "--out", "again"
+        "export", run / "export" / "model.fsg", "--format", "tflite", "--dataset", spec, "--out", tmp_path / "again"
     )
     assert code == 0, err
     assert fsg("train", "--resume", run, "--epochs", "2")[0] == 0
