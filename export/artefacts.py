@@ -142,11 +142,10 @@ def export_graph(
             suffix, content = next(iter(files.items()))
             path = room / f"model{suffix}"
 
-            if integer_ends:  # within, the file is the same as one that takes and gives floats
-                content = next(iter((tflite if name == "tflite" else onnx)(integer_ends=False)[0].values()))
-
             def written_rightly(path: Path = path, name: str = name, by: str = by, content: bytes = content) -> int:
                 on_step(f"comparing every value in {path.name} with its meaning")
+                if integer_ends:  # within, the file is the same as one that takes and gives floats
+                    content = next(iter((tflite if name == "tflite" else onnx)(integer_ends=False)[0].values()))
                 return deep.check_file(name, by, graph, content, some)
 
             compared = written_rightly() if verify == "deep" else None

@@ -15,6 +15,7 @@ import numpy as np
 from fsg import FsgError, make_folder, replacing, shell_command
 from fsg.export.formats.tflite.process import converter
 from fsg.export.graph import BinaryGraph, Floats, Node, Pad, rewrite
+from fsg.export.images import evenly
 from fsg.export.passes import (
     bits_as_floats,
     float_where_input_is_float,
@@ -159,7 +160,7 @@ def padded_within_range(graph: BinaryGraph, images: Floats) -> BinaryGraph:
 def _calibration_images(run: Run, data_dir: str | None, load: Callable[..., Dataset]) -> Floats:
     where = data_dir or run.config.data_dir or None
     data = load(run.config.dataset, data_dir=where, options=options_of_model(run.metadata))
-    chosen = np.linspace(0, len(data.x_train) - 1, min(len(data.x_train), CALIBRATION_IMAGES)).astype(int)
+    chosen = evenly(len(data.x_train), CALIBRATION_IMAGES)
     return normalize(data.x_train[chosen], run.data.mean, run.data.std)
 
 

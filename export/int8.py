@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fsg.export.graph import (
     BinaryGraph,
     Conv,
+    Convolution,
     Dense,
     Elementwise,
     Floats,
@@ -24,7 +25,7 @@ from fsg.export.graph import (
 )
 from fsg.export.passes import fold_affine, rewrite
 from fsg.export.reference import compute, run_graph
-from fsg.runtime.model.grids import KEPT, LEAST, MOST, MOST_TERMS, Grid, grid_of
+from fsg.runtime.model.grids import KEPT, LEAST, MOST, Grid, grid_of, is_worth_rounding, sums_fit
 
 _EXACT = np.uint32(0xFFFFFF00)
 """Bits of a step that may be set: with 16 of its mantissa, the product with an integer of 7 bits is not rounded."""
@@ -83,7 +84,11 @@ def int8_layers(graph: BinaryGraph, images: Floats) -> BinaryGraph:
     """
     graph = int8_weights(graph)
     last = _resulting(graph)
-    layers = [node for node in graph.nodes if isinstance(node, (Conv, Dense)) and node is not last and _can(node)]
+    layers = [
+        node
+        for node in graph.nodes
+        if isinstance(node, (Conv, Dense)) and node is not last and sums_fit(node.weight.shape)
+    ]
     rectified = {node.name: relu for node in layers if (relu := _relu_behind(graph, node))}
     ends = [rectified.get(node.name, node).name for node in layers]
     grids = _grids(graph, images, {*ends, *(node.inputs[0] for node in layers)})
@@ -92,8 +97,7 @@ def int8_layers(graph: BinaryGraph, images: Floats) -> BinaryGraph:
     known: dict[str, Grid] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node in layers and (node.inputs[0] in known or _is_worth_rounding(node)):
-            assert isinstance(node, (Conv, Dense))
+        if isinstance(node, (Conv, Dense)) and node in layers and (node.inputs[0] in known or _is_worth(node)):
             source = node.inputs[0]
             if source not in known:
                 name = f"{source}.on_grid"
@@ -146,7 +150,7 @@ def learned_layers(graph: BinaryGraph) -> BinaryGraph:
             known[node.name] = Grid(node.step, node.zero)
         elif isinstance(node, KEEP) and node.inputs[0] in known:
             known[node.name] = known[node.inputs[0]]
-        elif isinstance(node, (Conv, Dense)) and _can(node) and node.inputs[0] in known:
+        elif isinstance(node, (Conv, Dense)) and sums_fit(node.weight.shape) and node.inputs[0] in known:
             relu = _relu_behind(graph, node)
             readers = graph.users((relu or node).name)
             end = readers[0] if len(readers) == 1 else None
@@ -161,16 +165,8 @@ KEEP = (MaxPool, Reshape, Transpose)
 """What gives none but numbers that it reads."""
 
 
-def _is_worth_rounding(node: Node) -> bool:
-    """Whether what a layer reads is rounded for it: others compute on integers only where there are some."""
-    assert isinstance(node, (Conv, Dense))
-    depthwise = isinstance(node, Conv) and node.groups > 1 and node.weight.shape[1] == 1
-    return node.weight.size >= LEAST and not depthwise
-
-
-def _can(node: Conv | Dense) -> bool:
-    """Whether no sum of a layer on integers overflows."""
-    return node.weight[0].size <= MOST_TERMS
+def _is_worth(node: Conv | Dense) -> bool:
+    return is_worth_rounding(node.weight.shape, node.groups if isinstance(node, Conv) else 1)
 
 
 def _resulting(graph: BinaryGraph) -> Node:
@@ -192,43 +188,51 @@ def _on_integers(node: Conv | Dense, source: Grid, result: Grid) -> Int8Layer:
     room = np.abs(node.bias) / (np.float32(source.step) * np.float32(1 << 29))  # for the bias among integers
     weight, weight_step = _integers(node.weight, room)
     unit = np.float64(source.step) * weight_step
-    numbers: dict[str, Any] = {
-        "weight": weight,
-        "weight_step": weight_step,
-        "bias": np.rint(node.bias / unit).astype(np.int32),
-        "source_step": source.step,
-        "source_zero": source.zero,
-        "step": result.step,
-        "zero": result.zero,
-    }
-    shared: dict[str, Any] = {"name": node.name, "inputs": node.inputs, "shape": node.shape}
-    if isinstance(node, Dense):
-        return Int8Dense(**shared, **numbers)
-    window = {name: getattr(node, name) for name in ("stride", "padding", "dilation", "groups")}
-    return Int8Conv(**shared, **window, **numbers)
+    kind: Any = Int8Conv if isinstance(node, Conv) else Int8Dense
+    whole: Int8Layer = kind(
+        **_all_but_numbers(node),
+        weight=weight,
+        weight_step=weight_step,
+        bias=np.rint(node.bias / unit).astype(np.int32),
+        source_step=source.step,
+        source_zero=source.zero,
+        step=result.step,
+        zero=result.zero,
+    )
+    return whole
+
+
+def _all_but_numbers(node: Node) -> dict[str, Any]:
+    """A layer's fields that are the same in float and on integers."""
+    window = ("stride", "padding", "dilation", "groups") if isinstance(node, Convolution) else ()
+    return {name: getattr(node, name) for name in ("name", "inputs", "shape", *window)}
 
 
 def _grids(graph: BinaryGraph, images: Floats, names: set[str]) -> dict[str, Grid]:
     """The grid of each value, by what it is on images."""
-    size = min(len(images), max(1, AT_ONCE // (images.shape[2] * images.shape[3])))
-    starts = range(0, len(images), size)
+    parts = _parts(images)
     seen: dict[str, list[Floats]] = {name: [] for name in names}
-    for start in starts:
-        values = run_graph(graph, images[start : start + size])
+    for part in parts:
+        values = run_graph(graph, part)
         for name in names:
             value = values[name].reshape(-1)
-            some = value[:: max(1, value.size * len(starts) // KEPT)]
+            some = value[:: max(1, value.size * len(parts) // KEPT)]
             seen[name].append(np.concatenate([some, [value.min(), value.max()]]))
-    return {name: grid_of(np.concatenate(parts)) for name, parts in seen.items()}
+    return {name: grid_of(np.concatenate(some)) for name, some in seen.items()}
+
+
+def _parts(images: Floats) -> list[Floats]:
+    """As many of the images together as are computed at once."""
+    size = max(1, AT_ONCE // (images.shape[2] * images.shape[3]))
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def signs_moved(graph: BinaryGraph, images: Floats) -> tuple[int, int]:
     """How many signs of integers there are for the images, and how many would be others before rounding."""
     count = moved = 0
-    size = min(len(images), max(1, AT_ONCE // (images.shape[2] * images.shape[3])))
     signs = {node.inputs[0] for node in graph.nodes if isinstance(node, Sign)}
-    for start in range(0, len(images), size):
-        values = run_graph(graph, images[start : start + size])
+    for part in _parts(images):
+        values = run_graph(graph, part)
         exact: dict[str, Floats] = {}
         for node in graph.nodes:
             if isinstance(node, Int8Layer):
@@ -248,8 +252,6 @@ def before_rounding(node: Int8Layer) -> Conv | Dense:
     """The float layer with the same weights."""
     weight = node.weight * node.weight_step.reshape(-1, *[1] * (node.weight.ndim - 1))
     bias = (node.bias * (np.float64(node.source_step) * node.weight_step)).astype(np.float32)
-    shared: dict[str, Any] = {"name": node.name, "inputs": node.inputs, "shape": node.shape}
-    if not isinstance(node, Int8Conv):
-        return Dense(**shared, weight=weight, bias=bias)
-    window = {name: getattr(node, name) for name in ("stride", "padding", "dilation", "groups")}
-    return Conv(**shared, **window, weight=weight, bias=bias)
+    kind: Any = Conv if isinstance(node, Int8Conv) else Dense
+    layer: Conv | Dense = kind(**_all_but_numbers(node), weight=weight, bias=bias)
+    return layer

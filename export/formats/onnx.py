@@ -271,18 +271,21 @@ class _Builder:
 
     def on_grid(self, x: str, node: g.Int8Layer | g.Quantize) -> None:
         """A value as the nearest of its grid: of uint8, with weights of which ONNX Runtime is exact on every x86."""
-        grid = [self.shared(f"value_{node.step}", np.float32(node.step)), self.place(node.zero)]
+        grid = self.grid(node)
         whole = self.emit("QuantizeLinear", [x, *grid], f"{node.name}.whole")
         self.emit("DequantizeLinear", [whole, *grid], node.name)
 
     def end_on_grid(self, node: g.Quantize, *, at_entry: bool) -> None:
         """The first or the last rounding of a network that takes and gives integers."""
-        grid = [self.shared(f"value_{node.step}", np.float32(node.step)), self.place(node.zero)]
-        self.emit("DequantizeLinear" if at_entry else "QuantizeLinear", [node.inputs[0], *grid], node.name)
+        operator = "DequantizeLinear" if at_entry else "QuantizeLinear"
+        self.emit(operator, [node.inputs[0], *self.grid(node)], node.name)
 
-    def place(self, zero: int) -> str:
-        """Where 0 is among uint8."""
-        return self.shared(f"place_{zero}", np.uint8(zero + OFFSET))
+    def grid(self, node: g.Int8Layer | g.Quantize) -> list[str]:
+        """The step of a result, and where 0 is among uint8."""
+        return [
+            self.shared(f"value_{node.step}", np.float32(node.step)),
+            self.shared(f"place_{node.zero}", np.uint8(node.zero + OFFSET)),
+        ]
 
     def integers(self, node: g.Int8Layer, *, turned: bool = False) -> list[str]:
         """The weights and the bias of a layer on integers, as the numbers that they mean."""

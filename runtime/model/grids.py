@@ -1,5 +1,7 @@
 """The grids of 8-bit integers that float layers work on, chosen after training or learned by it."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,20 @@ SHORT = np.uint32(0xFFFF0000)
 """Bits of an activation's step: the product with a weight's step is not rounded, so all runtimes have the same."""
 KEPT = 1 << 20
 """How many of a value's numbers its grid is chosen by."""
+
+
+def sums_fit(shape: Sequence[int]) -> bool:
+    """Whether no sum of a layer on integers, with weights [O, ...] of this shape, overflows."""
+    return math.prod(shape[1:]) <= MOST_TERMS
+
+
+def is_worth_rounding(shape: Sequence[int], groups: int) -> bool:
+    """Whether what a layer with weights [O, I/groups, ...] reads is rounded for it.
+
+    Others, depthwise ones and those of few weights, compute on integers only where there are some.
+    """
+    is_depthwise = groups > 1 and shape[1] == 1
+    return math.prod(shape) >= LEAST and not is_depthwise
 
 
 class Grid(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 from fsg import FsgError
 from fsg.runtime.library import delegate_path
 from fsg.runtime.model.files import DAMAGE, model_format, read_bytes
+from fsg.runtime.model.grids import Grid, from_integers
 
 
 def pack_tflite(model: Any) -> bytes:
@@ -94,9 +95,8 @@ def tensors_of(path: str | Path, images: np.ndarray) -> dict[str, np.ndarray]:
             ):
                 with suppress(ValueError):  # nothing computed it: it is within what the delegate runs
                     value = interpreter.get_tensor(details["index"])
-                    unit, zero = details["quantization"]
                     if value.dtype == np.int8:
-                        value = (value.astype(np.float32) - np.float32(zero)) * np.float32(unit)
+                        value = from_integers(value, Grid(*details["quantization"]))
                     value = value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
                     found.setdefault(details["name"], []).append(value)
     return {name: np.concatenate(parts)[: len(images)] for name, parts in found.items()}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fsg import FsgError
-from fsg.runtime.model.grids import KEPT, LEAST, MOST_TERMS, grid_of
+from fsg.runtime.model.grids import KEPT, LEAST, grid_of, is_worth_rounding, sums_fit
 from fsg.training.networks.constant import unchanged
 from fsg.training.networks.layers import FakeQuantize, RoundedConv2d, RoundedLayer, RoundedLinear
 from fsg.training.networks.trace import Dropouts, Flow, Norms, has_hooks, traced
@@ -46,7 +46,8 @@ def int8_aware(model: nn.Module) -> nn.Module:
         if node in layers:
             layer: Any = flow.layer(node)
             source = node.args[0]
-            whole = node is not last and _can(layer) and (source in on_grid or _is_worth_rounding(layer))
+            worth = source in on_grid or is_worth_rounding(layer.weight.shape, getattr(layer, "groups", 1))
+            whole = node is not last and _can(layer) and worth
             if whole or layer.weight.numel() >= LEAST:
                 layer.__class__ = RoundedConv2d if isinstance(layer, nn.Conv2d) else RoundedLinear
             if not whole:
@@ -89,13 +90,7 @@ def _can(layer: Any) -> bool:
     """Whether a layer has a counterpart on integers, and no sum of it overflows."""
     if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or layer.padding == "same"):
         return False
-    return layer.weight[0].numel() <= MOST_TERMS
-
-
-def _is_worth_rounding(layer: Any) -> bool:
-    """Whether what a layer reads is rounded for it: others compute on integers only where there are some."""
-    depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.weight.shape[1] == 1
-    return layer.weight.numel() >= LEAST and not depthwise
+    return sums_fit(layer.weight.shape)
 
 
 def _resulting(flow: Flow) -> fx.Node:

@@ -39,9 +39,9 @@ class _Lowering(Emitter):
         first, last = self.graph.nodes[0], self.graph.nodes[-1]
         _, channels, height, width = first.shape
         source = Tensor((self.batch, height, width, channels))
-        if self.integer_ends and (entry := self.graph.nodes[1]) and (grid := result_grid(entry)):
+        if self.integer_ends and (grid := result_grid(self.graph.nodes[1])):
             source = on_grid(source, grid)
-            self.values[entry.name] = Value(source, IMAGE)
+            self.values[self.graph.nodes[1].name] = Value(source, IMAGE)
         self.values[first.name] = Value(source, IMAGE)
         for node in self.graph.nodes[1:]:
             if node.name not in self.values:

@@ -26,10 +26,11 @@ Shape = tuple[int, ...]
 Kind = Callable[[Any], Any]  # gives what a node has for what the file says, or raises ValueError
 
 
-def whole(least: int = 0) -> Kind:
+def whole(least: int = 0, most: int = MAX_SIZE) -> Kind:
     def read(value: Any) -> int:
-        if type(value) is not int or not least <= value <= MAX_SIZE:
-            raise ValueError(f"{value!r} is no whole number from {least}")
+        if type(value) is not int or not least <= value <= most:
+            end = f" to {most}" if most < MAX_SIZE else ""
+            raise ValueError(f"{value!r} is no whole number from {least}{end}")
         return value
 
     return read
@@ -42,13 +43,6 @@ def wholes(count: int | None = None, least: int = 0) -> Kind:
         return tuple(map(whole(least), value))
 
     return read
-
-
-def place(value: Any) -> int:
-    """Where 0 is among integers of 8 bits."""
-    if type(value) is not int or not -128 <= value <= 127:
-        raise ValueError(f"{value!r} is no whole number from -128 to 127")
-    return value
 
 
 def step(value: Any) -> float:
@@ -301,8 +295,9 @@ _POOL = {"kernel": _PAIR, "stride": _PAIR, "padding": wholes(4)}
 _POOL_DEFAULTS = {"stride": _ONES, "padding": [0, 0, 0, 0]}
 _BINARY: dict[str, int | None] = {"negative": 2, "scale": 1, "bias": 1}
 _BITS = {"negative": np.uint32}
-_GRID: dict[str, Kind] = {"step": step, "zero": place}
-_GRIDS: dict[str, Kind] = {"source_step": step, "source_zero": place} | _GRID
+_ZERO = whole(-128, 127)
+_GRID: dict[str, Kind] = {"step": step, "zero": _ZERO}
+_GRIDS: dict[str, Kind] = {"source_step": step, "source_zero": _ZERO} | _GRID
 _INTEGERS = {"weight": np.int8, "bias": np.int32}
 
 RULES = {
