@@ -96,7 +96,7 @@ TfLiteStatus AddNode(const Builder& b, int index, int pad, Op** op) {
   if (AddOp(b, kind, op) != kTfLiteOk) return kTfLiteError;
   if (is_int8) {
     (*op)->input_count = node->inputs->size;
-    if (kind == OpKind::kInt8Conv) ReadInt8Conv(*node, *op);
+    if (kind == OpKind::kInt8Conv) ReadInt8Conv(*node, &(*op)->options);
     if (kind == OpKind::kInt8MaxPool && ReadPool(b.context, *node, &(*op)->options) != kTfLiteOk)
       return kTfLiteError;
   } else if (!is_lce) {

@@ -70,7 +70,7 @@ TfLiteStatus Replace(TfLiteContext* context, TfLiteDelegate* delegate, const TfL
                                                         delegate);
 }
 
-// The LCE operators, and convolutions of integers, which the interpreter divides into partitions.
+// The LCE operators, and those of integers, which the interpreter divides into partitions.
 TfLiteStatus ClaimOperators(TfLiteContext* context, TfLiteDelegate* delegate, TfLiteIntArray* nodes) {
   const int total = nodes->size;
   nodes->size = 0;

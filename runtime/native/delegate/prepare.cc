@@ -185,12 +185,9 @@ bool PlacePadded(const Options& options, const Border& border, Window* w) {
 // The integers that an activation lets through.
 int Bound(float number, const Value& output) {
   const double whole = static_cast<double>(number) / static_cast<double>(output.quantization.scale);
-  const double place = whole + (whole < 0 ? -0.5 : 0.5) + 0.0;
-  const double at =
-      output.quantization.zero_point + static_cast<double>(static_cast<int64_t>(place < -1e6  ? -1e6
-                                                                                : place > 1e6 ? 1e6
-                                                                                              : place));
-  return at < -128 ? -128 : at > 127 ? 127 : static_cast<int>(at);
+  const double near = whole < -512 ? -512 : whole > 512 ? 512 : whole;  // no zero brings others back
+  const int at = output.quantization.zero_point + static_cast<int>(near + (near < 0 ? -0.5 : 0.5));
+  return at < -128 ? -128 : at > 127 ? 127 : at;
 }
 
 TfLiteStatus PrepareInt8Conv(TfLiteContext* context, const Runtime& runtime, Value* values, Op* op) {

@@ -139,7 +139,19 @@ bool AreInt8Images(const TfLiteContext& context, const TfLiteNode& node, int inp
          image.params.scale == result.params.scale && image.params.zero_point == result.params.zero_point;
 }
 
-bool ReadPads(const TfLiteContext& context, const TfLiteNode& node, Border* padding);
+// How many values are added on each side.
+bool ReadPads(const TfLiteContext& context, const TfLiteNode& node, Border* padding) {
+  const auto* pads = static_cast<const int32_t*>(Constant(context, node, 1, kTfLiteInt32, 8));
+  if (pads == nullptr) return false;
+  for (int i = 0; i < 4; ++i) {
+    padding->before[i] = pads[2 * i], padding->after[i] = pads[2 * i + 1];
+    if (padding->before[i] < 0 || padding->before[i] > kMaxPad || padding->after[i] < 0 ||
+        padding->after[i] > kMaxPad) {
+      return false;
+    }
+  }
+  return true;
+}
 
 // Weights [O, H, W, I] of one group for images of `channels`, none of them -128, and their steps.
 bool IsInt8Filter(const TfLiteTensor& filter, int channels) {
@@ -167,44 +179,6 @@ bool IsInt8Filter(const TfLiteTensor& filter, int channels) {
     if (!IsScale(affine->scale->data[i])) return false;
   }
   return true;
-}
-
-}  // namespace
-
-OpKind FindInt8(const TfLiteContext& context, const TfLiteNode& node, int32_t code) {
-  return IsInt8Conv(context, node, code)   ? OpKind::kInt8Conv
-         : IsInt8Pool(context, node, code) ? OpKind::kInt8MaxPool
-                                           : OpKind::kNone;
-}
-
-bool IsInt8Pool(const TfLiteContext& context, const TfLiteNode& node, int32_t code) {
-  const auto* params = static_cast<const TfLitePoolParams*>(node.builtin_data);
-  return code == kTfLiteBuiltinMaxPool2d && params != nullptr && params->activation == kTfLiteActNone &&
-         AreInt8Images(context, node, 1);
-}
-
-bool IsInt8Padding(const TfLiteContext& context, const TfLiteNode& node, int32_t code, bool of_pool,
-                   Border* padding) {
-  if ((code != kTfLiteBuiltinPad && code != kTfLiteBuiltinPadv2) || node.inputs == nullptr) return false;
-  const int inputs = code == kTfLiteBuiltinPad ? 2 : 3;
-  if (!AreInt8Images(context, node, inputs) || !ReadPads(context, node, padding)) return false;
-  const int zero = context.tensors[node.inputs->data[0]].params.zero_point;
-  int value = zero;
-  if (inputs == 3) {
-    const int index = node.inputs->data[2];
-    if (index < 0 || index >= static_cast<int>(context.tensors_size)) return false;
-    const TfLiteTensor& tensor = context.tensors[index];
-    if (tensor.type != kTfLiteInt8 || !IsConstant(tensor) || tensor.bytes != 1 || tensor.data == nullptr)
-      return false;
-    value = *static_cast<const int8_t*>(tensor.data);
-  }
-  padding->value = static_cast<float>(value);
-  return value == (of_pool ? -128 : zero) && padding->before[0] == 0 && padding->after[0] == 0 &&
-         padding->before[3] == 0 && padding->after[3] == 0;
-}
-
-const TfLiteFloatArray& FilterSteps(const TfLiteTensor& filter) {
-  return *static_cast<const TfLiteAffineQuantization*>(filter.quantization.params)->scale;
 }
 
 bool IsInt8Conv(const TfLiteContext& context, const TfLiteNode& node, int32_t code) {
@@ -242,10 +216,46 @@ bool IsInt8Conv(const TfLiteContext& context, const TfLiteNode& node, int32_t co
          params->activation >= kTfLiteActNone && params->activation <= kTfLiteActRelu6;
 }
 
-void ReadInt8Conv(const TfLiteNode& node, Op* op) {
+bool IsInt8Pool(const TfLiteContext& context, const TfLiteNode& node, int32_t code) {
+  const auto* params = static_cast<const TfLitePoolParams*>(node.builtin_data);
+  return code == kTfLiteBuiltinMaxPool2d && params != nullptr && params->activation == kTfLiteActNone &&
+         AreInt8Images(context, node, 1);
+}
+
+}  // namespace
+
+OpKind FindInt8(const TfLiteContext& context, const TfLiteNode& node, int32_t code) {
+  return IsInt8Conv(context, node, code)   ? OpKind::kInt8Conv
+         : IsInt8Pool(context, node, code) ? OpKind::kInt8MaxPool
+                                           : OpKind::kNone;
+}
+
+bool IsInt8Padding(const TfLiteContext& context, const TfLiteNode& node, int32_t code, bool of_pool,
+                   Border* padding) {
+  if ((code != kTfLiteBuiltinPad && code != kTfLiteBuiltinPadv2) || node.inputs == nullptr) return false;
+  const int inputs = code == kTfLiteBuiltinPad ? 2 : 3;
+  if (!AreInt8Images(context, node, inputs) || !ReadPads(context, node, padding)) return false;
+  const int zero = context.tensors[node.inputs->data[0]].params.zero_point;
+  int value = zero;
+  if (inputs == 3) {
+    const int index = node.inputs->data[2];
+    if (index < 0 || index >= static_cast<int>(context.tensors_size)) return false;
+    const TfLiteTensor& tensor = context.tensors[index];
+    if (tensor.type != kTfLiteInt8 || !IsConstant(tensor) || tensor.bytes != 1 || tensor.data == nullptr)
+      return false;
+    value = *static_cast<const int8_t*>(tensor.data);
+  }
+  padding->value = static_cast<float>(value);
+  return value == (of_pool ? -128 : zero) && padding->before[0] == 0 && padding->after[0] == 0 &&
+         padding->before[3] == 0 && padding->after[3] == 0;
+}
+
+const TfLiteFloatArray& FilterSteps(const TfLiteTensor& filter) {
+  return *static_cast<const TfLiteAffineQuantization*>(filter.quantization.params)->scale;
+}
+
+void ReadInt8Conv(const TfLiteNode& node, Options* options) {
   const auto& params = *static_cast<const TfLiteConvParams*>(node.builtin_data);
-  Options* options = &op->options;
-  op->input_count = 3;
   options->stride_height = params.stride_height, options->stride_width = params.stride_width;
   options->dilation_height = params.dilation_height, options->dilation_width = params.dilation_width;
   options->padding = params.padding == kTfLitePaddingSame ? kSame : kValid;
@@ -255,24 +265,6 @@ void ReadInt8Conv(const TfLiteNode& node, Op* op) {
 bool IsConstant(const TfLiteTensor& tensor) {
   return tensor.allocation_type == kTfLiteMmapRo || tensor.allocation_type == kTfLitePersistentRo;
 }
-
-namespace {
-
-// How many values are added on each side.
-bool ReadPads(const TfLiteContext& context, const TfLiteNode& node, Border* padding) {
-  const auto* pads = static_cast<const int32_t*>(Constant(context, node, 1, kTfLiteInt32, 8));
-  if (pads == nullptr) return false;
-  for (int i = 0; i < 4; ++i) {
-    padding->before[i] = pads[2 * i], padding->after[i] = pads[2 * i + 1];
-    if (padding->before[i] < 0 || padding->before[i] > kMaxPad || padding->after[i] < 0 ||
-        padding->after[i] > kMaxPad) {
-      return false;
-    }
-  }
-  return true;
-}
-
-}  // namespace
 
 bool ReadPadding(const TfLiteContext& context, const TfLiteNode& node, Border* padding) {
   if (!ReadPads(context, node, padding)) return false;

@@ -21,26 +21,20 @@ TfLiteStatus ReadPool(TfLiteContext* context, const TfLiteNode& node, Options* o
 // Reads a PAD or PADV2. False for what is not a constant, small and positive padding.
 bool ReadPadding(const TfLiteContext& context, const TfLiteNode& node, Border* padding);
 
-// What a node of integers is, if the kernels take it: kInt8Conv, kInt8MaxPool or kNone.
+// What a node of integers is, if the kernels take it: kInt8Conv, of one group, with constant weights and a
+// step for each channel or one for all; kInt8MaxPool; or kNone.
 OpKind FindInt8(const TfLiteContext& context, const TfLiteNode& node, int32_t code);
-
-// Whether a node is a CONV_2D of int8 that the kernels take: one group, constant weights with a step each
-// channel.
-bool IsInt8Conv(const TfLiteContext& context, const TfLiteNode& node, int32_t code);
-
-// Whether a node is a MAX_POOL_2D of int8.
-bool IsInt8Pool(const TfLiteContext& context, const TfLiteNode& node, int32_t code);
 
 // Whether a node adds rows and columns of int8 to an image, around a convolution the 0 of its grid, around a
 // pooling the least number: so these can do without. Reads how many.
 bool IsInt8Padding(const TfLiteContext& context, const TfLiteNode& node, int32_t code, bool of_pool,
                    Border* padding);
 
-// The steps of its filter's channels, one for all or one for each.
+// The steps of the channels of a kInt8Conv's filter, one for all or one for each.
 const TfLiteFloatArray& FilterSteps(const TfLiteTensor& filter);
 
-// Reads the parameters of such a one.
-void ReadInt8Conv(const TfLiteNode& node, Op* op);
+// Reads the parameters of a kInt8Conv.
+void ReadInt8Conv(const TfLiteNode& node, Options* options);
 
 bool IsConstant(const TfLiteTensor& tensor);
 

@@ -43,15 +43,16 @@ using NeonInt8Dots = void (*)(const int8_t* const* segments, int count, int64_t 
                               const int8_t* filter, int64_t numbers, int32_t* sums);
 extern const NeonInt8Dots
     kNeonInt8Dots[4];           // for 1 to 4 pixels, in steps of 4 numbers, with dot products of bytes
-constexpr int kInt8Slack = 32;  // numbers behind a row that may be read and written
+constexpr int kInt8Slack = 32;  // numbers behind a row that may be read
+
+constexpr float kInt8Round = 12582912.0f;  // 1.5 * 2^23: added, nothing is left behind the point
 
 // How a sum times its scale becomes one of 8 bits.
 inline int8_t Requantize(float value, int low, int high, int zero) {
 #pragma clang fp contract(off)
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: nothing is left behind the point
   const float least = static_cast<float>(low - zero), most = static_cast<float>(high - zero);
   value = value < least ? least : value > most ? most : value;
-  return static_cast<int8_t>(static_cast<int>((value + kRound) - kRound) + zero);
+  return static_cast<int8_t>(static_cast<int>((value + kInt8Round) - kInt8Round) + zero);
 }
 
 }  // namespace fsg

@@ -2,6 +2,7 @@
 // before:
 //
 //   Number    what rows and filters are copied to: int8_t or int16_t
+//   kInt8Tile pixels whose sums are computed together
 //   DotsOf    for a plan functions: sums of the segments of 1, 2, ... kInt8Tile pixels with a block of the
 //             filter, into rows of kInt8Channels int32
 #ifndef FSG_KERNELS_INT8_BODY_H_
@@ -32,7 +33,6 @@ inline void FillNumbers(Number value, int64_t count, Number* to) {
 inline void StoreInt8(const Int8Conv& conv, const Int8Plan& plan, const int32_t* sums, int block, int count,
                       int used, int8_t* out) {
 #pragma clang fp contract(off)
-  constexpr float kRound = 12582912.0f;  // as in int8.h
   const Floats least = Floats{} + static_cast<float>(conv.low - conv.out_zero);
   const Floats most = Floats{} + static_cast<float>(conv.high - conv.out_zero);
   const Floats scale = LoadFloats(plan.scale + block);
@@ -44,7 +44,7 @@ inline void StoreInt8(const Int8Conv& conv, const Int8Plan& plan, const int32_t*
     Floats value = __builtin_convertvector(whole + bias, Floats) * scale;
     value = value < least ? least : value;
     value = value > most ? most : value;
-    value = (value + kRound) - kRound;
+    value = (value + kInt8Round) - kInt8Round;
     whole = __builtin_convertvector(value, Ints) + conv.out_zero;
     const Bytes16 bytes = __builtin_convertvector(whole, Bytes16);
     memcpy(out + int64_t{p} * conv.channels_out + block, &bytes, static_cast<size_t>(used));
@@ -83,7 +83,7 @@ class Rows {
     const int64_t padded = row + w.pad_top;  // not negative
     const int64_t slot = w.dilation_height == 1 ? padded % w.filter_height : ky;
     Number* const to = rows_ + slot * plan_.row_numbers;
-    const int64_t name = batch * (int64_t{w.in_height} + (int64_t{1} << 32)) + padded;
+    const int64_t name = (batch << 32) + padded;
     if (held_[slot] != name) Copy(batch, row, to);
     held_[slot] = name;
     return to;

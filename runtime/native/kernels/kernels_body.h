@@ -12,7 +12,7 @@
 //   kDots        [kTile] functions: the dot products of several filter blocks with 1, 2, ... kTile patches,
 //   as
 //                twice the popcounts, into rows of `lanes` int32
-//   Number, kInt8Dots, as in int8_body.h
+//   Number, kInt8Tile, DotsOf, as in int8_body.h
 //   BitsBelow, BitsAbove, SignBits, RoundToInt8, as in bits_portable.h
 #ifndef FSG_KERNELS_KERNELS_BODY_H_
 #define FSG_KERNELS_KERNELS_BODY_H_
