@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 MACHINES = ("x86_64", "aarch64")  # baseline instruction sets, faster code is chosen at run time
-ROOMS = ("training", "export", "runtime")
+ROOMS = ("commands", "training", "export", "runtime")
 GLIBC = "2.17"  # that of manylinux2014
 NATIVE = Path("runtime/native")  # its headers are included by their path below it
 FLAGS = ["-O3", "-DNDEBUG", "-g0", "-Wall", "-Wextra", "-I", str(NATIVE)]
@@ -116,7 +116,7 @@ def natives() -> list[Native]:
 
 
 def packages() -> list[str]:
-    """Every folder of the three rooms that says it is one, by its __init__.py."""
+    """Every folder of the rooms that says it is one, by its __init__.py."""
     files = (file for room in ROOMS for file in sorted(Path(room).rglob("__init__.py")))
     return ["fsg", *(f"fsg.{file.parent.as_posix().replace('/', '.')}" for file in files)]
 

@@ -189,7 +189,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(refused, tmp_path, arguments, 
 def settings(fsg, monkeypatch):
     """Runs `fsg train` but for the training; returns the settings it would train with."""
     seen = []
-    monkeypatch.setattr(cli, "run_training", lambda config, folder: seen.append(config))
+    monkeypatch.setattr("fsg.commands.train.run_training", lambda config, folder: seen.append(config))
 
     def run(*arguments):
         code, _, err = fsg("train", *arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("training", "export", "runtime")
+ROOMS = ("commands", "training", "export", "runtime")
 FILES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))])
 MODULES = {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in FILES if path.name not in ("setup.py",)}
 

@@ -158,7 +158,7 @@ def test_a_baseline_needs_the_packages_of_training(refused, parts, here, monkeyp
     (run / "config.toml").write_text("")
     records.model_file(run / "export" / "model.tflite")
     (run / "export" / "report.json").write_text("{}")
-    monkeypatch.setattr("fsg.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("fsg.commands.bench.find_spec", lambda name: None)
     assert "--baseline needs the package torch: pip install 'fsg[lce]'" in refused("bench", "net", "--baseline", "int8")
 
 
@@ -169,7 +169,7 @@ def test_a_run_that_was_trained_on_since_its_export_has_no_baseline(refused, par
     (run / "checkpoint.pt").write_bytes(b"other weights")
     records.model_file(run / "export" / "model.tflite")
     (run / "export" / "report.json").write_text(json.dumps({"checkpoint": hashlib.sha256(b"weights").hexdigest()}))
-    monkeypatch.setattr("fsg.cli.find_spec", lambda name: name)
+    monkeypatch.setattr("fsg.commands.bench.find_spec", lambda name: name)
     line = refused("bench", "net", "--baseline", "float32")
     assert "net/export/model.tflite: the run was trained on since" in line and "fsg export net --format tflite" in line
 

@@ -2,13 +2,13 @@
 
 import sys
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fsg import FsgError, __version__, shell_command
+from fsg.commands.common import option
 from fsg.terminal import make_console
 from fsg.training.config import Config, absolute_paths
 from fsg.training.folder import RUNS
@@ -17,7 +17,6 @@ from fsg.training.options import PATH, SettingsCommand, config_options_but, give
 
 DRAWN = ("dataset", "model", "activation_bits", "epochs", "test_every", "hypernetwork", "method", "variant", "teacher")
 """Settings of a training that are drawn, or have no meaning here."""
-option = partial(click.option, show_default=True)
 
 
 @click.command("meta-train", cls=SettingsCommand)
