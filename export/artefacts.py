@@ -41,10 +41,12 @@ from fsg.export.graph import (
 from fsg.export.images import RANDOM_IMAGES, for_calibration
 from fsg.export.int8 import int8_layers, int8_weights, learned_layers, signs_moved, with_integer_ends
 from fsg.export.options import FORMATS
+from fsg.export.passes import on_pixels
 from fsg.export.reference import run_graph
 from fsg.export.verify import Trial, signs_near_zero
 from fsg.runtime.model.c import compiler, functions_called
 from fsg.runtime.model.contents import bytes_by_kind
+from fsg.runtime.model.evaluate import normalize, to_pixels
 from fsg.runtime.model.exported import DEPTHWISE
 from fsg.runtime.model.files import REPORT, SUFFIXES, file_digest
 from fsg.runtime.model.metadata import add_tflite_metadata, sizes_of
@@ -54,6 +56,9 @@ from fsg.runtime.model.tflite import op_counts
 
 AT_ONCE = 64 * 64 * 64
 """Pixels of the images that the graph computes together: every value of it stays in memory."""
+
+PIXEL_ERROR = 1e-4
+"""How far normalised images may be from those of whole pixels: rounding."""
 
 LEARNED = "learned"
 """What `int8` is for networks that were trained with ranges of their own."""
@@ -80,6 +85,7 @@ def export_graph(
     verify: str = "logits",
     int8: str | None = None,
     io: str = "float",
+    input: str = "float",
     calibration: Callable[[], Floats] | None = None,
     on_step: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
@@ -90,6 +96,7 @@ def export_graph(
     in bytes. With `int8` "weights" those of float layers are integers in the files, with "layers" what they read and
     give too, on grids chosen by the images that `calibration` returns, and with `LEARNED` on those in the graph. Files
     are then compared with that network in NumPy; an artefact's "int8" says how its decisions compare with the trial's.
+    With `input` "uint8" they take raw pixels, and normalise them by the metadata's mean and std.
     `earlier` is a report of the same weights in that folder, whose other artefacts stay in the report.
     """
     images, some = trial.images, trial.images[: min(len(trial.images) // 2 * 2, deep.IMAGES)]
@@ -114,12 +121,17 @@ def export_graph(
         ends: list[Any] = [graph.nodes[1], graph.nodes[-1]]
         grids = ([end.step, end.zero] for end in ends)
         metadata = metadata | dict(zip(("input_grid", "output_grid"), grids, strict=True))
+    outer = graph
+    if input == "uint8":
+        outer = on_pixels(graph, *_statistics(metadata, images))
+        metadata = metadata | {"input": input}
 
-    def tflite(integer_ends: bool = integer_ends) -> tuple[Files, str]:
-        content, by = to_tflite(graph, writer="direct" if int8 else writer, batch=batch or 1, integer_ends=integer_ends)
+    def tflite(graph: BinaryGraph = outer, integer_ends: bool = integer_ends) -> tuple[Files, str]:
+        by_whom = "direct" if int8 or input == "uint8" else writer
+        content, by = to_tflite(graph, writer=by_whom, batch=batch or 1, integer_ends=integer_ends)
         return {SUFFIXES["tflite"]: add_tflite_metadata(content, metadata)}, by
 
-    def onnx(integer_ends: bool = integer_ends) -> tuple[Files, str]:
+    def onnx(graph: BinaryGraph = outer, integer_ends: bool = integer_ends) -> tuple[Files, str]:
         content = to_onnx(graph, metadata, opset=opset, batch=batch, integer_ends=integer_ends)
         return {SUFFIXES["onnx"]: content}, "onnx"
 
@@ -144,8 +156,8 @@ def export_graph(
 
             def written_rightly(path: Path = path, name: str = name, by: str = by, content: bytes = content) -> int:
                 on_step(f"comparing every value in {path.name} with its meaning")
-                if integer_ends:  # within, the file is the same as one that takes and gives floats
-                    content = next(iter((tflite if name == "tflite" else onnx)(integer_ends=False)[0].values()))
+                if integer_ends or outer is not graph:  # within, the file is the same as one of floats
+                    content = next(iter((tflite if name == "tflite" else onnx)(graph, integer_ends=False)[0].values()))
                 return deep.check_file(name, by, graph, content, some)
 
             compared = written_rightly() if verify == "deep" else None
@@ -223,6 +235,16 @@ def _on_integers(
     return graph, {"ranges": "chosen", "calibration_images": len(images), "signs_of_int8": signs, "signs_moved": moved}
 
 
+def _statistics(metadata: dict[str, Any], images: Floats) -> tuple[list[float], list[float]]:
+    """Mean and std of the metadata; FsgError where they are not there, or the images are no pixels that they made."""
+    mean, std = (metadata.get(name) or [] for name in ("mean", "std"))
+    if not len(mean) == len(std) == images.shape[1]:
+        raise FsgError("--input uint8 normalises by the mean and std of the metadata, and there are none: give them")
+    if np.abs(normalize(to_pixels(images, mean, std), mean, std) - images).max() > PIXEL_ERROR:
+        raise FsgError("--input uint8: the images to compare on are no pixels, normalised by mean and std: give such")
+    return mean, std
+
+
 def _with_others(folder: Path, earlier: dict[str, Any], artefacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The artefacts, and those of other formats in an earlier report that are still in the folder."""
     formats = {artefact["format"] for artefact in artefacts}
@@ -243,6 +265,7 @@ def check_settings(
     verify: str = "logits",
     int8: str | None = None,
     io: str = "float",
+    input: str = "float",
 ) -> None:
     """Raises FsgError for settings of a format that is not asked for; starts what takes a while to start."""
     if unknown := set(formats) - set(FORMATS):
@@ -265,9 +288,15 @@ def check_settings(
         raise FsgError("--io int8 is of networks on integers: add --int8 layers, or leave it away")
     if io == "int8" and not {"tflite", "onnx"}.issuperset(formats):
         raise FsgError("--io int8 is of .tflite and .onnx files: leave the other formats away")
-    if int8 and writer == "lce":
-        raise FsgError("--int8 is written by fsg itself: leave --writer lce away")
-    prepare(formats, "direct" if int8 else writer)
+    if input == "uint8":
+        if io == "int8":
+            raise FsgError("--io int8 has images on a grid of its own: leave it or --input uint8 away")
+        if not {"tflite", "onnx"}.issuperset(formats):
+            raise FsgError("--input uint8 is of .tflite and .onnx files: leave the other formats away")
+    by_fsg = "--int8" if int8 else "--input uint8" if input == "uint8" else ""
+    if by_fsg and writer == "lce":
+        raise FsgError(f"{by_fsg} is written by fsg itself: leave --writer lce away")
+    prepare(formats, "direct" if by_fsg else writer)
 
 
 def check_on_integers(formats: Collection[str], int8: str | None, writer: str, why: str, instead: str) -> None:

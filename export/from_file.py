@@ -58,7 +58,7 @@ def export_packed(
         check_on_integers(formats, how.get("int8"), writer, why, "export its run without --int8")
     about, earlier, size = _known(path, folder, file.metadata, graph)
     on_step("reading the test images" if dataset else f"computing {path.name} on random images")
-    trial = _trial(path, session, dataset, data_dir)
+    trial = _trial(path, session, dataset, data_dir, file.metadata if how.get("input") == "uint8" else None)
     some = trial.images[: deep.IMAGES]
 
     def read_rightly() -> int:
@@ -110,8 +110,13 @@ def _float_size(graph: BinaryGraph) -> int:
     return sum(4 * value.size for node in graph.nodes for value in vars(node).values() if isinstance(value, np.ndarray))
 
 
-def _trial(path: Path, session: Session, dataset: str | None, data_dir: str | None) -> Trial:
-    """What files are compared on: test images of a data set, or random ones for want of one."""
+def _trial(
+    path: Path, session: Session, dataset: str | None, data_dir: str | None, of_pixels: dict[str, Any] | None
+) -> Trial:
+    """What files are compared on: test images of a data set, or random ones for want of one.
+
+    These are pixels, if `of_pixels` has how they are normalised.
+    """
     labels = None
     if dataset:
         data = dataset_for(session, dataset, data_dir)
@@ -120,7 +125,7 @@ def _trial(path: Path, session: Session, dataset: str | None, data_dir: str | No
         images = normalize(pixels, *statistics(session, pixels))
         labels = match_labels(session, data.y_test[chosen], data.class_names)
     else:
-        images = random_images(session.input_shape)
+        images = random_images(session.input_shape, of_pixels)
     expected = session(images)
     if not np.isfinite(expected).all():
         other = "other images" if dataset else "images that it is meant for"

@@ -30,6 +30,11 @@ class Input(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Pixels(Input):
+    """The raw image, from 0 to 255."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sign(Node):
     """-1 where the input is negative, else +1."""
 

@@ -1,6 +1,7 @@
 """The images that exports are compared on, and ranges of integers chosen by."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,12 @@ def _most(height: int, width: int) -> int:
     return int(np.clip(CALIBRATION_PIXELS // (height * width), *CALIBRATION_IMAGES))
 
 
-def random_images(shape: Sequence[int]) -> Floats:
-    """64 images of normally distributed numbers, always the same for a shape (C, H, W)."""
-    return np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *shape), np.float32)
+def random_images(shape: Sequence[int], metadata: dict[str, Any] | None = None) -> Floats:
+    """64 images of normally distributed numbers, always the same for a shape (C, H, W).
+
+    With metadata that have a mean and std they are random pixels, normalised by these.
+    """
+    rng, sizes = np.random.default_rng(0), (RANDOM_IMAGES, *shape)
+    if metadata and {"mean", "std"} <= metadata.keys():
+        return normalize(rng.integers(0, 256, sizes, np.uint8), metadata["mean"], metadata["std"])
+    return rng.standard_normal(sizes, np.float32)

@@ -75,6 +75,13 @@ def export_options(command: F) -> F:
             show_default=True,
             help="What .tflite and .onnx files with --int8 layers take and give: their metadata have the grids.",
         ),
+        option(
+            "--input",
+            type=click.Choice(("float", "uint8")),
+            default="float",
+            show_default=True,
+            help="What .tflite and .onnx files take: normalised images, or raw pixels that they normalise.",
+        ),
         option("--out", type=folder, help="Folder to write into.  [default: RUN/export, or that of FILE]"),
         option(
             "--format",

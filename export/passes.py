@@ -1,5 +1,6 @@
 """Rewrites of a BinaryGraph. Each keeps what the graph computes; docstrings say why it is worth doing."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from fsg.export.graph import (
     Negative,
     Node,
     Pad,
+    Pixels,
     Pool,
     Reshape,
     Sign,
@@ -31,6 +33,21 @@ from fsg.export.graph import (
     rewrite,
     sides,
 )
+
+
+def on_pixels(graph: BinaryGraph, mean: Sequence[float], std: Sequence[float]) -> BinaryGraph:
+    """Takes raw pixels from 0 to 255, and normalises them as `normalize` does."""
+    first, *others = graph.nodes
+    shift, scale = (np.asarray(values, np.float64) for values in (mean, std))
+    image = Pixels(name=f"{first.name}.pixels", inputs=(), shape=first.shape)
+    normalised = Affine(
+        name=first.name,
+        inputs=(image.name,),
+        shape=first.shape,
+        scale=(1 / (255 * scale)).astype(np.float32),
+        bias=(-shift / scale).astype(np.float32),
+    )
+    return BinaryGraph((image, normalised, *others))
 
 
 def fold_affine(graph: BinaryGraph) -> BinaryGraph:

@@ -77,13 +77,14 @@ def export_model(
     `images` [N, C, H, W], as the model takes them, are what the files are compared with PyTorch on; random ones if left
     away. `metadata` travel in the files: mean, std and class_names are what `fsg eval` needs. `opset` is the version of
     ONNX's operators; None for the oldest that will do. `batch` is how many images a file takes at once; None for any
-    number, of .onnx files. `writer` is one of `formats.tflite.write.WRITERS`. `verify` "deep" also compares every value
-    within the network. `int8` "weights" or "layers" makes float layers those of integers, "layers" on ranges that are
-    chosen by `images`; a model with fake quantisers always has those that it learnt. Errors: as `export_run`.
+    number, of .onnx files. `input` "uint8" has files take raw pixels, and normalise them. `writer` is one of
+    `formats.tflite.write.WRITERS`. `verify` "deep" also compares every value within the network. `int8` "weights" or
+    "layers" makes float layers those of integers, "layers" on ranges that are chosen by `images`; a model with fake
+    quantisers always has those that it learnt. Errors: as `export_run`.
     """
     check_settings(formats, **how)
     if images is None:
-        images = random_images(shape)
+        images = random_images(shape, metadata if how.get("input") == "uint8" else None)
     else:
         given = images
         how["calibration"] = lambda: for_calibration(given)

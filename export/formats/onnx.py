@@ -29,8 +29,8 @@ def to_onnx(
 ) -> bytes:
     """Converts a graph for batches of `batch` images, or of any number (None).
 
-    Input "image" [N, C, H, W], output "logits" [N, classes]; both uint8 with `integer_ends`, of a graph of
-    `int8.with_integer_ends`.
+    Input "image" [N, C, H, W], uint8 of a graph of `passes.on_pixels`, output "logits" [N, classes]; both uint8 with
+    `integer_ends`, of a graph of `int8.with_integer_ends`.
 
     A binary layer's weights are one uint8 initialiser [O, ceil(I * KH * KW / 8), 1], first weight in the highest
     bit, 1 for negative. A few operators on constants expand it to -1 and +1; runtimes fold them when they load it.
@@ -45,24 +45,28 @@ def to_onnx(
     graph = _with_named_ends(graph)
     builder = _Builder(onnx, batch, {node.name: node.shape for node in graph.nodes}, _between_grids(graph))
     ends = (graph.nodes[1], graph.nodes[-1]) if integer_ends else ()
-    for node in graph.nodes[1:]:
+    first, *others = graph.nodes
+    takes_pixels = isinstance(first, g.Pixels)
+    if takes_pixels:
+        numbers = builder.emit("Cast", [first.name], f"{first.name}.numbers", to=onnx.TensorProto.FLOAT)
+        others[0] = replace(others[0], inputs=(numbers,))
+    for node in others:
         if node in ends and isinstance(node, g.Quantize):
             builder.end_on_grid(node, at_entry=node is graph.nodes[1])
         else:
             builder.add(node)
-    first, last = graph.nodes[0], graph.nodes[-1]
 
-    def tensor(node: g.Node) -> Any:
+    def tensor(node: g.Node, is_whole: bool) -> Any:
         shape = ["N" if batch is None else batch, *node.shape[1:]]
-        kind = onnx.TensorProto.UINT8 if integer_ends else onnx.TensorProto.FLOAT
+        kind = onnx.TensorProto.UINT8 if is_whole else onnx.TensorProto.FLOAT
         return onnx.helper.make_tensor_value_info(node.name, kind, shape)
 
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             builder.nodes,
             "fsg",
-            [tensor(first)],
-            [tensor(last)],
+            [tensor(first, integer_ends or takes_pixels)],
+            [tensor(graph.nodes[-1], integer_ends)],
             builder.constants,
         ),
         producer_name="fsg",

@@ -28,6 +28,12 @@ def normalize(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     return (images.astype(np.float32) / np.float32(255) - shift) / scale
 
 
+def to_pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """The raw images, uint8, that `normalize` made these of."""
+    shift, scale = (np.asarray(v, np.float32).reshape(1, -1, 1, 1) for v in (mean, std))
+    return np.clip(np.rint((images * scale + shift) * np.float32(255)), 0, 255).astype(np.uint8)
+
+
 class Classifier(Protocol):
     """What can be evaluated: an opened model file, or a run."""
 

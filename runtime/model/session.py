@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from fsg import FsgError
 from fsg.runtime.library import delegate_path
 from fsg.runtime.model.c import CompiledModel, c_metadata
+from fsg.runtime.model.evaluate import to_pixels
 from fsg.runtime.model.files import model_format
 from fsg.runtime.model.grids import Grid, from_integers, to_integers
 from fsg.runtime.model.metadata import KEY, parse_metadata, read_metadata
@@ -41,7 +43,8 @@ class Session:
 
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
         self.path, self.metadata = path, metadata
-        self._grids: list[Grid] = []  # of the integers that go in and come out, if they are no floats
+        self._encode: Callable[[np.ndarray], np.ndarray] | None = None  # for files that take integers
+        self._decode: Callable[[np.ndarray], np.ndarray] | None = None  # for those that give them
 
     @property
     def batch(self) -> int:
@@ -84,13 +87,13 @@ class Session:
         missing = self._batch - len(images)
         if missing > 0:
             images = np.concatenate([images, np.zeros((missing, *self.input_shape), np.float32)])
-        if self._grids:
-            images = to_integers(images, self._grids[0], self._integers)
+        if self._encode:
+            images = self._encode(images)
         try:
             scores = self._run(images)
         except Exception as error:
             raise self._failure(error) from error
-        scores = from_integers(scores, self._grids[1]) if self._grids else np.array(scores, np.float32)
+        scores = self._decode(scores) if self._decode else np.array(scores, np.float32)
         return scores if scores.ndim > 2 and scores[0].size > scores.shape[1] else scores.reshape(len(images), -1)
 
     def _failure(self, error: Exception) -> FsgError:
@@ -112,15 +115,24 @@ class Session:
             return rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True)
         return rng.integers(0, 2, shape).astype(kind)
 
-    def _has_integer_ends(self, kind: Any) -> bool:
-        """Reads which grids the integers are on that the file takes and gives, if it does: uint8's zero is 128 on."""
+    def _input_kind(self, integers: Any) -> Any:
+        """The type of the images that the file takes: float32, of raw pixels uint8, and on a grid `integers`.
+
+        Such a file gives integers too; those of uint8 have a zero 128 on.
+        """
+        if self.metadata.get("input") == "uint8":
+            mean, std = self.metadata["mean"], self.metadata["std"]
+            self._encode = partial(to_pixels, mean=mean, std=std)
+            return np.uint8
         found = [self.metadata.get(name) for name in ("input_grid", "output_grid")]
         grids = [Grid(float(grid[0]), int(grid[1])) for grid in found if isinstance(grid, list) and len(grid) == 2]
         if len(grids) < 2:
-            return False
-        offset = 128 if kind is np.uint8 else 0
-        self._integers, self._grids = kind, [Grid(step, zero + offset) for step, zero in grids]
-        return True
+            return np.float32
+        offset = 128 if integers is np.uint8 else 0
+        source, result = (Grid(step, zero + offset) for step, zero in grids)
+        self._encode = partial(to_integers, grid=source, kind=integers)
+        self._decode = partial(from_integers, grid=result)
+        return integers
 
     def _set_input_shape(self, shape: list[int]) -> None:
         """Takes [N, C, H, W] of the model's input and compares it with what the metadata promise."""
@@ -159,7 +171,7 @@ class TfliteSession(Session):
         except (RuntimeError, ValueError, MemoryError) as error:
             raise FsgError(f"{path}: LiteRT refuses this model: {_one_line(error)}") from error
         self._inputs = [(details["index"], [int(n) for n in details["shape"]], details["dtype"]) for details in inputs]
-        kind = np.int8 if self._has_integer_ends(np.int8) else np.float32
+        kind = self._input_kind(np.int8)
         if len(inputs) == 1 and outputs and len(inputs[0]["shape"]) == 4 and inputs[0]["dtype"] == kind:
             ((self._input, (self._batch, *size, channels), _),) = self._inputs
             self._output = outputs[0]["index"]
@@ -199,7 +211,7 @@ class OnnxSession(Session):
         inputs = self._session.get_inputs()
         self._inputs = [(source.name, source.shape, source.type) for source in inputs]
         shape = inputs[0].shape if inputs else []
-        kind = "tensor(uint8)" if self._has_integer_ends(np.uint8) else "tensor(float)"
+        kind = "tensor(uint8)" if self._input_kind(np.uint8) is np.uint8 else "tensor(float)"
         is_image = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == kind
         if is_image and all(isinstance(n, int) for n in shape[1:]):
             self._set_input_shape(shape)

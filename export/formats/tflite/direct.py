@@ -20,7 +20,8 @@ from fsg.export.passes import (
 def to_tflite_direct(graph: g.BinaryGraph, batch: int = 1, *, integer_ends: bool = False) -> bytes:
     """The .tflite file of a graph: input "image" [batch, H, W, C], output "logits", of maps [batch, H, W, C] too.
 
-    With `integer_ends` both are int8, of a graph of `int8.with_integer_ends`.
+    With `integer_ends` both are int8, of a graph of `int8.with_integer_ends`; of one of `passes.on_pixels` the image is
+    uint8.
 
     Errors: FsgError for a binary convolution that LCE's operators cannot compute.
     """

@@ -125,7 +125,9 @@ class _Writer:
         found = self.schema.TensorT()
         found.name = name or f"t{len(self.tensors)}"
         found.shape = np.array(tensor.shape, np.int32)
-        found.type = {"float32": types.FLOAT32, "int32": types.INT32, "int8": types.INT8}[tensor.kind.name]
+        found.type = {"float32": types.FLOAT32, "int32": types.INT32, "int8": types.INT8, "uint8": types.UINT8}[
+            tensor.kind.name
+        ]
         if tensor.steps is not None:
             found.quantization = self.schema.QuantizationParametersT()
             found.quantization.scale = tensor.steps

@@ -5,6 +5,7 @@ remark on a value (`emit.Value.order`) until then.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ class _Lowering(Emitter):
         if self.integer_ends and (grid := result_grid(self.graph.nodes[1])):
             source = on_grid(source, grid)
             self.values[self.graph.nodes[1].name] = Value(source, IMAGE)
+        if isinstance(first, g.Pixels):
+            source = replace(source, kind=np.dtype(np.uint8), steps=np.ones(1, np.float32))
         self.values[first.name] = Value(source, IMAGE)
         for node in self.graph.nodes[1:]:
             if node.name not in self.values:
@@ -90,10 +93,13 @@ def _affine(to: _Lowering, node: g.Affine, x: Value) -> Value:
         bias = _per_channel(to, node.bias, x).data
         assert bias is not None
         return Value(to.constant(np.broadcast_to(bias, tensor.shape)), x.order)
-    if (node.scale != 1).any():
-        tensor = to.like("MUL", tensor, _per_channel(to, node.scale, x))
-    if (node.bias != 0).any():
-        tensor = to.like("ADD", tensor, _per_channel(to, node.bias, x))
+    for code, values, nothing in (("MUL", node.scale, 1), ("ADD", node.bias, 0)):
+        if (values != nothing).any():
+            numbers = _per_channel(to, values, x)
+            if isinstance(to.nodes[node.inputs[0]], g.Pixels):  # of a whole row, since XNNPACK is slow on 3 at a time
+                assert numbers.data is not None
+                numbers = to.constant(np.broadcast_to(numbers.data, (1, 1, *tensor.shape[2:])))
+            tensor = to.like(code, tensor, numbers)
     return Value(tensor, x.order)
 
 
