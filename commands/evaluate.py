@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fsg import FsgError
+from fsg import FsgError, make_folder
 from fsg.commands.common import newest, option
 from fsg.terminal import make_console, print_table
 from fsg.training.config import load_config
@@ -19,20 +19,36 @@ from fsg.training.registry import FIRST_LAST, MODELS
 @click.argument("target", required=False, type=PATH, metavar="[RUN|FILE]")
 @option("--dataset", help="Data set to test on.  [default: that of the training]")
 @option("--data-dir", help="Where that data set is.")
-@option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def evaluate(target: Path | None, dataset: str | None, data_dir: str | None, as_json: bool) -> None:
-    """Accuracy of a run or a model file on real images.
+@option("--best", is_flag=True, help="A RUN after the epoch with the highest test accuracy, not after its last.")
+@option("--json", "as_json", is_flag=True, help="Print the result as JSON, with the confusion matrix.")
+@option("--confusion", type=PATH, metavar="FILE.csv", help="Write how many images of each class were taken for which.")
+def evaluate(
+    target: Path | None, dataset: str | None, data_dir: str | None, best: bool, as_json: bool, confusion: Path | None
+) -> None:
+    """Accuracy of a run or a model file on real images, and of each class.
 
     FILE is a .tflite, .onnx, .fsg or .c; the images are the test split of a data set. Without, the newest run is taken.
     """
     target = target or newest(newest_run)
+    if confusion:
+        make_folder(confusion.parent)
     with make_console().status(f"testing {target}") as status:
+        import numpy as np
+
+        from fsg.runtime.model.classes import class_figures, class_table, write_confusion
         from fsg.runtime.model.files import export_doubts
         from fsg.training.evaluate import evaluate_on
 
-        result = evaluate_on(target, dataset, data_dir=data_dir, show=status.update)
-    told = f"{target}: accuracy {result['accuracy']:.2%} on {result['samples']} images of {result['dataset']}"
-    click.echo(json.dumps(result) if as_json else told)
+        result = evaluate_on(target, dataset, data_dir=data_dir, best=best, show=status.update)
+    matrix, names = np.array(result["confusion"]), result["class_names"]
+    if as_json:
+        classes = [figures._asdict() for figures in class_figures(matrix, names)]
+        click.echo(json.dumps({**result, "classes": classes}))
+    else:
+        click.echo(f"{target}: accuracy {result['accuracy']:.2%} on {result['samples']} images of {result['dataset']}")
+        print_table(class_table(matrix, names))
+    if confusion:
+        write_confusion(confusion, matrix, names)
     for doubt in export_doubts(target):
         click.echo(doubt, err=True)
 

@@ -47,11 +47,12 @@ def export_run(
     """
     check_settings(formats, **how)
     on_step("reading the test images")
-    checkpoint, data = digest(run.path), dataset or run.config.dataset
+    checkpoint, data = digest(run.path, run.checkpoint), dataset or run.config.dataset
     images, labels, expected = test_images(run, data_dir, spec=dataset)
     about = {
         "run": str(run.path),
         "checkpoint": checkpoint,
+        "epoch": run.epoch,
         "model": run.config.model,
         "dataset": data,
         "activation_bits": run.config.activation_bits,

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from fsg import FsgError
 from fsg.export.options import is_packed
 
 
@@ -13,13 +14,16 @@ def export_any(source: Path, formats: Collection[str], out: Path | None, **how: 
     `how` is as for `pipeline.export_run` or `from_file.export_packed`.
     """
     if is_packed(source):
+        if how.pop("best", False):
+            raise FsgError(f"{source} is no run: --best is for the folder of one")
         from fsg.export.from_file import export_packed
 
         return export_packed(source, formats, out, **how)
+    best = how.pop("best", False)
     from fsg.export.formats.tflite.write import prepare
 
     prepare(formats, how["writer"])  # TensorFlow starts in a process of its own while PyTorch does in this one
     from fsg.export.pipeline import export_run
     from fsg.training.run import open_run
 
-    return export_run(open_run(source), formats, out or source / "export", **how)
+    return export_run(open_run(source, best=best), formats, out or source / "export", **how)

@@ -9,11 +9,13 @@ import sys
 import time
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fsg import cli
+from fsg.runtime.model.classes import read_confusion
 from fsg.training.config import FORMAT, HEADINGS, Config, load_config, save_config
 
 pytestmark = pytest.mark.xdist_group("command line")  # its tests share `project`
@@ -42,8 +44,8 @@ def in_project(request, monkeypatch, tmp_path):
 def test_a_run_holds_what_is_promised(project):
     run = project / "runs" / "short"
     names = {path.name for path in run.iterdir()}
-    tables = {"metrics.csv", "flips.csv"}
-    assert names == tables | {"config.toml", "checkpoint.pt", "curves.png", "summary.json", "export"}
+    tables = {"metrics.csv", "flips.csv", "confusion.csv"}
+    assert names == tables | {"config.toml", "checkpoint.pt", "best.pt", "curves.png", "summary.json", "export"}
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["method"], summary["model"], summary["epochs"], summary["seed"]) == ("fsg", "resnet20", 2, 0)
     assert 0 <= summary["test_accuracy"] <= 1 and summary["train_loss"] > 0 and summary["seconds_per_step"] > 0
@@ -114,7 +116,10 @@ def test_eval_agrees_between_run_and_artefacts(project, fsg):
         assert code == 0 and result["samples"] == 260
         accuracies.append(result["accuracy"])
     assert max(accuracies) - min(accuracies) <= 1 / 260
-    code, out, err = fsg("eval")
+    assert len(result["confusion"]) == len(result["classes"]) == 10
+    assert sum(one["images"] for one in result["classes"]) == 260
+    code, out, err = fsg("eval", "--confusion", "tables/c.csv")
+    assert read_confusion(Path("tables/c.csv"))[0].sum() == 260 and "recall" in out
     assert code == 0 and "on 260 images" in out and "taking the newest run, runs/short" in err
 
 

@@ -4,7 +4,8 @@ checkpoint.pt is a torch.save archive of plain containers and tensors: format, e
 averaged one), latent (with `ema`: the state dict that training continues from), data (class names, normalisation,
 image shape), probe (logits of fixed images, see probe.py), rule (optimizers, hypernetworks, history), rows, flips,
 steps, seconds and hypernetwork_parameters.
-Reading the model leaves the tensors of `rule` on the disk.
+Reading the model leaves the tensors of `rule` on the disk. best.pt is the same of the epoch with the highest test
+accuracy, without what only training needs.
 """
 
 import hashlib
@@ -17,12 +18,14 @@ from fsg import FsgError, replacing, shell_command
 from fsg.training.config import FORMAT, check_format
 from fsg.training.data.archives import is_damaged
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+OF_BEST = ("epoch", "data", "rows", "hypernetwork_parameters", "probe", "model")
+"""What best.pt has of a checkpoint."""
 
 
-def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
-    """Replaces checkpoint.pt in one step, so that a kill at any moment leaves the old or the new one."""
-    path = folder / CHECKPOINT
+def save_checkpoint(folder: Path, content: dict[str, Any], name: str = CHECKPOINT) -> None:
+    """Replaces a checkpoint in one step, so that a kill at any moment leaves the old or the new one."""
+    path = folder / name
     with replacing(path) as temporary:
         try:
             torch.save({"format": FORMAT, **content}, temporary)
@@ -30,17 +33,19 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
             raise FsgError(f"cannot write {path}: is the disk full? The checkpoint before it is kept") from error
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Reads checkpoint.pt; tensors stay memory-mapped until they are used.
+def read_checkpoint(folder: Path, name: str = CHECKPOINT) -> dict[str, Any]:
+    """Reads checkpoint.pt, or best.pt; tensors stay memory-mapped until they are used.
 
     Errors: FsgError for a missing or broken file, be it one byte, and for another version.
     """
-    path = folder / CHECKPOINT
+    path = folder / name
     if is_damaged(path):
         raise FsgError(f"cannot read {path}: it is damaged; restore it from a copy, or train anew")
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError as error:
+        if name == BEST:
+            raise FsgError(f"{folder} has no {BEST}, which trainings by this version of fsg keep") from error
         raise FsgError(
             f"{folder} has no {CHECKPOINT} yet: its first epoch was not finished;"
             f" {shell_command('train', '--resume', folder)}"
@@ -53,9 +58,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     return content
 
 
-def digest(folder: Path) -> str:
+def digest(folder: Path, name: str = CHECKPOINT) -> str:
     """What tells the weights of a run folder from those it has after more training; FsgError if there are none."""
-    path = folder / CHECKPOINT
+    path = folder / name
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

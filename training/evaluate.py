@@ -18,6 +18,7 @@ def evaluate_on(
     spec: str | None = None,
     *,
     data_dir: str | None = None,
+    best: bool = False,
     load: Callable[..., Dataset] = load_dataset,
     show: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
@@ -27,11 +28,13 @@ def evaluate_on(
         target: the folder or file.
         spec: the data set, as `load_dataset` takes it; that of the training if left away.
         data_dir: where the data set is.
+        best: takes a run after its best epoch, not after its last.
         load: what reads it, such as a `Shelf`.
         show: is told what happens.
 
     Returns:
-        {"dataset": its name, "accuracy": a fraction, "samples": number of images}
+        {"dataset": its name, "accuracy": a fraction, "samples": number of images, "confusion": how many of them
+        [class, what it was taken for], "class_names": of these}
 
     Errors: FsgError for a target or data set that cannot be read, or that do not fit each other.
     """
@@ -41,8 +44,10 @@ def evaluate_on(
         checked_run(target)
         from fsg.training.run import open_run
 
-        model = open_run(target)
+        model = open_run(target, best=best)
         own_dir = model.config.data_dir
+    elif best:
+        raise FsgError(f"{target} is no run: --best is for the folder of one")
     else:
         model = open_model(target)
     spec = spec or model.metadata.get("dataset")
@@ -52,7 +57,12 @@ def evaluate_on(
     options = options_of_model(model.metadata)
     data = load(spec, data_dir=data_dir or own_dir or None, test_only=True, options=options)
     show(f"testing {target} on {len(data.x_test)} images")
-    return {"dataset": spec, **evaluate_model(model, data.x_test, data.y_test, data.class_names)}
+    names = list(model.metadata.get("class_names", data.class_names))
+    return {
+        "dataset": spec,
+        **evaluate_model(model, data.x_test, data.y_test, data.class_names),
+        "class_names": names,
+    }
 
 
 def accuracies_on(targets: Iterable[Path], spec: str, **how: Any) -> dict[Path, float]:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from fsg import FsgError
 from fsg.runtime.machine import cpu_name
-from fsg.training.checkpoint import CHECKPOINT, read_checkpoint, save_checkpoint
+from fsg.runtime.model.classes import CONFUSION, Matrix, write_confusion
+from fsg.training.checkpoint import BEST, CHECKPOINT, OF_BEST, read_checkpoint, save_checkpoint
 from fsg.training.compute import default_precision, forward_function, set_up_machine, threads_told
 from fsg.training.config import Config, load_config, save_config
 from fsg.training.data.augment import batches, described, mirror_images, with_augmentation
@@ -35,7 +36,7 @@ from fsg.training.networks.network import model_for
 from fsg.training.networks.recalibrate import recalibrate
 from fsg.training.objective import Objective, load_teacher
 from fsg.training.probe import probe, require_same
-from fsg.training.record import Record, count_flips, signs
+from fsg.training.record import Record, best_row, count_flips, signs
 from fsg.training.run import predict
 from fsg.training.step import Learner, to_device
 
@@ -167,13 +168,13 @@ class Training:
         start = time.monotonic()
         before = signs(self.learner.model)
         train_loss, train_accuracy = self._train_epoch(epoch)
-        test_loss, test_accuracy = math.nan, math.nan
+        test_loss, test_accuracy, matrix = math.nan, math.nan, None
         every = 1 if self.config.max_minutes else self.config.test_every  # who may stop at any epoch needs its test
         tested = epoch + 1 == self.config.epochs or (epoch + 1) % every == 0
         if self.config.recalibrate and epoch + 1 == self.config.epochs:
             self._recalibrate(epoch)
         if tested:
-            test_loss, test_accuracy = evaluate(self.learner.tested, self.x_test, self.y_test, self.processes)
+            test_loss, test_accuracy, matrix = self._test(self.learner.tested)
             self._check_finite(test_loss, epoch)
         flips, layer_flips = count_flips(before, signs(self.learner.model))
         row = {
@@ -188,6 +189,8 @@ class Training:
         }
         layer_row = {"epoch": epoch + 1, **layer_flips}
         if self.processes.first:
+            if matrix is not None:
+                write_confusion(self.folder / CONFUSION, matrix, self.info.class_names)
             self._save([*self.record.rows, row], [*self.record.flips, layer_row])
         self.record.add(row, layer_row)
         total = self.config.epochs
@@ -251,9 +254,13 @@ class Training:
     def _teacher(self) -> Callable[[Tensor], Tensor]:
         teacher = load_teacher(self.config, self.data.num_classes, self.data.shape)
         to_device(teacher, self.device, self.data.shape)
-        accuracy = evaluate(teacher, self.x_test, self.y_test, self.processes)[1]
+        accuracy = self._test(teacher)[1]
         self._print(f"the teacher's test accuracy is {accuracy:.2%}")
         return forward_function(teacher, self.device, precision=self.config.precision, compile=False)
+
+    def _test(self, model: nn.Module) -> tuple[float, float, Matrix]:
+        """Mean cross-entropy, accuracy (a fraction) and confusion matrix on the test images."""
+        return evaluate(model, self.x_test, self.y_test, self.processes)
 
     def _limits(self, check: Check) -> str:
         """What `check` says of the network, as it is on one device and in one process."""
@@ -276,6 +283,8 @@ class Training:
             **self.learner.state_dict(),
         }
         save_checkpoint(self.folder, content)
+        if best_row(rows) is rows[-1]:
+            save_checkpoint(self.folder, {name: content[name] for name in OF_BEST}, BEST)
 
     def _restore(self) -> None:
         checkpoint = read_checkpoint(self.folder)
@@ -370,14 +379,17 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     return config.lr * (0.1 ** (int(epoch) // config.step_epochs) if config.schedule == "step" else 1.0)
 
 
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor, processes: Processes) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (a fraction) on normalised images, of which each process has a part."""
+def evaluate(model: nn.Module, images: Tensor, labels: Tensor, processes: Processes) -> tuple[float, float, Matrix]:
+    """Mean cross-entropy, accuracy (a fraction) and confusion matrix on normalised images, of which each process has a
+    part."""
     logits = predict(model, images)
-    loss = F.cross_entropy(logits, labels, reduction="sum")
-    hits = (logits.argmax(1) == labels).sum()
-    sums = torch.stack([loss, hits, torch.tensor(len(labels), device=loss.device)]).double()
-    loss_sum, hit_sum, count = processes.total(sums).tolist()
-    return loss_sum / count, hit_sum / count
+    classes = logits.shape[1]
+    loss = F.cross_entropy(logits, labels, reduction="sum").double()
+    counts = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).double()
+    loss_sum, *cells = processes.total(torch.cat([loss[None], counts])).tolist()
+    matrix = np.array(cells, np.int64).reshape(classes, classes)
+    count = int(matrix.sum())
+    return loss_sum / count, int(matrix.trace()) / count, matrix
 
 
 def progress(console: Console, items: Iterator[Any], total: int, text: str) -> Iterator[Any]:

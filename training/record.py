@@ -5,6 +5,7 @@ import io
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,7 +60,8 @@ class Record:
 
     def summary(self, more: dict[str, Any]) -> dict[str, Any]:
         """What summary.json tells of the epochs so far, and what only the caller knows."""
-        last, best = self.rows[-1], max(filter(was_tested, self.rows), key=lambda row: row["test_accuracy"])
+        last, best = self.rows[-1], best_row(self.rows)
+        assert best is not None
         names = ("method", "variant", "model", "dataset", "seed", "activation_bits")
         return {
             **{name: getattr(self.config, name) for name in names},
@@ -113,6 +115,11 @@ def _import_tensorboard() -> Any:
     import torch.utils.tensorboard
 
     return torch.utils.tensorboard
+
+
+def best_row(rows: Sequence[Row]) -> Row | None:
+    """The first epoch with the highest test accuracy, if one was tested."""
+    return max(filter(was_tested, rows), key=lambda row: row["test_accuracy"], default=None)
 
 
 def was_tested(row: Row) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fsg import FsgError, __version__
-from fsg.training.checkpoint import CHECKPOINT, read_checkpoint
+from fsg.training.checkpoint import BEST, CHECKPOINT, read_checkpoint
 from fsg.training.config import Config, load_config
 from fsg.training.data.sets import DataInfo
 from fsg.training.networks.network import model_for
@@ -35,6 +35,7 @@ class Run:
     epoch: int
     hypernetwork_parameters: int
     test_accuracy: float
+    checkpoint: str = CHECKPOINT
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return predict(self.model, torch.from_numpy(images)).numpy()
@@ -77,13 +78,14 @@ def evaluation_batch(images: Tensor) -> int:
     return min(256, max(1, EVALUATION_PIXELS // (height * width)))
 
 
-def open_run(folder: Path) -> Run:
-    """Reads the model of a run, in evaluation mode.
+def open_run(folder: Path, *, best: bool = False) -> Run:
+    """Reads the model of a run, in evaluation mode: as it was last, or after the `best` epoch on the test images.
 
     Errors: FsgError, see `load_config`, `read_checkpoint` and `require_same`.
     """
     config = load_config(folder / "config.toml")
-    content = read_checkpoint(folder)
+    name = BEST if best else CHECKPOINT
+    content = read_checkpoint(folder, name)
     try:
         data = DataInfo(**content["data"])
         model = model_for(config, data)
@@ -91,6 +93,6 @@ def open_run(folder: Path) -> Run:
         epoch, hypernetwork_parameters = content["epoch"], content["hypernetwork_parameters"]
         test_accuracy = content["rows"][-1]["test_accuracy"]
     except (KeyError, IndexError, TypeError, RuntimeError) as error:
-        raise FsgError(f"{folder / CHECKPOINT} does not fit {folder / 'config.toml'}: train anew") from error
+        raise FsgError(f"{folder / name} does not fit {folder / 'config.toml'}: train anew") from error
     require_same(model, data.shape, content.get("probe"), folder, config.model)
-    return Run(folder, config, model.eval(), data, epoch, hypernetwork_parameters, test_accuracy)
+    return Run(folder, config, model.eval(), data, epoch, hypernetwork_parameters, test_accuracy, name)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fsg import FsgError
+from fsg.runtime.model.classes import confusion
 
 CHUNK = 64  # images between two calls of `progress`, and in memory as float32 at a time
 
@@ -67,7 +68,8 @@ def evaluate(
         progress: called with the number of images done so far.
 
     Returns:
-        {"accuracy": fraction of images whose highest score is their label's, "samples": N}
+        {"accuracy": fraction of images whose highest score is their label's, "samples": N, "confusion": how many images
+        [class, what it was taken for], in the order of the model's classes}
 
     Raises:
         FsgError: shapes or classes that do not fit the model, or a model without mean and std.
@@ -77,13 +79,13 @@ def evaluate(
         raise FsgError(f"{len(images)} images with {len(labels)} labels cannot be evaluated; give one label each")
     labels = match_labels(model, labels, class_names)
     classes = len(model.metadata.get("class_names", class_names))
-    correct = 0
+    matrix = np.zeros((classes, classes), np.int64)
     for start in range(0, len(images), CHUNK):
         chunk = slice(start, start + CHUNK)
-        correct += int(np.count_nonzero(scores(model, images[chunk], classes).argmax(axis=1) == labels[chunk]))
+        matrix += confusion(labels[chunk], scores(model, images[chunk], classes).argmax(axis=1), classes)
         if progress is not None:
             progress(min(start + CHUNK, len(images)))
-    return {"accuracy": correct / len(images), "samples": len(images)}
+    return {"accuracy": int(matrix.trace()) / len(images), "samples": len(images), "confusion": matrix.tolist()}
 
 
 def scores(model: Classifier, images: np.ndarray, classes: int) -> np.ndarray:

@@ -96,8 +96,8 @@ def export_doubts(path: Path) -> list[str]:
     again = shell_command("export", run, "--format", artefact.get("format", "tflite"))
     if artefact.get("sha256") != file_digest(path):
         doubts.append(f"{path} is not the file that fsg export checked: its accuracy is not known; {again} renews it")
-    checkpoint = run / "checkpoint.pt"
-    if checkpoint.is_file() and report.get("checkpoint") not in (None, file_digest(checkpoint)):
+    known = [file_digest(path) for path in (run / "checkpoint.pt", run / "best.pt") if path.is_file()]
+    if known and report.get("checkpoint") not in (None, *known):
         doubts.append(f"{path} is older than its run, which was trained on since; {again} renews it")
     return doubts
 

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
+from fsg.runtime.model.classes import CONFUSION, FIGURES_NOTE, Matrix, class_figures, class_rows, read_confusion
 from fsg.runtime.model.exported import beside_float, decisions, float_layers
 from fsg.runtime.model.files import export_doubts, read_object, read_rows
 from fsg.runtime.model.operators import Operator, read_operators
@@ -35,6 +38,9 @@ from fsg.runtime.report.view import (
     warnings,
 )
 
+DRAWN = 40
+"""Classes that the matrix is drawn for, and that the table has: of more, those that are found least."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -45,12 +51,14 @@ class Facts:
     epochs: list[dict[str, float]]
     export: dict[str, Any]
     layers: list[Operator]
+    classes: tuple[Matrix, list[str]] | None
     records: list[Record]
     doubts: list[str]
 
 
 def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
-    """Reads summary.json, metrics.csv, export/report.json, the layers of export/model.tflite and the bench records.
+    """Reads summary.json, metrics.csv, confusion.csv, export/report.json, the layers of export/model.tflite and the
+    bench records.
 
     Raises:
         FsgError: files that are damaged, or nothing to report on.
@@ -62,6 +70,7 @@ def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
         epochs=read_rows(run / "metrics.csv"),
         export=read_object(export / "report.json"),
         layers=read_operators(model) if model.exists() else [],
+        classes=read_confusion(run / CONFUSION),
         doubts=[doubt for path in sorted(export.glob("model.*")) for doubt in export_doubts(path)],
         records=[record for path in (export / RECORDS, *bench_files) for record in read_records(path)],
     )
@@ -135,6 +144,7 @@ def page(facts: Facts) -> str:
         profiles=[_profile(record) for record in facts.records if record.get("ops")],
         curves=curves,
         sizes=_sizes(facts),
+        classes=_classes(facts.classes),
         verification=_verification(facts.export),
         layers=_layers(facts.layers),
         objects=_objects(facts),
@@ -262,6 +272,23 @@ def _curves(epochs: Sequence[dict[str, float]]) -> list[tuple[str, str]]:
         ("loss in nats", curve(epochs, "loss", "loss in nats over epochs")),
     )
     return [(name, drawing) for name, drawing in drawings if drawing]
+
+
+def _classes(found: tuple[Matrix, list[str]] | None) -> dict[str, Any] | None:
+    """The figures of each class, and the matrix with the share of a class that each cell is of its row."""
+    if found is None:
+        return None
+    matrix, names = found
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    cells = [list(zip(*rows, strict=True)) for rows in zip(matrix.tolist(), np.round(shares, 3).tolist(), strict=True)]
+    figures = class_figures(matrix, names)
+    worst = sorted(figures, key=lambda one: (one.recall is None, one.recall)) if len(names) > DRAWN else figures
+    return {
+        "table": Table(*class_rows(worst[:DRAWN])),
+        "names": names,
+        "matrix": list(zip(names, cells, strict=True)) if len(names) <= DRAWN else [],
+        "note": f"{FIGURES_NOTE}; all {len(names)} are in {CONFUSION}",
+    }
 
 
 def _sizes(facts: Facts) -> list[Bar]:

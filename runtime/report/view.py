@@ -6,7 +6,8 @@ from pathlib import Path
 from fsg.runtime.measure.records import Record
 from fsg.runtime.model.exported import times_smaller
 
-LEFT = ("file", "board", "kind", "time", "operator", "output of")  # columns of text, the others are of numbers
+LEFT = ("file", "board", "kind", "time", "operator", "output of", "class", "taken for")
+"""Columns of text; the others are of numbers."""
 
 
 def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:

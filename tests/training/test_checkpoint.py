@@ -68,8 +68,9 @@ def test_eval_says_when_a_file_is_not_the_one_that_was_exported(fsg, tmp_path, m
     path.write_bytes(b"flipped")
     artefact = {"path": f"elsewhere/{path.name}", "format": suffix, "sha256": "0" * 64}
     (path.parent / "report.json").write_text(json.dumps({"artefacts": [artefact]}))
-    result = {"dataset": "digits", "accuracy": 0.5, "samples": 4}
+    result = {"dataset": "digits", "accuracy": 0.5, "samples": 4, "confusion": [[1, 1], [1, 1]]}
+    result |= {"class_names": ["a", "b"]}
     monkeypatch.setattr("fsg.training.evaluate.evaluate_on", lambda *_, **__: result)
     code, out, err = fsg("eval", path, "--json")
-    assert code == 0 and json.loads(out) == result
+    assert code == 0 and {name: json.loads(out)[name] for name in result} == result
     assert f"{path} is not the file that fsg export checked" in err

@@ -14,8 +14,9 @@ from rich.console import Console
 from torch import nn
 
 from fsg import FsgError
+from fsg.runtime.model.classes import CONFUSION, read_confusion
 from fsg.training import loop
-from fsg.training.checkpoint import read_checkpoint
+from fsg.training.checkpoint import BEST, digest, read_checkpoint
 from fsg.training.config import Config, load_config, save_config
 from fsg.training.data.feed import Normalizer
 from fsg.training.data.load import load_dataset
@@ -215,6 +216,21 @@ def test_epochs_between_tests_have_no_test_figures(trained):
     assert read_metrics(every)[-1]["test_loss"] == rows[-1]["test_loss"]
 
 
+def test_the_best_epoch_is_kept_beside_the_last(trained):
+    folder, summary, _ = trained("run", epochs=6, lr=0.03, schedule="constant", seed=3)
+    rows = read_metrics(folder)
+    accuracies = [row["test_accuracy"] for row in rows]
+    best = accuracies.index(max(accuracies))
+    assert best < 5 and summary["best_epoch"] == best + 1, accuracies
+    run = open_run(folder, best=True)
+    assert (run.epoch, run.test_accuracy, open_run(folder).epoch) == (best + 1, max(accuracies), 6)
+    assert evaluate_on(folder, best=True)["accuracy"] == max(accuracies)
+    assert evaluate_on(folder)["accuracy"] == accuracies[5] and digest(folder) != digest(folder, BEST)
+    (folder / BEST).unlink()
+    with pytest.raises(FsgError, match=r"has no best\.pt"):
+        open_run(folder, best=True)
+
+
 def test_images_are_resized_wherever_the_run_is_used(trained):
     folder, *_ = trained("run", image_size=16, train_images=40, epochs=1)
     run = open_run(folder)
@@ -258,7 +274,9 @@ def test_statistics_are_taken_anew_after_the_last_epoch_and_then_tested(trained,
         torch.testing.assert_close(state[f"bn1.{name}"], expected)
     images = normalize(data.x_test)
     found = loop.evaluate(run.model, images, torch.from_numpy(data.y_test), Processes())
-    assert found == pytest.approx((read_metrics(folder)[-1]["test_loss"], summary["test_accuracy"]))
+    assert found[:2] == pytest.approx((read_metrics(folder)[-1]["test_loss"], summary["test_accuracy"]))
+    matrix, names = read_confusion(folder / CONFUSION)
+    assert (matrix == found[2]).all() and tuple(names) == data.class_names and matrix.sum() == len(data.y_test)
 
     again = trained("run", replace(load_config(folder / "config.toml"), epochs=3))[1]
     assert again["epochs"] == 3
@@ -315,7 +333,7 @@ def test_records(trained):
 
 def test_patience(trained, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(losses), 0.5))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(losses), 0.5, np.eye(10, dtype=int)))
     folder, summary, _ = trained("run", epochs=9, patience=2)
     assert (summary["stopped"], summary["epochs"]) == ("patience", 4)
     config = load_config(folder / "config.toml")
@@ -356,7 +374,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(trained, monkeypatc
     if where == "training":
         monkeypatch.setattr(Objective, "__call__", lambda self, images, logits, labels: logits.sum() * float("nan"))
     else:
-        monkeypatch.setattr(loop, "evaluate", lambda *_: (float("inf"), 0.5))
+        monkeypatch.setattr(loop, "evaluate", lambda *_: (float("inf"), 0.5, None))
     config = replace(load_config(folder / "config.toml"), epochs=2)
     with pytest.raises(FsgError, match=r"became (nan|inf) in epoch 2; the checkpoint of epoch 1 is kept"):
         trained("run", config)

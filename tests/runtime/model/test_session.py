@@ -136,7 +136,9 @@ def test_evaluate(path):
     labels = np.where(np.arange(70) % 10 < 7, right, (right + 1) % 5)
     seen: list[int] = []
     names = session.metadata["class_names"] = ["ant", "bee", "cat", "dog", "elk"]
-    assert evaluate(session, images, labels, names, progress=seen.append) == {"accuracy": 49 / 70, "samples": 70}
+    found = evaluate(session, images, labels, names, progress=seen.append)
+    matrix = [[int(sum((labels == true) & (right == taken))) for taken in range(5)] for true in range(5)]
+    assert found == {"accuracy": 49 / 70, "samples": 70, "confusion": matrix}
     assert seen == [64, 70]
     with pytest.raises(FsgError, match=r"takes images of \[3, 4, 6\], but the data set has \[1, 4, 6\]"):
         evaluate(session, images[:, :1], labels, names)

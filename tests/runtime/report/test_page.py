@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import records
 
@@ -12,6 +13,7 @@ from fsg import FsgError
 from fsg.runtime.measure.bench import finished
 from fsg.runtime.measure.estimate import PublishedBoard, estimate
 from fsg.runtime.measure.records import Model
+from fsg.runtime.model.classes import CONFUSION, write_confusion
 from fsg.runtime.model.exported import times_smaller
 from fsg.runtime.report import charts
 from fsg.runtime.report.page import page, read_facts, write_page
@@ -94,6 +96,17 @@ def test_every_number_of_the_json_is_on_the_page(run):
     for name in ("summary.json", "export/report.json", "export/bench.json"):
         wanted = numbers(json.loads((run / name).read_text()))
         assert len(wanted) > 3 and not [number for number in wanted if number not in shown], name
+
+
+def test_classes_are_on_the_page(run):
+    assert "Classes" not in Page(page(read_facts(run))).texts
+    matrix = np.array([[311, 17, 0], [0, 322, 1], [29, 0, 333]])
+    write_confusion(run / CONFUSION, matrix, ["<ant>", "bee", "cat"])
+    texts = Page(page(read_facts(run))).texts
+    assert {"Classes", "<ant>", "311", "17", "322", "333", "94.8%", "cat (1)", "<ant> (29)"} <= set(texts)
+    write_confusion(run / CONFUSION, np.diag(np.arange(100, 150)), [f"class {i}" for i in range(50)])
+    texts = Page(page(read_facts(run))).texts
+    assert "class 0" in texts and "class 49" not in texts  # the worst 40, and no matrix
 
 
 def test_what_the_export_says_is_on_the_page_in_words(run):
