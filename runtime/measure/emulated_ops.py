@@ -1,4 +1,4 @@
-"""Where the instructions of an emulated inference go, and by how many cycles each operator takes a share of the time."""
+"""Where the instructions of an emulated inference go, and the share of the time that their cycles stand for."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ class Inference:
     """One inference of a traced program.
 
     Attributes:
-        trace: intervals from its beginning to its end: what is between operators and an operator of the delegate in turn.
+        trace: intervals from its beginning to its end, in turn between operators and in one of the delegate's.
         ops: the delegate's operators as the program names them; `owners`: see `named_ops`.
     """
 

@@ -20,7 +20,13 @@ from fsg.runtime.measure.trace import Block, Trace
 SUFFIXES = ("-19", "-20", "-21", "")  # of the programs of LLVM 19 or later, as Debian names them
 COVERED = 0.99  # of the instructions; the others take the same time each as these on average
 INVALID = re.compile(r"<stdin>:(\d+):\d+: (?:warning|error)")
-MCA_OPTIONS = ("--mtriple=aarch64", "-json", "-resource-pressure=false", "-instruction-info=false", "-skip-unsupported-instructions=any")
+MCA_OPTIONS = (
+    "--mtriple=aarch64",
+    "-json",
+    "-resource-pressure=false",
+    "-instruction-info=false",
+    "-skip-unsupported-instructions=any",
+)
 NOT_MODELLED = {"bl": "b #0", "blr": "br x30", "ret": "br x30"}  # llvm-mca takes a call for 100 cycles
 
 

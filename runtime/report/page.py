@@ -342,7 +342,7 @@ def _lists(facts: Facts) -> list[tuple[str, Table]]:
     found = [
         (f"{title}: {name}", _raw_table(content[name]))
         for title, content in _named_objects(facts)
-        for name in ("ops",)
+        for name in ["ops"]
         if content.get(name)
     ]
     return found + ([("Training: metrics.csv", _raw_table(facts.epochs))] if facts.epochs else [])

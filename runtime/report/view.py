@@ -77,7 +77,7 @@ def _emulated_rows(record: Record) -> tuple[list[str], list[list[str]]]:
                 op["kind"],
                 f"{'~' if 'stretch_instructions' in op else ''}{op['instructions']:,}",
                 f"{op['share']:.1%}",
-                f"~{op['time_share']:.1%}" if "time_share" in op else "",
+                f"{op['time_share']:.1%}" if "time_share" in op else "",
                 millions(op["binary_macs"]) if op.get("binary_macs") else "",
                 f"{macs / op['instructions']:.2f}" if macs and op["instructions"] else "",
             ]

@@ -68,7 +68,7 @@ def run(tmp_path):
         records.measured(path, ops=True),
         records.measured(twin, factor=2.6125),
         records.measured(path, host=None, device="local", threads=2, factor=0.125),
-        {**records.emulated(path), "device": "rpi5"},
+        {**records.emulated(path, profile=True), "device": "rpi5"},
         estimate(path, replace(pi4, name="rpi5", clock_ghz=2.4), threads=3, instructions=3_456_789),
     ]
     found = finished(found, [Model(path), Model(twin, "int8", path)], pi4)
