@@ -170,7 +170,7 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
     missing = why_not() if device.machine == "aarch64" else f"{device.name} is {device.machine}, and no aarch64"
     notes = [f"not emulated: {missing}"] if missing else []
     for model in models:
-        instructions, scheduled = None, None
+        how = dict[str, Any]()
         if not missing:
             show(f"running {model.path} on an emulated {device.core or 'processor'}")
             cpu = device.core or "cortex-a72"
@@ -183,9 +183,9 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
                 notes.append(f"not emulated: {missing}")
             else:
                 records.append(found)
-                instructions = found["instructions"]
-                scheduled = (found["cycles"], found["basis"]) if "cycles" in found else None
-        how = {"instructions": instructions, "scheduled": scheduled}
+                how["instructions"] = found["instructions"]
+                if "cycles" in found:
+                    how["scheduled"] = found["cycles"], found["basis"]
         try:
             records += [estimate(model.path, device, threads=n, **how) for n in plan.threads]
         except FsgError as error:

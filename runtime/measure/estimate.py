@@ -17,8 +17,8 @@ is expected by at most as much as that falls short of the ideal, three times as 
 Of the networks of those figures only the counts are known, not the code that LCE runs: EFFICIENCY is fitted to counts
 alone. Cycles of llvm-mca take its place in the ideal without a fit of their own. They hold some of what the fit is for,
 such as operators that wait for each other, so that what is expected of them is rather too long than too short; with one
-core's figures in hand that cannot be told apart, and the range stays as wide as without. Nor does it get narrower by how
-well the figures foretell each other, each network within 6 % from the other two: that is how LCE resembles itself.
+core's figures in hand that cannot be told apart, and the range stays as wide as without. How well the figures foretell
+each other, each network within 6 % from the other two, does not narrow it: so LCE resembles itself.
 """
 
 import math
@@ -183,12 +183,13 @@ def estimate(
         instructions=None if instructions is None else instructions * batch,
         cycles=None if scheduled is None else scheduled[0] * batch,
     )
-    counted = (
-        "multiply-accumulates and elements" if instructions is None else f"{instructions / 1e6:.1f} M instructions"
-    )
-    counted += f" at the peak of {device.core}"
-    if scheduled:
+    if scheduled is not None:
         counted = f"{scheduled[0] / 1e6:.1f} M cycles, {scheduled[1]}"
+    else:
+        count = (
+            "multiply-accumulates and elements" if instructions is None else f"{instructions / 1e6:.1f} M instructions"
+        )
+        counted = f"{count} at the peak of {device.core}"
     found = Estimated(
         artefact=str(path),
         format=model_format(path),

@@ -57,9 +57,10 @@ def test_a_profile_accounts_for_every_instruction(tmp_path):
     assert [op["name"] for op in ops[4:-1]] == ["CONV_2D 1x1 -> 8x8x64", "MAX_POOL_2D 8x8 -> 1x1x64"]
     assert ops[-1]["name"] == REMAINDER and ops[-1]["instructions"] < 0.02 * record["instructions"]
     assert sum(op["instructions"] for op in ops) == pytest.approx(record["instructions"], rel=0.02)
-    # 64 products of signs and one of floats take about as many instructions.
     assert ops[3]["binary_macs"] == 64**3 * 9 and ops[1]["float_macs"] == 64**3
-    assert 64**3 * 9 / 128 * 3 < ops[3]["instructions"] < ops[1]["instructions"]
+    # Four products of floats take an instruction at least, 128 of signs three.
+    assert ops[1]["instructions"] > 64**3 / 4 and ops[3]["instructions"] > 64**3 * 9 / 128 * 3
+    assert ops[3]["instructions"] < 2 * ops[1]["instructions"]
     for name in ("share", "time_share"):
         assert sum(op[name] for op in ops) == pytest.approx(1, abs=1e-3)
     assert sum(op["cycles"] for op in ops) == pytest.approx(record["cycles"], rel=1e-3)
@@ -69,7 +70,7 @@ def test_a_clock_that_others_read_too_is_no_mark(tmp_path):
     file = tmp_path / "trace"
     file.write_text("b 0 1000 d503201f\nx 0 3\n" + "m\n" * 11)
     facts = {"ops": [{"name": "LceQuantize", "kind": "fsg"}], "partitions": [0]}
-    with pytest.raises(FsgError, match="m.tflite: no emulated profile: the clock was read 11 times, not 10"):
+    with pytest.raises(FsgError, match=r"m.tflite: no emulated profile: the clock was read 11 times, not 10"):
         last_inference("m.tflite", facts, read_trace(file))
 
 

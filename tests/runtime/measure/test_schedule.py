@@ -55,7 +55,8 @@ def test_a_loop_waits_for_itself_and_other_blocks_do_not():
     loop, line = Block(0x1000, (FMLA, NOP, NOP, BACK["b.ne"])), Block(0x1000, (FMLA, NOP, NOP, RET))
     assert cycles(A72, loop, times=[1000]) == pytest.approx(4000, rel=0.3)  # what a multiply-add waits for a sum
     assert cycles(A72, line, times=[1000]) < 2500
-    assert cycles(A53, line, times=[1000]) == pytest.approx(4000, rel=0.3)  # which issues in order
+    in_order = cycles(A53, loop, times=[1000])
+    assert in_order > 4000 and cycles(A53, line, times=[1000]) == pytest.approx(in_order, rel=0.15)
 
 
 @needs_llvm
