@@ -7,7 +7,8 @@ An estimate adds up what the processor and the memory need at their best, the id
              instructions / the best rate, but no less than multiply-accumulates / peak
     ideal = cycles / (clock x threads) + bytes / bandwidth          threads share the cycles but not the memory
     expected = ideal / EFFICIENCY
-    range = from ideal to ideal / EFFICIENCY^2; to ideal / EFFICIENCY^4 on another core than that of the figures below
+    range = from ideal to ideal / EFFICIENCY^2; to ideal / EFFICIENCY^4 on another core than that of the figures below;
+            with llvm-mca's cycles from the ideal without them, for they are a model's and no bound
 
 EFFICIENCY is the only number that is fitted: to what Larq Compute Engine (LCE) takes for its networks on a Raspberry
 Pi 4, six published figures. That is another runtime than fsg's, and no board has run fsg's yet. The estimate assumes
@@ -17,8 +18,8 @@ is expected by at most as much as that falls short of the ideal, three times as 
 Of the networks of those figures only the counts are known, not the code that LCE runs: EFFICIENCY is fitted to counts
 alone. Cycles of llvm-mca take its place in the ideal without a fit of their own. They hold some of what the fit is for,
 such as operators that wait for each other, so that what is expected of them is rather too long than too short; with one
-core's figures in hand that cannot be told apart, and the range stays as wide as without. How well the figures foretell
-each other, each network within 6 % from the other two, does not narrow it: so LCE resembles itself.
+core's figures in hand that cannot be told apart, and the range gets no narrower. Nor does it by how well the figures
+foretell each other, each network within 6 % from the other two: that is how much LCE resembles itself.
 """
 
 import math
@@ -221,5 +222,6 @@ def estimate_range(
     """Milliseconds {low, expected, high} of an inference; `efficiency` is that of all published figures by default."""
     share = fit_efficiency() if efficiency is None else efficiency
     ideal = ideal_seconds(layers, device, threads, instructions, cycles) * 1e3
+    low = ideal if cycles is None else min(ideal, ideal_seconds(layers, device, threads, instructions) * 1e3)
     doubt = 2 if device.core == PublishedBoard.core else 4
-    return {"low": ideal, "expected": ideal / share, "high": ideal / share**doubt}
+    return {"low": low, "expected": ideal / share, "high": ideal / share**doubt}
