@@ -30,7 +30,7 @@ from fsg.training.options import PATH, parse_counts
 @option("--runs", default=50, help="Timed inferences for each record.")
 @option("--cpus", help="Cores to stay on, such as 2,3.")
 @option("--cooldown", "cooldown_ms", default=0, type=click.IntRange(0, 60_000), help="Pause before a run, in ms.")
-@option("--profile", is_flag=True, help="Time of each operator of .tflite files, too.")
+@option("--profile", is_flag=True, help="What each operator of .tflite files takes, too.")
 @option("--baseline", metavar="float32,int8", help="The same network in these numbers, too.")
 @option("--accuracy", metavar="DATASET", help="Accuracy on these test images, too.")
 @option("--data-dir", help="Where data sets are.")

@@ -20,15 +20,19 @@ class Peaks:
         return binary_macs / self.binary + float_macs / self.float32 + int8_macs / self.int8
 
 
+DEFAULTS = {"in_order": False, "emulated_as": "cortex-a76", "mca": None}
+
+
 @dataclass(frozen=True)
 class Core:
-    """A core by its name in profiles of devices; `peaks` are None where nobody has worked them out."""
+    """A core by its name in profiles of devices; `peaks` and `mca` are None where there are none."""
 
     name: str
     part: int
     label: str
     in_order: bool
     emulated_as: str
+    mca: str | None
     peaks: Peaks | None
 
 
@@ -42,7 +46,7 @@ def cores() -> dict[str, Core]:
 def _core(name: str, table: dict[str, object]) -> Core:
     figures = [table.pop(figure, None) for figure in ("binary", "float32", "int8", "instructions")]
     peaks = Peaks(*figures) if all(figures) else None  # type: ignore[arg-type]
-    return Core(name=name, peaks=peaks, **{"in_order": False, "emulated_as": "cortex-a76", **table})  # type: ignore[arg-type]
+    return Core(name=name, peaks=peaks, **{**DEFAULTS, **table})  # type: ignore[arg-type]
 
 
 def peaks_of(core: str) -> Peaks | None:

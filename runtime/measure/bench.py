@@ -170,20 +170,24 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
     missing = why_not() if device.machine == "aarch64" else f"{device.name} is {device.machine}, and no aarch64"
     notes = [f"not emulated: {missing}"] if missing else []
     for model in models:
-        instructions = None
+        how = dict[str, Any]()
         if not missing:
             show(f"running {model.path} on an emulated {device.core or 'processor'}")
             cpu = device.core or "cortex-a72"
             try:
-                found = emulate(model.path, cpu=cpu, device=device.name, runtime_lib=plan.runtime_lib)
+                found = emulate(
+                    model.path, cpu=cpu, device=device.name, profile=plan.profile, runtime_lib=plan.runtime_lib
+                )
             except NotFetchedError as error:
                 missing = str(error)
                 notes.append(f"not emulated: {missing}")
             else:
                 records.append(found)
-                instructions = found["instructions"]
+                how["instructions"] = found["instructions"]
+                if "cycles" in found:
+                    how["scheduled"] = found["cycles"], found["basis"]
         try:
-            records += [estimate(model.path, device, threads=n, instructions=instructions) for n in plan.threads]
+            records += [estimate(model.path, device, threads=n, **how) for n in plan.threads]
         except FsgError as error:
             notes.append(str(error))
     notes = list(dict.fromkeys(notes))
@@ -198,7 +202,7 @@ def finished(records: Iterable[Record], models: Sequence[Model], device: "Device
     records = [_described(record, known[record["artefact"]]) for record in records]
     for record in records:
         add_ratio(record, records)
-        if record.get("ops"):
+        if record["kind"] == "measured" and record.get("ops"):
             record["ops"] = rated_ops(record, device)
     return records
 

@@ -19,7 +19,9 @@ from fsg import FsgError
 from fsg.runtime.boards.cores import cores
 from fsg.runtime.boards.litert import runtime_library
 from fsg.runtime.library import COUNTER, target
+from fsg.runtime.measure.emulated_ops import RUNS, Costs, Inference, emulated_ops, last_inference
 from fsg.runtime.measure.records import Emulated, Record, as_record
+from fsg.runtime.measure.trace import read_trace, total
 from fsg.runtime.model.session import open_model
 
 MACHINE = "aarch64"
@@ -53,6 +55,7 @@ def emulate(
     cpu: str = "cortex-a72",
     device: str = "emulator",
     threads: int = 1,
+    profile: bool = False,
     runtime_lib: Path | None = None,
 ) -> Record:
     """Runs a .tflite model as a board would, under qemu-aarch64, and on this machine.
@@ -65,12 +68,13 @@ def emulate(
         device: whose place the emulator takes, for the record.
         cpu: the core to emulate; one that the emulator lacks becomes a Cortex-A76.
         threads: of the delegate and of XNNPACK.
+        profile: whether the record tells the instructions of each operator, on one thread.
         runtime_lib: LiteRT's C library for aarch64 instead of the published one.
 
     Returns:
         A record of kind "emulated", see `records.Emulated`: bit_exact, differing (values that are not), host_difference
         (the largest difference from this machine's outputs, in units of the largest output), host_same_top1 (share of
-        images), instructions of one inference.
+        images), instructions of one inference, cycles where llvm-mca can tell them, ops.
 
     Raises:
         FsgError: something is missing here (see `why_not`), or the model does not run.
@@ -83,12 +87,19 @@ def emulate(
     images = np.random.default_rng(0).standard_normal((IMAGES, *session.input_shape), np.float32)
     expected = session(images)
     expected = expected.transpose(0, 2, 3, 1) if expected.ndim == 4 else expected  # as the file has it
-    processor = cores()[cpu if cpu in cores() else OTHER].emulated_as
+    core = cores()[cpu if cpu in cores() else OTHER]
+    processor, costs, more = core.emulated_as, Costs(core), dict[str, Any]()
     with _machine(path, processor, threads, runtime_lib) as machine:
         facts = machine.run()
         scores = machine.scores(images).reshape(expected.shape)
         plain = machine.scores(images, "--kernels", "scalar").reshape(expected.shape)
         instructions = (machine.count(3) - machine.count(1)) // 2
+        if costs.is_scheduled or profile:
+            inference = machine.trace(path)
+            (cost,) = costs.of(inference.trace, [total(inference.trace.intervals)])
+            more = {"basis": costs.basis, "cycles": round(cost["cycles"] / session.batch)} if "cycles" in cost else {}
+        if profile:
+            more["ops"] = emulated_ops(path, inference, costs, machine.trace_alone)
     differing = int(np.sum(scores.view(np.uint32) != plain.view(np.uint32)))
     largest = float(np.abs(expected).max()) or 1.0
     found = Emulated(
@@ -105,6 +116,7 @@ def emulate(
         host_same_top1=float(np.mean(_top(scores) == _top(expected))),
         batch=session.batch,
         instructions=instructions // session.batch,
+        **more,
     )
     return as_record(found)
 
@@ -116,7 +128,8 @@ class _Machine:
     path: Path
     folder: Path
     emulator: tuple[str, ...]
-    program: tuple[str, ...]
+    program: str
+    libraries: tuple[str, ...]
 
     def scores(self, images: np.ndarray, *options: str) -> np.ndarray:
         """The first output for every image, flat."""
@@ -130,13 +143,27 @@ class _Machine:
         child = self._execute(["-plugin", str(COUNTER)], "--warmup", str(inferences))
         return int(child.stderr.splitlines()[-1].split()[0])
 
+    def trace(self, model: Path, *options: str) -> Inference:
+        """An inference on one thread, of this model or another one."""
+        found = self.folder / "trace"
+        how = ("--threads", "1", "--warmup", "0", "--runs", str(RUNS), "--profile", *options)
+        child = self._execute(["-plugin", f"{COUNTER},out={found}"], *how, model=model)
+        return last_inference(self.path, json.loads(child.stdout), read_trace(found))
+
+    def trace_alone(self, model: Path) -> Inference:
+        """That of a model of one operator, by LiteRT and XNNPACK alone."""
+        return self.trace(model, "--fuse", "0")
+
     def run(self, *options: str) -> dict[str, Any]:
         """What the program says."""
         facts: dict[str, Any] = json.loads(self._execute([], *options).stdout)
         return facts
 
-    def _execute(self, emulation: list[str], *options: str) -> subprocess.CompletedProcess[str]:
-        command = [*self.emulator, *emulation, *self.program, "--runs", "0", *options]
+    def _execute(
+        self, emulation: list[str], *options: str, model: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        run = ("run", str((model or self.path).resolve()))
+        command = [*self.emulator, *emulation, self.program, *run, *self.libraries, "--runs", "0", *options]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         if child.returncode:
             lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
@@ -160,5 +187,4 @@ def _machine(path: Path, processor: str, threads: int, runtime_lib: Path | None)
         (root / "lib").symlink_to(SYSROOT / "lib")
         emulator = ("qemu-aarch64", "-cpu", processor, "-L", str(root))
         libraries = ("--runtime", str(litert), "--delegate", str(files.delegate), "--threads", str(threads))
-        program = (str(files.program), "run", str(path.resolve()), *libraries)
-        yield _Machine(path, folder, emulator, program)
+        yield _Machine(path, folder, emulator, str(files.program), libraries)

@@ -3,15 +3,23 @@
 An estimate adds up what the processor and the memory need at their best, the ideal:
 
     cycles = multiply-accumulates / the core's peak + 2 instructions for each element / the core's best rate
-             or, where they were counted: instructions / the best rate, but no less than multiply-accumulates / peak
+             or, where the file was emulated: the cycles of the code that ran, as schedule.py has them of llvm-mca, or
+             instructions / the best rate, but no less than multiply-accumulates / peak
     ideal = cycles / (clock x threads) + bytes / bandwidth          threads share the cycles but not the memory
     expected = ideal / EFFICIENCY
-    range = from ideal to ideal / EFFICIENCY^2; to ideal / EFFICIENCY^4 on another core than that of the figures below
+    range = from ideal to ideal / EFFICIENCY^2; to ideal / EFFICIENCY^4 on another core than that of the figures below;
+            with llvm-mca's cycles from the ideal without them, for they are a model's and no bound
 
 EFFICIENCY is the only number that is fitted: to what Larq Compute Engine (LCE) takes for its networks on a Raspberry
 Pi 4, six published figures. That is another runtime than fsg's, and no board has run fsg's yet. The estimate assumes
 that fsg's comes about as close to the ideal; that nothing is faster than the ideal; and that fsg's falls short of what
 is expected by at most as much as that falls short of the ideal, three times as much where the core is another.
+
+Of the networks of those figures only the counts are known, not the code that LCE runs: EFFICIENCY is fitted to counts
+alone. Cycles of llvm-mca take its place in the ideal without a fit of their own. They hold some of what the fit is for,
+such as operators that wait for each other, so that what is expected of them is rather too long than too short; with one
+core's figures in hand that cannot be told apart, and the range gets no narrower. Nor does it by how well the figures
+foretell each other, each network within 6 % from the other two: that is how much LCE resembles itself.
 """
 
 import math
@@ -106,7 +114,11 @@ def fit_efficiency(figures: Iterable[Published] = PUBLISHED) -> float:
 
 
 def ideal_seconds(
-    layers: Sequence[Operator], device: DeviceFigures, threads: int, instructions: int | None = None
+    layers: Sequence[Operator],
+    device: DeviceFigures,
+    threads: int,
+    instructions: int | None = None,
+    cycles: float | None = None,
 ) -> float:
     """What an inference takes at least: arithmetic at the core's peak and memory at the device's bandwidth.
 
@@ -124,11 +136,12 @@ def ideal_seconds(
             " them in a file with --devices"
         )
     macs = {name: sum(getattr(layer, name) for layer in layers) for name in ("binary_macs", "float_macs", "int8_macs")}
-    cycles = core.mac_cycles(**macs)
-    if instructions is None:
-        cycles += ELEMENT_INSTRUCTIONS * sum(layer.elements for layer in layers) / core.instructions
-    else:
-        cycles = max(cycles, instructions / core.instructions)
+    least = core.mac_cycles(**macs)
+    if cycles is None and instructions is not None:
+        cycles = instructions / core.instructions
+    if cycles is None:
+        cycles = least + ELEMENT_INSTRUCTIONS * sum(layer.elements for layer in layers) / core.instructions
+    cycles = max(cycles, least)
     from_memory = memory_bytes(layers, device.l2_kb * 1024)
     return cycles / (device.clock_ghz * 1e9 * min(threads, device.cores)) + from_memory / (device.memory_gb_s * 1e9)
 
@@ -143,7 +156,14 @@ def memory_bytes(layers: Sequence[Operator], cache_bytes: float) -> int:
     return weights + sum(values) if weights + max(values, default=0) > cache_bytes else 0
 
 
-def estimate(path: str | Path, device: DeviceFigures, *, threads: int = 1, instructions: int | None = None) -> Record:
+def estimate(
+    path: str | Path,
+    device: DeviceFigures,
+    *,
+    threads: int = 1,
+    instructions: int | None = None,
+    scheduled: tuple[float, str] | None = None,
+) -> Record:
     """A record of kind "estimated": latency_ms {low, expected, high}, basis, and what was counted.
 
     Args:
@@ -151,16 +171,26 @@ def estimate(path: str | Path, device: DeviceFigures, *, threads: int = 1, instr
         device: its profile.
         threads: those beyond the device's cores are of no use.
         instructions: for one image on such a core, if they were counted.
+        scheduled: cycles for one image on the core, if they are known, and whose they are; they count instead.
 
     Raises:
         FsgError: a file that cannot be read, or a core whose peaks are not known.
     """
     layers, batch = read_operators(path), images_at_once(path)
-    whole = None if instructions is None else instructions * batch
-    latency = estimate_range(layers, device, threads=threads, instructions=whole)
-    counted = (
-        f"{instructions / 1e6:.1f} M instructions" if instructions is not None else "multiply-accumulates and elements"
+    latency = estimate_range(
+        layers,
+        device,
+        threads=threads,
+        instructions=None if instructions is None else instructions * batch,
+        cycles=None if scheduled is None else scheduled[0] * batch,
     )
+    if scheduled is not None:
+        counted = f"{scheduled[0] / 1e6:.1f} M cycles, {scheduled[1]}"
+    else:
+        count = (
+            "multiply-accumulates and elements" if instructions is None else f"{instructions / 1e6:.1f} M instructions"
+        )
+        counted = f"{count} at the peak of {device.core}"
     found = Estimated(
         artefact=str(path),
         format=model_format(path),
@@ -169,7 +199,7 @@ def estimate(path: str | Path, device: DeviceFigures, *, threads: int = 1, instr
         batch=batch,
         latency_ms={name: round(value / batch, 4) for name, value in latency.items()},
         basis=(
-            f"{counted} at the peak of {device.core}, {device.clock_ghz} GHz, and bytes at {device.memory_gb_s} GB/s;"
+            f"{counted}, {device.clock_ghz} GHz, and bytes at {device.memory_gb_s} GB/s;"
             f" the best is {fit_efficiency():.0%} of what LCE's networks take on a Raspberry Pi 4"
         ),
         binary_macs=sum(layer.binary_macs for layer in layers),
@@ -186,10 +216,12 @@ def estimate_range(
     *,
     threads: int = 1,
     instructions: int | None = None,
+    cycles: float | None = None,
     efficiency: float | None = None,
 ) -> dict[str, float]:
     """Milliseconds {low, expected, high} of an inference; `efficiency` is that of all published figures by default."""
     share = fit_efficiency() if efficiency is None else efficiency
-    ideal = ideal_seconds(layers, device, threads, instructions) * 1e3
+    ideal = ideal_seconds(layers, device, threads, instructions, cycles) * 1e3
+    low = ideal if cycles is None else min(ideal, ideal_seconds(layers, device, threads, instructions) * 1e3)
     doubt = 2 if device.core == PublishedBoard.core else 4
-    return {"low": ideal, "expected": ideal / share, "high": ideal / share**doubt}
+    return {"low": low, "expected": ideal / share, "high": ideal / share**doubt}

@@ -124,8 +124,8 @@ def measure(
                 watched.note(begin, end)
     peak = peak_rss()
 
-    def alone(file: Path) -> float:
-        return _median_us(file, threads=threads)
+    def alone(file: Path) -> dict[str, float]:
+        return {"us": _median_us(file, threads=threads)}
 
     return as_record(
         Measured(

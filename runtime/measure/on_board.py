@@ -92,18 +92,18 @@ def measure(
             before = after
         for record, owners in measured if profile else []:
             progress(f"measuring operators of {path.name} on {board.name}")
-            clock = partial(_median_us, board, [*on_cpus, "--threads", str(record["threads"])])
+            clock = partial(_alone, board, [*on_cpus, "--threads", str(record["threads"])])
             record["ops"] = named_ops(path, record["ops"], owners, clock)
         records += [record for record, _ in measured]
         board.remove(MODEL)
     return records
 
 
-def _median_us(board: Board, how: Sequence[str], path: Path) -> float:
-    """Microseconds that a model of one operator takes on a board in LiteRT and XNNPACK alone."""
+def _alone(board: Board, how: Sequence[str], path: Path) -> dict[str, float]:
+    """Microseconds, "us", that a model of one operator takes on a board in LiteRT and XNNPACK alone."""
     board.send(path, MODEL)
     more = ["--runs", str(ALONE_RUNS), "--warmup", str(ALONE_WARMUP), "--fuse", "0"]
-    return statistics.median(board.run(path, [*how, *more], lambda text: None)["times_us"])
+    return {"us": statistics.median(board.run(path, [*how, *more], lambda text: None)["times_us"])}
 
 
 def described(facts: Facts) -> str:

@@ -21,6 +21,7 @@ class Event(ctypes.Structure):
         ("end", ctypes.c_double),
         ("macs", ctypes.c_int64),
         ("partition", ctypes.c_int64),
+        ("op", ctypes.c_void_p),
     )
 
 

@@ -86,7 +86,9 @@ class Emulated(AnyRecord):
     host_same_top1: float | None = None
     flash_bytes: int | None = None
     ram_bytes: int | None = None
-    instructions_by_op: list[dict[str, Any]] | None = None
+    cycles: int | None = None
+    basis: str | None = None
+    ops: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

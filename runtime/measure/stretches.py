@@ -1,12 +1,12 @@
 """Names what LiteRT and XNNPACK run before, between and after the delegate's partitions.
 
-Such a stretch is measured as a whole. Where it is of several operators, its time is shared out in proportion to what
-each takes as a model of its own.
+Such a stretch is measured as a whole, in time, or in instructions and cycles under emulation. Where it is of several
+operators, that is shared out in proportion to what each takes as a model of its own.
 """
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from fsg.runtime.model.operators import Operator, read_operators
 from fsg.runtime.model.tflite import read_tflite
 
 Op = dict[str, Any]
-Alone = Callable[[Path], float]
-"""Microseconds of an inference of a .tflite file, as the profiled model is run; FsgError where that cannot be."""
+Amounts = Mapping[str, float]
+"""What an inference takes, by the names of its quantities in a profile: {"us": microseconds}."""
+Alone = Callable[[Path], Amounts]
+"""What an inference of a .tflite file takes, run as the profiled model is; FsgError where that cannot be."""
 
 WITHIN = "between fsg's operators"
 NAMED = 3  # operators that the name of a stretch lists one by one
@@ -29,13 +31,14 @@ def named_ops(path: Path, ops: Sequence[Op], owners: Sequence[int], alone: Alone
 
     Args:
         path: the .tflite file that was profiled.
-        ops: in the order in which they ran, {name, kind, us, binary_macs}, and the delegate's with their partition.
+        ops: in the order in which they ran, {name, kind, binary_macs} and the quantities that `alone` has, such as us;
+            the delegate's with their partition.
         owners: the partition that runs an operator of the file, -1 for LiteRT; LiteRT runs those behind the end.
-        alone: times a model of one operator.
+        alone: measures a model of one operator.
 
     Returns:
-        The ops with `float_macs` and `int8_macs` of what LiteRT runs; a share of a stretch has `stretch_us`, the
-        measured time of all of it. A stretch that cannot be split or named stays one row.
+        The ops with `float_macs` and `int8_macs` of what LiteRT runs; a share of a stretch has `stretch_us`, or
+        such a figure for another quantity: that of all of it. A stretch that cannot be split or named stays one row.
         A pause within a partition is nobody's.
     """
     order = list(dict.fromkeys(op["partition"] for op in ops if "partition" in op))
@@ -68,13 +71,13 @@ class _Clock:
 
     def __init__(self, path: Path, folder: Path, alone: Alone) -> None:
         self._path, self._file, self._alone = path, folder / "operator.tflite", alone
-        self._known: dict[Hashable, float] = {}
+        self._known: dict[Hashable, Amounts] = {}
 
     @cached_property
     def cutter(self) -> Cutter:
         return Cutter(self._path)
 
-    def __call__(self, numbers: Sequence[int]) -> float:
+    def __call__(self, numbers: Sequence[int]) -> Amounts:
         likeness = self.cutter.likeness(numbers)
         if likeness not in self._known:
             self._file.write_bytes(self.cutter.cut(numbers))
@@ -94,11 +97,13 @@ def _split(op: Op, numbers: Sequence[int], operators: Sequence[Operator], clock:
         times = [clock(group) for group in joined]
     except FsgError:
         return [{**op, "name": _names(groups), **_macs([one for group in groups for one in group])}]
-    whole, total = op["us"], sum(times)
-    return [
-        {**op, "name": _joined_name(group), "us": whole * time / total, "stretch_us": whole, **_macs(group)}
-        for group, time in zip(groups, times, strict=True)
-    ]
+    totals = {name: sum(time[name] for time in times) for name in times[0]}
+    whole = {f"stretch_{name}": op[name] for name in totals}
+    rows = []
+    for group, time in zip(groups, times, strict=True):
+        shares = {name: op[name] * time[name] / totals[name] for name in totals}
+        rows.append({**op, "name": _joined_name(group), **shares, **whole, **_macs(group)})
+    return rows
 
 
 def _joined_name(operators: Sequence[Operator]) -> str:

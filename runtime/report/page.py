@@ -255,8 +255,9 @@ def _emulation(record: Record) -> str:
 
 
 def _profile(record: Record) -> dict[str, Any]:
-    longest = max(op["share"] for op in record["ops"]) or 1.0
-    shares = [f"{op['share'] / longest:.2%}" for op in record["ops"]]
+    lengths = [op.get("time_share", op["share"]) for op in record["ops"]]
+    longest = max(lengths) or 1.0
+    shares = [f"{length / longest:.2%}" for length in lengths]
     return {
         "title": profile_title(record),
         "table": Table(*profile_rows(record), shares),
@@ -368,7 +369,7 @@ def _lists(facts: Facts) -> list[tuple[str, Table]]:
     found = [
         (f"{title}: {name}", _raw_table(content[name]))
         for title, content in _named_objects(facts)
-        for name in ("ops", "instructions_by_op")
+        for name in ["ops"]
         if content.get(name)
     ]
     return found + ([("Training: metrics.csv", _raw_table(facts.epochs))] if facts.epochs else [])

@@ -45,7 +45,12 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
 
 def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of a profile: each operator's time, share, binary MACs, rate and part of the ceiling."""
+    """Headings and cells of a profile: each operator's time, share, binary MACs, rate and part of the ceiling.
+
+    Of an emulated one: instructions, their share, the estimated share of the time, binary MACs, MACs per instruction.
+    """
+    if record["kind"] == "emulated":
+        return _emulated_rows(record)
     headings = ["operator", "kind", "us", "share", "binary MACs", "GMAC/s", "of ceiling"]
     cells = [
         [
@@ -59,12 +64,41 @@ def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
         ]
         for op in record["ops"]
     ]
+    return _used(headings, cells)
+
+
+def _emulated_rows(record: Record) -> tuple[list[str], list[list[str]]]:
+    headings = ["operator", "kind", "instructions", "share", "time, estimated", "binary MACs", "MACs/instr."]
+    cells = []
+    for op in record["ops"]:
+        macs = sum(op.get(name, 0) for name in ("binary_macs", "float_macs", "int8_macs"))
+        cells.append(
+            [
+                short_name(op["name"]),
+                op["kind"],
+                f"{'~' if 'stretch_instructions' in op else ''}{op['instructions']:,}",
+                f"{op['share']:.1%}",
+                f"{op['time_share']:.1%}" if "time_share" in op else "",
+                millions(op["binary_macs"]) if op.get("binary_macs") else "",
+                f"{macs / op['instructions']:.2f}" if macs and op["instructions"] else "",
+            ]
+        )
+    return _used(headings, cells)
+
+
+def _used(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Without the columns that are empty."""
     used = [i for i in range(len(headings)) if any(row[i] for row in cells)]
     return [headings[i] for i in used], [[row[i] for i in used] for row in cells]
 
 
 def profile_note(record: Record) -> str:
-    """How much of the median the operators add up to, which times are shares, and what the ceiling is."""
+    """How much of the median the operators add up to, which times are shares, and what the ceiling is.
+
+    Of an emulated profile: what its figures are and are not.
+    """
+    if record["kind"] == "emulated":
+        return _emulated_note(record)
     total = sum(op["us"] for op in record["ops"]) / 1e3 / record.get("batch", 1)
     text = f"together {milliseconds(total)} ms, {total / record['latency_ms']['p50']:.0%} of the median"
     if any("stretch_us" in op for op in record["ops"]):
@@ -73,6 +107,16 @@ def profile_note(record: Record) -> str:
         text += (
             "; ceiling: the multiply-accumulates that the core can do at its peak, see fsg/runtime/boards/cores.toml"
         )
+    return text
+
+
+def _emulated_note(record: Record) -> str:
+    total = sum(op["instructions"] for op in record["ops"]) / record.get("batch", 1)
+    text = f"together {millions(total)} instructions, {total / record['instructions']:.1%} of an inference's"
+    if any("stretch_instructions" in op for op in record["ops"]):
+        text += "; ~: share of those of several operators in a row, as each executes as a model of its own"
+    if any("time_share" in op for op in record["ops"]):
+        text += f"; time, estimated: share of the cycles, {record['basis']}; it leaves out memory and is no latency"
     return text
 
 
@@ -162,6 +206,8 @@ def notes(records: Sequence[Record]) -> list[str]:
 
 def profile_title(record: Record) -> str:
     """What was profiled, where, and on how many threads."""
+    if record["kind"] == "emulated":
+        return f"Where the instructions of {Path(record['artefact']).name} go, {board_name(record)} emulated, 1 thread"
     where = f"{board_name(record)}, {threads_text(record)}"
     return f"Where the time of {Path(record['artefact']).name} goes on {where}"
 

@@ -44,7 +44,11 @@ def parts(monkeypatch):
         ]
 
     emulation = types.SimpleNamespace(
-        why_not=lambda: None, emulate=lambda path, *, device, **_: {**records.emulated(path), "device": device}
+        why_not=lambda: None,
+        emulate=lambda path, *, device, profile=False, **_: {
+            **records.emulated(path, profile=profile),
+            "device": device,
+        },
     )
     monkeypatch.setitem(sys.modules, "fsg.runtime.measure.on_board", types.SimpleNamespace(measure=measure))
     monkeypatch.setitem(sys.modules, "fsg.runtime.boards.ssh", types.SimpleNamespace(SshBoard=Board))

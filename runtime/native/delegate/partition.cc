@@ -354,8 +354,10 @@ bool RunWithProfile(TfLiteContext* context, const Partition& partition, const Op
   Profile* profile = partition.runtime->profile;
   if (profile->events == nullptr || profile->count == profile->capacity) return Run(context, partition, op);
   Event* event = &profile->events[profile->count++];
-  DescribeOp(partition.values, op, event);
-  event->partition = partition.number;
+  if (event->op != &op) {  // the same in every inference: what is between operators shall be short
+    DescribeOp(partition.values, op, event);
+    event->partition = partition.number, event->op = &op;
+  }
   event->begin = Seconds();
   const bool has_run = Run(context, partition, op);
   event->end = Seconds();

@@ -13,6 +13,7 @@ struct Event {
   double begin, end;  // seconds of the monotonic clock
   int64_t macs;       // binary multiply-accumulates
   int64_t partition;  // the number of that which it is in
+  const void* op;     // what name, macs and partition are of; nullptr at first
 };
 
 struct Profile {

@@ -15,6 +15,7 @@ from fsg.runtime.boards.devices import find_device
 from fsg.runtime.boards.litert import NotFetchedError
 from fsg.runtime.measure import bench
 from fsg.runtime.measure.bench import Plan, bench_boards, bench_local, bench_without_board, finished
+from fsg.runtime.measure.estimate import fit_efficiency
 from fsg.runtime.measure.records import KINDS, Model, keep, read_records
 from fsg.runtime.report.table import bench_table, csv_text, markdown
 
@@ -188,6 +189,20 @@ def test_on_arm_this_machine_is_measured_as_a_board_is(path, parts, monkeypatch)
     outcome = bench_local([Model(path)], plan, str)
     assert len(asked) == 1 and parts.asked[1] == ("measure", None, how)
     assert outcome.records[0]["ops"][1]["ceiling_share"] > 0
+
+
+def test_without_a_board_a_profile_has_shares_and_no_times(path, parts):
+    emulated, estimated = found = bench_without_board([Model(path)], PI4, Plan(profile=True), str).records
+    assert emulated["ops"] == records.EMULATED_PROFILE["ops"]
+    assert "1.8 M cycles, the executed code as llvm-mca schedules it for cortex-a72" in estimated["basis"]
+    assert estimated["latency_ms"]["expected"] == pytest.approx(1.8e6 / 1.5e9 * 1e3 / fit_efficiency(), rel=0.01)
+    text = text_of(bench_table(found), width=160)
+    assert "time, estimated" in text and "it leaves out memory and is no latency" in text
+    (conv,) = [line.split() for line in text.splitlines() if line.startswith("LceBconv2d")]
+    assert conv == ["LceBconv2d", "fsg", "3,210,987", "92.9%", "94.4%", "9.4", "M", "2.94"]
+    (shared,) = [line.split() for line in text.splitlines() if line.startswith("CONV_2D")]
+    assert shared == ["CONV_2D", "rest", "~200,000", "5.8%", "4.4%", "1.25"]
+    assert "| LceBconv2d | fsg | 3,210,987 | 92.9% | 94.4% |" in markdown(found)
 
 
 def test_no_table_gives_an_emulated_run_a_time(path, parts):

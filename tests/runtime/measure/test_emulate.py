@@ -6,6 +6,7 @@ from dataclasses import replace
 import lce
 import numpy as np
 import pytest
+import records
 from lce import Conv
 
 from fsg import FsgError
@@ -13,6 +14,8 @@ from fsg.runtime.boards.cores import cores
 from fsg.runtime.boards.litert import runtime_library
 from fsg.runtime.measure import emulate as room
 from fsg.runtime.measure.emulate import emulate, why_not
+from fsg.runtime.measure.emulated_ops import REMAINDER, last_inference
+from fsg.runtime.measure.trace import read_trace
 
 needs_emulator = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -41,6 +44,34 @@ def test_a_model_without_float_layers_has_the_bits_of_this_machine(model, cpu, k
     assert record["host_difference"] == 0 and record["host_same_top1"] == 1
     assert 12 * 12 * 40 * 40 * 9 / 128 < record["instructions"] < 12 * 12 * 40 * 40 * 9
     assert not [name for name in record if "ms" in name or "us" in name.split("_") or "latency" in name]
+
+
+@needs_emulator
+def test_a_profile_accounts_for_every_instruction(tmp_path):
+    path = records.mixed_file(tmp_path / "model.tflite")
+    record = emulate(path, cpu="cortex-a72", profile=True)
+    records.validate([{**record, "variant": "binary"}])
+    ops = record["ops"]
+    names = ["PAD + CONV_2D 3x3 -> 8x8x64", "CONV_2D 1x1 -> 8x8x64", "LceQuantize 8x8x64"]
+    assert [op["name"] for op in ops[:3]] == names and ops[3]["name"].startswith("LceBconv2d 8x8x64 -> 64, 3x3")
+    assert [op["name"] for op in ops[4:-1]] == ["CONV_2D 1x1 -> 8x8x64", "MAX_POOL_2D 8x8 -> 1x1x64"]
+    assert ops[-1]["name"] == REMAINDER and ops[-1]["instructions"] < 0.02 * record["instructions"]
+    assert sum(op["instructions"] for op in ops) == pytest.approx(record["instructions"], rel=0.02)
+    assert ops[3]["binary_macs"] == 64**3 * 9 and ops[1]["float_macs"] == 64**3
+    # Four products of floats take an instruction at least, 128 of signs three.
+    assert ops[1]["instructions"] > 64**3 / 4 and ops[3]["instructions"] > 64**3 * 9 / 128 * 3
+    assert ops[3]["instructions"] < 2 * ops[1]["instructions"]
+    for name in ("share", "time_share"):
+        assert sum(op[name] for op in ops) == pytest.approx(1, abs=1e-3)
+    assert sum(op["cycles"] for op in ops) == pytest.approx(record["cycles"], rel=1e-3)
+
+
+def test_a_clock_that_others_read_too_is_no_mark(tmp_path):
+    file = tmp_path / "trace"
+    file.write_text("b 0 1000 d503201f\nx 0 3\n" + "m\n" * 11)
+    facts = {"ops": [{"name": "LceQuantize", "kind": "fsg"}], "partitions": [0]}
+    with pytest.raises(FsgError, match=r"m.tflite: no emulated profile: the clock was read 11 times, not 10"):
+        last_inference("m.tflite", facts, read_trace(file))
 
 
 @needs_emulator

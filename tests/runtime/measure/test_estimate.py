@@ -55,6 +55,14 @@ def test_an_estimate_says_that_it_is_one_and_what_it_stands_on(path):
     assert counted["latency_ms"]["low"] > record["latency_ms"]["low"] and "50.0 M instructions" in counted["basis"]
     # 2.2 instructions in a cycle of two cores at 1.5 GHz
     assert counted["latency_ms"]["low"] == pytest.approx(50e6 / (2.2 * 2 * 1.5e9) * 1e3, rel=0.01)
+    # What llvm-mca says moves all but the best case.
+    scheduled = estimate(path, PI4, threads=2, instructions=50_000_000, scheduled=(30e6, "by a model"))
+    assert "30.0 M cycles, by a model, 1.5 GHz" in scheduled["basis"] and "instructions" not in scheduled["basis"]
+    assert scheduled["latency_ms"]["low"] == counted["latency_ms"]["low"]
+    assert scheduled["latency_ms"]["expected"] == pytest.approx(10 / fit_efficiency(), rel=0.01)
+    least = estimate(path, PI4, threads=2, instructions=50_000_000, scheduled=(1.0, "by a model"))
+    ideal = least["latency_ms"]["expected"] * fit_efficiency()  # no less than the multiply-accumulates take
+    assert least["latency_ms"]["low"] == pytest.approx(ideal, rel=0.01) and ideal > 0.01
 
 
 def test_threads_share_the_arithmetic_but_neither_memory_nor_cores_that_are_not_there():

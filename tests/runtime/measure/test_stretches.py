@@ -2,11 +2,9 @@
 
 import io
 
-import lce
 import numpy as np
 import pytest
 import records
-from ai_edge_litert.schema_py_generated import Padding
 from rich.console import Console
 
 from fsg import FsgError
@@ -27,26 +25,7 @@ OWNERS = [-1, -1, -1, 0, 0]  # LiteRT has the stem, and the head behind the end
 
 @pytest.fixture
 def path(tmp_path):
-    """PAD, CONV_2D, CONV_2D; a binary convolution of signs; CONV_2D, MAX_POOL_2D."""
-    rng, graph = np.random.default_rng(0), lce.Graph()
-
-    def convolution(source, kernel, channels):
-        filters = [graph.constant(rng.standard_normal(shape, np.float32)) for shape in ((64, *kernel, channels), (64,))]
-        how = {"padding": Padding.VALID, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
-        return graph.builtin("CONV_2D", [source, *filters], [1, 8, 8, 64], **how)
-
-    source = graph.tensor([1, 8, 8, 4])
-    border = graph.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
-    stem = convolution(graph.builtin("PAD", [source, border], [1, 10, 10, 4]), (3, 3), 4)
-    signs = graph.quantize(convolution(stem, (1, 1), 64))
-    binary = lce.Conv(rng.choice([-1, 1], (64, 3, 3, 64)), padding=0)
-    ones = np.ones(64, np.float32)
-    head = convolution(graph.conv(signs, binary, ones, ones), (1, 1), 64)
-    window = {"padding": Padding.VALID, "strideH": 8, "strideW": 8, "filterHeight": 8, "filterWidth": 8}
-    result = graph.builtin("MAX_POOL_2D", [head], [1, 1, 1, 64], **window)
-    file = tmp_path / "model.tflite"
-    file.write_bytes(graph.build([source], [result]))
-    return file
+    return records.mixed_file(tmp_path / "model.tflite")
 
 
 def profile(partition=0):
@@ -61,7 +40,7 @@ def test_a_stretch_is_shared_out_as_its_operators_take(path):
 
     def alone(file):
         asked.append(file.read_bytes())
-        return [2.0, 4.0, 12.0][len(asked) - 1]
+        return {"us": [2.0, 4.0, 12.0][len(asked) - 1]}
 
     ops = named_ops(path, profile(), OWNERS, alone)
     assert [op["name"] for op in ops] == [*STEM, "LceQuantize", "between fsg's operators", "LceQuantize", *HEAD]
