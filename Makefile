@@ -2,8 +2,8 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 GPU_PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h')
-CPP := $(NATIVE) $(shell find tests export runtime/boards -name '*.c' -o -name '*.cc' -o -name '*.h')
+NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.S')
+CPP := $(filter-out %.S,$(NATIVE)) $(shell find tests export runtime/boards -name '*.c' -o -name '*.cc' -o -name '*.h')
 
 .PHONY: setup demo test test-all oracle interpreters fuzz wheels gpu-check lint format clean
 

@@ -27,8 +27,8 @@ def stand_in(tmp_path, monkeypatch):
     library = tmp_path / "library"
     library.write_bytes(os.urandom(300_000))
     built = stand_in_target(tmp_path, "any")
-    monkeypatch.setattr(boards, "target", lambda machine: built)
-    monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress: given or library)
+    monkeypatch.setattr(boards, "target", lambda machine, system: built)
+    monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress, system: given or library)
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ from fsg.runtime.boards.ssh import SshBoard
 from fsg.runtime.library import Target
 from fsg.runtime.measure import on_board as remote
 _, machine, program, model, *ssh = sys.argv
-boards.target = lambda machine: Target(machine, Path(program), Path(program))
-boards.runtime_library = lambda machine, given, progress: Path(program)
+boards.target = lambda machine, system: Target(machine, Path(program), Path(program))
+boards.runtime_library = lambda machine, given, progress, system: Path(program)
 board = SshBoard(ssh[0], port=int(ssh[1]), options=ssh[2:]) if ssh else boards.LocalBoard()
 with board:
     tell = lambda text: print(text, flush=True)
