@@ -57,6 +57,8 @@ fuzz: setup
 wheels: | $(VENV)/installed
 	for machine in x86_64 aarch64; do FSG_TARGET=$$machine $(BIN)/python setup.py --quiet \
 	  build --build-base build/wheel-$$machine bdist_wheel --dist-dir dist || exit 1; done
+	cp build/wheel-aarch64/lib*/fsg/runtime/targets/android-aarch64/libfsg_delegate.so \
+	  dist/libfsg_delegate-android-arm64.so
 
 # The folder this file is in is the package fsg, whatever the checkout is called: for what does without the installation.
 build/mypy/fsg:

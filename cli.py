@@ -271,6 +271,7 @@ def bench(
     \b
     fsg bench                                     on this machine
     fsg bench --device rpi4 --host pi@raspberry   on a board, by ssh; nothing is installed on it
+    fsg bench --device android --host adb         on a phone, by adb
     fsg bench --device rpi4                       without one: emulated and estimated, never a latency
     fsg bench --device cortex-m4                  a model.c, emulated: its results, flash, RAM, instructions
 

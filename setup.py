@@ -1,7 +1,7 @@
 """Compiles the folders native/ with ziglang's compiler; the rest is pyproject.toml.
 
-What runs on boards is built for all of them on any host: `fsg bench` sends it there. The environment variable
-FSG_TARGET, x86_64 or aarch64, says for which processor the rest is, and makes wheels that say so.
+What runs on boards and phones is built for all of them on any host: `fsg bench` sends it there. The variable
+FSG_TARGET of the environment, x86_64 or aarch64, says for which processor the rest is, and makes wheels that say so.
 """
 
 import os

@@ -19,7 +19,7 @@ folder="$name.CLIENT.$$";
 echo fsg-board;
 # A place that allows programs; on phones that is the last one.
 for base in "${HOME:-/}" "${TMPDIR:-/tmp}" /data/local/tmp; do
-  cd "$base" && mkdir "$folder" && cd "$folder" || continue;
+  [ -d "$base" ] && cd "$base" && mkdir "$folder" && cd "$folder" || continue;
   : > try && chmod 700 try && ./try && ready=1 && break;
   cd ..;
   rm -rf "$folder";

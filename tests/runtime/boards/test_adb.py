@@ -1,6 +1,7 @@
 """Phones that adb reaches: connections that do not come about, what is given wrongly, and LiteRT out of archives."""
 
 import re
+import shutil
 import zipfile
 
 import pytest
@@ -37,6 +38,16 @@ def test_connections_that_do_not_come_about_say_why(phone, refused, tmp_path, st
 @pytest.mark.parametrize("host", ["adb", "adb:", "adb:PHONE1"])
 def test_the_only_phone_needs_no_name(phone, model, host):
     assert measure(HastyPhone(host), model)[0]["host"] == host
+
+
+@pytest.mark.skipif(not (shutil.which("mksh") and shutil.which("toybox")), reason="mksh or toybox is missing")
+def test_the_shell_and_the_commands_of_phones_will_do(phone, model):
+    """Android's shell is mksh and its commands are toybox's; nothing else is in reach."""
+    for name in ("cat", "mkdir", "rm", "chmod", "kill", "sleep"):
+        phone.script(name, f'exec {shutil.which("toybox")} {name} "$@"')
+    phone.script("sh", f'exec {shutil.which("mksh")} "$@"')
+    assert measure(HastyPhone(phone.host), model)[0]["latency_ms"]["p50"] == 0.2
+    assert not phone.leftovers
 
 
 def test_no_adb_and_adb_that_hangs(phone, model, monkeypatch):
