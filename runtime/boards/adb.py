@@ -34,6 +34,8 @@ class AdbBoard(Board):
         timeout_s, runtime_lib: see `Board`.
     """
 
+    within_reach = "plugged in, and awake"
+
     def __init__(self, host: str, *, timeout_s: float = TIMEOUT_S, runtime_lib: Path | None = None) -> None:
         super().__init__(host, timeout_s=timeout_s, runtime_lib=runtime_lib)
         self.host = host

@@ -60,6 +60,7 @@ class Board(ABC):
     """
 
     host: str | None = None  # as it was given; None for this machine
+    within_reach = "on the network"
 
     def __init__(self, name: str, *, timeout_s: float = TIMEOUT_S, runtime_lib: Path | None = None) -> None:
         self.name = name
@@ -222,7 +223,7 @@ class Board(ABC):
         except TimeoutError:
             self._is_silent = True
             raise FsgError(
-                f"{self.name}: no sign of life for {child.silence_s:g} s while {doing}; is it still on the network?"
+                f"{self.name}: no sign of life for {child.silence_s:g} s while {doing}; is it still {self.within_reach}?"
                 " --timeout gives it longer"
             ) from None
         except OverflowError:

@@ -69,7 +69,8 @@ constexpr struct {
               {0xd46, "Cortex-A510"}, {0xd80, "Cortex-A520"}, {0xd07, "Cortex-A57"},   {0xd08, "Cortex-A72"},
               {0xd09, "Cortex-A73"},  {0xd0a, "Cortex-A75"},  {0xd0b, "Cortex-A76"},   {0xd0c, "Neoverse-N1"},
               {0xd0d, "Cortex-A77"},  {0xd41, "Cortex-A78"},  {0xd42, "Cortex-A78AE"}, {0xd47, "Cortex-A710"},
-              {0xd44, "Cortex-X1"},   {0xd40, "Neoverse-V1"}};
+              {0xd4d, "Cortex-A715"}, {0xd81, "Cortex-A720"}, {0xd44, "Cortex-X1"},    {0xd40, "Neoverse-V1"},
+              {0xd48, "Cortex-X2"},   {0xd4e, "Cortex-X3"},   {0xd82, "Cortex-X4"}};
 constexpr int kCoreCount = sizeof(kCores) / sizeof(kCores[0]);
 
 // All kinds of cores, the fastest first, "Cortex-A76 + Cortex-A55", or what x86-64 calls the model.

@@ -30,7 +30,7 @@ def test_a_board_has_all_figures_and_their_sources(name):
 
 def test_nothing_is_invented():
     devices = load_devices()
-    assert list(devices) == [*BOARDS, "aarch64", "pixel6", "android", *MICROCONTROLLERS, "local"]
+    assert list(devices) == [*BOARDS, "aarch64", "pixel6", "pixel8", "android", *MICROCONTROLLERS, "local"]
     for name in ("aarch64", "android", "local"):
         assert devices[name].core == "" and devices[name].clock_ghz is devices[name].memory_gb_s is None
     assert [name for name, device in devices.items() if device.runs == "c"] == MICROCONTROLLERS
