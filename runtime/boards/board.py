@@ -223,8 +223,8 @@ class Board(ABC):
         except TimeoutError:
             self._is_silent = True
             raise FsgError(
-                f"{self.name}: no sign of life for {child.silence_s:g} s while {doing}; is it still {self.within_reach}?"
-                " --timeout gives it longer"
+                f"{self.name}: no sign of life for {child.silence_s:g} s while {doing}; is it still"
+                f" {self.within_reach}? --timeout gives it longer"
             ) from None
         except OverflowError:
             raise FsgError(f"{self.name}: far more output than there should be while {doing}") from None
