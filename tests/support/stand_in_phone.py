@@ -24,6 +24,7 @@ class StandInPhone(FaultyBoard):
     """
 
     host, device = "adb:PHONE1", "android"
+    words = ("adb:PHONE1",)
 
     def __init__(self, folder: Path, *, machine: str = "aarch64", emulator: str = "") -> None:
         super().__init__(folder, machine=machine, emulator=emulator)

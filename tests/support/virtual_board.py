@@ -64,6 +64,11 @@ class VirtualBoard(FaultyBoard):
         return ["-i", str(self.key), "-o", "IdentitiesOnly=yes", *known]
 
     @property
+    def words(self) -> list[str]:
+        """Host, port and options."""
+        return [self.host, str(self.port), *self.options]
+
+    @property
     def where(self) -> list[str]:
         """What `fsg bench` is told to reach it."""
         return ["--device", self.device, "--host", self.host, "-p", str(self.port), *self.cli_options]
