@@ -2,8 +2,8 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 GPU_PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h')
-CPP := $(NATIVE) $(shell find tests export runtime/boards -name '*.c' -o -name '*.cc' -o -name '*.h')
+NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.S')
+CPP := $(filter-out %.S,$(NATIVE)) $(shell find tests export runtime/boards -name '*.c' -o -name '*.cc' -o -name '*.h')
 
 .PHONY: setup demo test test-all oracle interpreters fuzz wheels gpu-check lint format clean
 
@@ -57,6 +57,8 @@ fuzz: setup
 wheels: | $(VENV)/installed
 	for machine in x86_64 aarch64; do FSG_TARGET=$$machine $(BIN)/python setup.py --quiet \
 	  build --build-base build/wheel-$$machine bdist_wheel --dist-dir dist || exit 1; done
+	cp build/wheel-aarch64/lib*/fsg/runtime/targets/android-aarch64/libfsg_delegate.so \
+	  dist/libfsg_delegate-android-arm64.so
 
 # The folder this file is in is the package fsg, whatever the checkout is called: for what does without the installation.
 build/mypy/fsg:

@@ -1,7 +1,7 @@
 """Compiles the folders native/ with ziglang's compiler; the rest is pyproject.toml.
 
-What runs on boards is built for all of them on any host: `fsg bench` sends it there. The environment variable
-FSG_TARGET, x86_64 or aarch64, says for which processor the rest is, and makes wheels that say so.
+What runs on boards and phones is built for all of them on any host: `fsg bench` sends it there. The variable
+FSG_TARGET of the environment, x86_64 or aarch64, says for which processor the rest is, and makes wheels that say so.
 """
 
 import os
@@ -10,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ziglang
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 MACHINES = ("x86_64", "aarch64")  # baseline instruction sets, faster code is chosen at run time
+ANDROID = "android-aarch64"
 ROOMS = ("commands", "training", "export", "runtime")
 GLIBC = "2.17"  # that of manylinux2014
 NATIVE = Path("runtime/native")  # its headers are included by their path below it
@@ -23,6 +25,29 @@ FLAGS = ["-O3", "-DNDEBUG", "-g0", "-Wall", "-Wextra", "-I", str(NATIVE)]
 SHARED = ["-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
 # No C++ runtime to carry along, and a faster build.
 CPLUSPLUS = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-nostdlib++"]
+BIONIC = NATIVE / "bionic"
+STUBS = Path("build/bionic")  # names of what Android's libraries have, for the linker
+HEADERS = Path(ziglang.__file__).parent / "lib" / "libc" / "include"
+# bionic's ABI: no bcmp, x18 is the system's, pages of up to 16 KiB; its loader copies no variables into programs.
+TARGETS = {
+    **{machine: ["-target", f"{machine}-linux-gnu.{GLIBC}"] for machine in MACHINES},
+    ANDROID: [
+        *("-target", "aarch64-linux-musl", "-nostdlib", "-fPIC", "-ffixed-x18", "-fno-builtin-bcmp", "-DFSG_ANDROID"),
+        *(word for kind in ("aarch64-linux-musl", "generic-musl") for word in ("-isystem", str(HEADERS / kind))),
+        *(
+            "-Wl,-z,max-page-size=16384",
+            "-Wl,-z,defs",
+            "-Wl,--no-as-needed",
+            str(STUBS / "libc.so"),
+            str(STUBS / "libdl.so"),
+        ),
+    ],
+}
+BIONIC_PROGRAM = ["-pie", "-Wl,--dynamic-linker=/system/bin/linker64"]
+
+
+def zig(command: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", "ziglang", command, *map(str, arguments)]
 
 
 def target_machine() -> str:
@@ -34,34 +59,32 @@ def target_machine() -> str:
 
 
 class Native(Extension):
-    """A library or program for one kind of machine, that of the installation by default."""
+    """A library or program for one of TARGETS, that of the installation by default."""
 
-    def __init__(self, name: str, sources: list[Path], machine: str | None = None, *, is_program: bool = False) -> None:
-        headers = {*NATIVE.rglob("*.h"), *sources[0].parent.glob("*.h")}
+    def __init__(self, name: str, sources: list[Path], target: str | None = None, *, is_program: bool = False) -> None:
+        headers = {*NATIVE.rglob("*.h"), *BIONIC.iterdir(), *sources[0].parent.glob("*.h")}
         super().__init__(name, sorted(map(str, sources)), depends=sorted(map(str, headers)))
-        self.machine, self.is_program = machine or target_machine(), is_program
+        self.target, self.is_program = target or target_machine(), is_program
 
     def command(self, output: Path) -> list[str]:
         is_c = self.sources[0].endswith(".c")
-        flags = [*FLAGS, *([] if is_c else CPLUSPLUS), *(["-s", "-ldl"] if self.is_program else SHARED)]
-        target = ["-target", f"{self.machine}-linux-gnu.{GLIBC}"]
-        return [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "cc" if is_c else "c++",
-            *target,
-            *flags,
-            "-o",
-            str(output),
-            *self.sources,
-        ]
+        kind = ["-s", *(BIONIC_PROGRAM if self.target == ANDROID else ["-ldl"])] if self.is_program else SHARED
+        flags = [*FLAGS, *([] if is_c else CPLUSPLUS), *kind]
+        return zig("cc" if is_c else "c++", *TARGETS[self.target], *flags, "-o", output, *self.sources)
 
 
 class BuildNative(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or True  # as many at a time as there are processors
+
+    def build_extensions(self) -> None:
+        STUBS.mkdir(parents=True, exist_ok=True)
+        for source in BIONIC.glob("*.S"):
+            stub = STUBS / f"{source.stem}.so"
+            how = ["-target", "aarch64-linux-musl", "-nostdlib", "-shared", f"-Wl,-soname,{stub.name}"]
+            subprocess.run(zig("cc", *how, "-o", stub, source), check=True)
+        super().build_extensions()
 
     def build_extension(self, ext: Native) -> None:
         output = Path(self.get_ext_fullpath(ext.name))
@@ -71,8 +94,8 @@ class BuildNative(build_ext):
         temporary.replace(output)
 
     def copy_extensions_to_source(self) -> None:
-        for machine in MACHINES:
-            Path("runtime/targets", machine).mkdir(parents=True, exist_ok=True)
+        for target in TARGETS:
+            Path("runtime/targets", target).mkdir(parents=True, exist_ok=True)
         super().copy_extensions_to_source()
 
     def get_ext_filename(self, fullname: str) -> str:
@@ -100,14 +123,13 @@ class PlatformWheel(bdist_wheel):
 def natives() -> list[Native]:
     delegate = [source for room in ("kernels", "delegate") for source in NATIVE.joinpath(room).rglob("*.cc")]
     benchmark = list(NATIVE.joinpath("benchmark").rglob("*.cc"))
-    boards = [
-        native
-        for machine in MACHINES
-        for native in (
-            Native(f"fsg.runtime.targets.{machine}.libfsg_delegate", delegate, machine),
-            Native(f"fsg.runtime.targets.{machine}.fsg_benchmark", benchmark, machine, is_program=True),
-        )
-    ]
+    boards = []
+    for target in TARGETS:
+        start = [BIONIC / "start.cc"] if target == ANDROID else []
+        boards += [
+            Native(f"fsg.runtime.targets.{target}.libfsg_delegate", delegate, target),
+            Native(f"fsg.runtime.targets.{target}.fsg_benchmark", [*benchmark, *start], target, is_program=True),
+        ]
     return [
         *boards,
         Native("fsg.runtime.libcount_instructions", list(NATIVE.joinpath("emulator").rglob("*.c"))),

@@ -20,7 +20,7 @@ from fsg.training.options import PATH, parse_counts
 @click.argument("targets", nargs=-1, type=PATH, metavar="[FILE|RUN]...")
 @option("--device", "device_name", default="local", help="Which board: see fsg devices.")
 @option("--devices", type=PATH, help="TOML file with profiles of your own.")
-@option("--host", "hosts", multiple=True, help="Where the board is, as for ssh; may be repeated.")
+@option("--host", "hosts", multiple=True, help="Where it is, as for ssh, or adb:SERIAL; may be repeated.")
 @option("-p", "--port", type=click.IntRange(1, 65535), help="Of ssh on the board.")
 @option("-i", "--identity", type=PATH, help="Key file for ssh.")
 @option("-o", "options", multiple=True, metavar="KEY=VALUE", help="Option for ssh; may be repeated.")
@@ -53,6 +53,7 @@ def bench(
     \b
     fsg bench                                     on this machine
     fsg bench --device rpi4 --host pi@raspberry   on a board, by ssh; nothing is installed on it
+    fsg bench --device android --host adb         on a phone, by adb
     fsg bench --device rpi4                       without one: emulated and estimated, never a latency
     fsg bench --device cortex-m4                  a model.c, emulated: its results, flash, RAM, instructions
 
@@ -116,7 +117,7 @@ def bench(
     except FsgError as error:  # what was measured is not lost
         notes.append(f"not kept for fsg report: {error}")
     if device and not hosts and device.runs == "tflite":
-        notes.append(f"to measure on a board: {shell_command(*sys.argv[1:])} --host USER@HOST")
+        notes.append(f"to measure on a board: {shell_command(*sys.argv[1:])} --host {device.address}")
     for note in notes:
         click.echo(note, err="-" in outputs.values())
     if outcome.problems:

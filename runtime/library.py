@@ -11,6 +11,7 @@ from fsg import FsgError
 FOLDER = Path(__file__).parent / "targets"
 COUNTER = Path(__file__).with_name("libcount_instructions.so")  # for qemu: counts what it executes
 MACHINES = ("aarch64", "x86_64")  # as `uname -m` calls them
+SYSTEMS = ("linux", "android")
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,25 @@ class Target:
     delegate: Path
 
 
-def target(machine: str) -> Target:
+def target(machine: str, system: str = "linux") -> Target:
     """The files for a machine.
 
     Args:
         machine: "aarch64" or "x86_64", with a 64-bit system.
+        system: "linux", with glibc; or "android", on aarch64 alone.
 
     Raises:
         FsgError: there is no program for such a machine, or this installation was not built.
     """
     if machine not in MACHINES:
         raise FsgError(f"fsg runs on Linux on {' and '.join(MACHINES)}, not on {machine or 'this machine'}")
-    found = Target(machine, FOLDER / machine / "fsg_benchmark", FOLDER / machine / "libfsg_delegate.so")
+    if system == "android" and machine != "aarch64":
+        raise FsgError(f"fsg runs on Android on aarch64, not on {machine}")
+    folder = FOLDER / (machine if system == "linux" else f"{system}-{machine}")
+    found = Target(machine, folder / "fsg_benchmark", folder / "libfsg_delegate.so")
     for file in (found.program, found.delegate):
         if not file.is_file():
-            raise FsgError(f"{file.name} was not built for {machine}: run `make setup` or reinstall fsg")
+            raise FsgError(f"{file.name} was not built for {folder.name}: run `make setup` or reinstall fsg")
     return found
 
 

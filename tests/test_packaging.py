@@ -73,7 +73,7 @@ def test_wheel_holds_one_package_and_the_native_libraries(names_in_wheel):
     assert {name.split("/")[0] for name in names_in_wheel if ".dist-info/" not in name} == {"fsg"}
     for name in ("py.typed", "runtime/libcount_instructions.so", "training/scan/libfsg_training.so"):
         assert f"fsg/{name}" in names_in_wheel
-    for machine in ("aarch64", "x86_64"):  # whatever this host is: fsg sends them to boards
+    for machine in ("aarch64", "x86_64", "android-aarch64"):  # whatever this host is: fsg sends them to boards
         programs = {f"fsg/runtime/targets/{machine}/{name}" for name in ("fsg_benchmark", "libfsg_delegate.so")}
         assert programs <= set(names_in_wheel)
     assert not [name for name in names_in_wheel if "test" in name or name.endswith((".cc", ".h", "setup.py"))]

@@ -4,7 +4,7 @@ A session is held open for as long as a board is used. Its shell, the keeper, ma
 waits for the end of its input, which comes when we close it, die, or lose the connection, and then stops the benchmark
 and removes the folder. A keeper that was itself killed (the board lost its power) leaves a folder behind that the next
 one finds and removes: the folder's name holds the keeper's process id. All other commands share the keeper's
-connection. They need a POSIX shell with cat, mkdir, rm, chmod and uname, and Linux's /proc.
+connection. They need a POSIX shell with cat, mkdir, rm, chmod and uname, and Linux's /proc, which phones have as well.
 """
 
 import json
@@ -35,10 +35,12 @@ CLOSING_SILENT_S = 2.0  # for that with a board that was just given up
 PROGRAM, DELEGATE, LIBRARY, MODEL = "fsg_benchmark", "libfsg_delegate.so", "liblitert.so", "model.tflite"
 OUTPUT_LIMIT = 1 << 24
 
-NEEDS_64_BIT = (
-    "binary kernels need 64-bit ARM, and on 32-bit systems binary networks are slower than float ones: install the"
-    " 64-bit Raspberry Pi OS, or another 64-bit Linux"
-)
+NEEDS_64_BIT = {
+    "linux": "binary kernels need 64-bit ARM, and on 32-bit systems binary networks are slower than float ones: install"
+    " the 64-bit Raspberry Pi OS, or another 64-bit Linux",
+    "android": "binary kernels need a 64-bit Android",
+}
+SYSTEM_NAMES = {"linux": "Linux", "android": "Android"}
 
 
 class _ProgramError(Exception):
@@ -58,6 +60,7 @@ class Board(ABC):
     """
 
     host: str | None = None  # as it was given; None for this machine
+    within_reach = "on the network"
 
     def __init__(self, name: str, *, timeout_s: float = TIMEOUT_S, runtime_lib: Path | None = None) -> None:
         self.name = name
@@ -68,7 +71,7 @@ class Board(ABC):
         self._keeper: Child | None = None
         self._folder = ""
         self._is_prepared = self._is_silent = False
-        self.machine = ""
+        self.machine = self.system = ""
         self.left_behind = ""
 
     @abstractmethod
@@ -82,6 +85,10 @@ class Board(ABC):
     def _hint(self, said: str) -> str:
         """What may help where no connection came about, and this was said of it in lower case."""
         return ""
+
+    def _cause(self, errors: str) -> str:
+        """Why there is no connection, out of what was said of it."""
+        return cause_of(errors)
 
     def __enter__(self) -> Self:
         try:
@@ -102,13 +109,16 @@ class Board(ABC):
         Raises:
             FsgError: it is no machine for these programs, or another than the device's.
         """
+        if self.system != device.system:
+            other = f"the device {device.name} has {SYSTEM_NAMES[device.system]}"
+            raise FsgError(f"{self.name} runs {SYSTEM_NAMES[self.system]}, but {other}: choose another --device")
         if self.machine != device.machine:
             other = f"the device {device.name} is {device.machine}: choose another --device"
             raise FsgError(f"{self.name} is {self.machine}, but {other}")
         if self._is_prepared:
             return
-        built = target(self.machine)
-        library = runtime_library(self.machine, self._runtime_lib, progress=progress)
+        built = target(self.machine, self.system)
+        library = runtime_library(self.machine, self._runtime_lib, progress, self.system)
         for name, path in ((PROGRAM, built.program), (DELEGATE, built.delegate), (LIBRARY, library)):
             progress(f"copying {name} to {self.name}")
             self.send(path, name)
@@ -180,22 +190,24 @@ class Board(ABC):
             keeper_pid = folder.rpartition(".")[2]
             script = f"kill -9 {shlex.quote(keeper_pid)}; rm -rf {shlex.quote(folder)}"
             self._call(script, "removing what an earlier run left there")
-        if system != "Linux":
-            raise FsgError(f"{self.name} runs {system}; boards are measured on Linux")
+        self.system = system.lower()
+        if self.system not in SYSTEM_NAMES:
+            raise FsgError(f"{self.name} runs {system}; boards are measured on Linux and Android")
         if self.machine in ("armv6l", "armv7l", "armv8l", "i386", "i686"):
-            raise FsgError(f"{self.name} runs a 32-bit system ({self.machine}); {NEEDS_64_BIT}")
+            raise FsgError(f"{self.name} runs a 32-bit system ({self.machine}); {NEEDS_64_BIT[self.system]}")
 
     def _refuse(self, keeper: Child) -> NoReturn:
         """Tells why no session came about."""
         code = keeper.finish()
-        cause = cause_of(keeper.errors.decode(errors="replace"))
+        errors = keeper.errors.decode(errors="replace")
+        cause = cause_of(errors)
         if code == 3:
             raise FsgError(f"{self.name}: cannot make a folder for programs there: {cause}")
-        if code != 255:
+        if not self._is_lost(code, bytes(keeper.output), None):
             shown = bytes(keeper.output[:60]).decode(errors="replace") or cause
             raise FsgError(f"{self.name}: its shell does not do what it is told: {shown!r}")
-        hint = self._hint(keeper.errors.decode(errors="replace").lower())
-        raise FsgError(f"{self.name}: no connection: {cause}{f'; {hint}' if hint else ''}")
+        hint = self._hint(errors.lower())
+        raise FsgError(f"{self.name}: no connection: {self._cause(errors)}{f'; {hint}' if hint else ''}")
 
     @contextmanager
     def _child(
@@ -211,8 +223,8 @@ class Board(ABC):
         except TimeoutError:
             self._is_silent = True
             raise FsgError(
-                f"{self.name}: no sign of life for {child.silence_s:g} s while {doing}; is it still on the network?"
-                " --timeout gives it longer"
+                f"{self.name}: no sign of life for {child.silence_s:g} s while {doing}; is it still"
+                f" {self.within_reach}? --timeout gives it longer"
             ) from None
         except OverflowError:
             raise FsgError(f"{self.name}: far more output than there should be while {doing}") from None
@@ -238,14 +250,15 @@ class Board(ABC):
             child.listen()
             code = child.end()
         output, errors = bytes(child.output), child.errors.decode(errors="replace")
-        if self._is_lost(code):
+        if self._is_lost(code, output, self._keeper):
             raise FsgError(
-                f"{self.name}: the connection was lost while {doing}{f': {cause_of(errors)}' if errors else ''}"
+                f"{self.name}: the connection was lost while {doing}{f': {self._cause(errors)}' if errors else ''}"
             )
         return code, output.partition(BEGIN)[2], errors
 
-    def _is_lost(self, code: int) -> bool:
-        return code == 255 or self._keeper is None or self._keeper.has_ended
+    def _is_lost(self, code: int, output: bytes, keeper: Child | None) -> bool:
+        """Whether a command ended by what reaches the board; `keeper` is that of the session, once there is one."""
+        return code == 255 or (keeper is not None and keeper.has_ended)
 
     def _run_program(
         self, words: Sequence[str], doing: str, heard: Progress | None = None, *, patience_s: float
@@ -275,13 +288,14 @@ class Board(ABC):
         cause = cause_of(errors)
         if code == 2:
             old = "; its system is too old: Debian 11, Raspberry Pi OS Bullseye and later will do"
-            return cause.removeprefix(f"{PROGRAM}: ") + (old if "GLIBC_" in cause else "")
+            return cause.removeprefix(f"{PROGRAM}: ") + (old if "GLIBC_" in cause and self.system == "linux" else "")
         if code in (126, 127):
             # An executable that is not found has a loader that is not there. What cat is, the system is.
             _, binary, _ = self._call("cat /proc/self/exe", "looking at its programs")
             if binary.startswith(b"\x7fELF\x01"):
-                return f"its kernel is {self.machine}, but its programs are 32-bit; {NEEDS_64_BIT}"
-            return f"{PROGRAM} cannot be started ({cause}); it needs glibc, and a home folder that allows programs"
+                return f"its kernel is {self.machine}, but its programs are 32-bit; {NEEDS_64_BIT[self.system]}"
+            needs = {"linux": "glibc, and a home folder that allows programs", "android": "a 64-bit Android"}
+            return f"{PROGRAM} cannot be started ({cause}); it needs {needs[self.system]}"
         if code > 128:
             memory = "; is there enough memory?" if code - 128 == signal.SIGKILL else ""
             return f"{PROGRAM} was killed: {signal.strsignal(code - 128) or code}{memory}"

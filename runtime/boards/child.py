@@ -59,6 +59,14 @@ class Child:
         """Whether the process is gone."""
         return self._process.poll() is not None
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the process is gone, or will be in so many seconds."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def send(self, data: bytes) -> None:
         """Has `listen` write this, and then close the input."""
         self._to_send = memoryview(data)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsg import FsgError
+from fsg.runtime.library import SYSTEMS
 from fsg.runtime.tables import facts, table, titled
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Device:
     l2_kb: float | None = None
     memory_gb_s: float | None = None
     machine: str = "aarch64"
+    system: str = "linux"
     source: str = ""
 
     @property
@@ -41,9 +43,14 @@ class Device:
         """The format of the files that it runs: "c" on a microcontroller, else "tflite"."""
         return "c" if self.machine in MICROCONTROLLERS else "tflite"
 
+    @property
+    def address(self) -> str:
+        """What its --host looks like."""
+        return "adb:SERIAL" if self.system == "android" else "USER@HOST"
+
 
 FIELDS: dict[str, type] = {
-    **dict.fromkeys(("label", "core", "machine", "source"), str),
+    **dict.fromkeys(("label", "core", "machine", "system", "source"), str),
     **dict.fromkeys(("clock_ghz", "l1d_kb", "l2_kb", "memory_gb_s"), float),
     "cores": int,
 }
@@ -106,6 +113,8 @@ def _device(path: Path, name: str, table: Any) -> Device:
         # Not `value <= 0`: nan is neither above nor below.
         if not is_right or (wanted is not str and not 0 < value < float("inf")):
             raise FsgError(f"{path}: [{name}] {field} is {value!r}; give {TYPE_NAMES[wanted]}")
+    if table.get("system", SYSTEMS[0]) not in SYSTEMS:
+        raise FsgError(f"{path}: [{name}] system is {table['system']!r}; give {' or '.join(SYSTEMS)}")
     table = {**table, "core": table.get("core", "").lower()}
     return Device(name=name, **{"label": name, "source": str(path), **table})
 

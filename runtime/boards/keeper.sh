@@ -8,7 +8,7 @@ trap "" HUP INT TERM PIPE;
 name=".fsg-board.$(uname -n)";
 folder="$name.CLIENT.$$";
 # Folders of keepers that live are told, those of others removed.
-{ for base in "${HOME:-/}" "${TMPDIR:-/tmp}"; do
+{ for base in "${HOME:-/}" "${TMPDIR:-/tmp}" /data/local/tmp; do
     cd "$base" && for old in "$name".*; do
       case $(cat "/proc/${old##*.}/cmdline") in
         *fsg-board*) echo "$PWD/$old" ;;
@@ -17,16 +17,17 @@ folder="$name.CLIENT.$$";
     done;
   done; } 2> /dev/null;
 echo fsg-board;
-# A place that allows programs.
-for base in "${HOME:-/}" "${TMPDIR:-/tmp}"; do
-  cd "$base" && mkdir "$folder" && cd "$folder" || continue;
+# A place that allows programs; on phones that is the last one.
+for base in "${HOME:-/}" "${TMPDIR:-/tmp}" /data/local/tmp; do
+  [ -d "$base" ] && cd "$base" && mkdir "$folder" && cd "$folder" || continue;
   : > try && chmod 700 try && ./try && ready=1 && break;
   cd ..;
   rm -rf "$folder";
 done;
 [ "$ready" ] || exit 3;
 rm try;
-uname -s;
+# What phones have and their older uname does not tell.
+if command -v getprop > /dev/null; then echo Android; else uname -s; fi;
 uname -m;
 printf "%s\n" "$PWD";
 echo fsg-ready;

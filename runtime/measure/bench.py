@@ -19,6 +19,7 @@ from fsg.runtime.model.metadata import read_metadata, sizes_of
 from fsg.runtime.model.operators import read_operators
 
 if TYPE_CHECKING:
+    from fsg.runtime.boards.board import Board
     from fsg.runtime.boards.devices import Device
 
 Show = Callable[[str], object]
@@ -118,26 +119,21 @@ def bench_local(models: Sequence[Model], plan: Plan, show: Show) -> Outcome:
     return Outcome(finished(records, models, device))
 
 
-def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str], plan: Plan, show: Show) -> Outcome:
+def bench_boards(models: Sequence[Model], device: "Device", hosts: Sequence[str], plan: Plan, show: Show) -> Outcome:
     """Measures on every board in turn. A board that fails costs its own rows only."""
     if device.runs == "c":
         raise FsgError(f"{device.name} is a microcontroller, which fsg emulates: leave --host away")
-    from fsg.runtime.boards.ssh import SshBoard
     from fsg.runtime.measure.on_board import measure
 
     _require(models, device)
+    if (plan.ssh.port or plan.ssh.words) and any(map(is_adb, hosts)):
+        raise FsgError("-p, -i and -o are for ssh: leave them away with --host adb:SERIAL")
     records: list[Record] = []
     problems, notes = list[FsgError](), list[str]()
     for host in hosts:
         show(f"connecting to {host}")
         try:
-            with SshBoard(
-                host,
-                port=plan.ssh.port,
-                options=plan.ssh.words,
-                timeout_s=plan.ssh.timeout_s,
-                runtime_lib=plan.runtime_lib,
-            ) as board:
+            with reach(host, plan) as board:
                 records += measure(
                     board,
                     [model.path for model in models],
@@ -151,6 +147,22 @@ def bench_boards(models: Sequence[Model], device: "Device", hosts: Iterable[str]
         except FsgError as error:
             problems.append(error)
     return Outcome(finished(records, models, device), problems, notes)
+
+
+def reach(host: str, plan: Plan) -> "Board":
+    """The board at a --host: a name for ssh, or adb:SERIAL for a phone that adb knows, or adb for the only one."""
+    from fsg.runtime.boards.adb import AdbBoard
+    from fsg.runtime.boards.ssh import SshBoard
+
+    how: dict[str, Any] = {"timeout_s": plan.ssh.timeout_s, "runtime_lib": plan.runtime_lib}
+    if is_adb(host):
+        return AdbBoard(host, **how)
+    return SshBoard(host, port=plan.ssh.port, options=plan.ssh.words, **how)
+
+
+def is_adb(host: str) -> bool:
+    """Whether --host names a phone, and no computer that ssh knows."""
+    return host == "adb" or host.startswith("adb:")
 
 
 def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, show: Show) -> Outcome:
@@ -175,9 +187,8 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
             show(f"running {model.path} on an emulated {device.core or 'processor'}")
             cpu = device.core or "cortex-a72"
             try:
-                found = emulate(
-                    model.path, cpu=cpu, device=device.name, profile=plan.profile, runtime_lib=plan.runtime_lib
-                )
+                library = None if device.system == "android" else plan.runtime_lib  # which the emulator cannot load
+                found = emulate(model.path, cpu=cpu, device=device.name, profile=plan.profile, runtime_lib=library)
             except NotFetchedError as error:
                 missing = str(error)
                 notes.append(f"not emulated: {missing}")

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from compiled import NATIVE
 
-# The emulator's counter and the benchmark program stand alone, but for the events of a profile.
+# The emulator's counter, the benchmark program and what it starts with on Android stand alone, but for the events of a
+# profile.
 MAY_INCLUDE = {
     "kernels": {"kernels"},
     "delegate": {"delegate", "kernels"},
     "benchmark": {"benchmark", "delegate"},
+    "bionic": {"bionic"},
     "emulator": {"emulator"},
 }
 FILES = [file for file in sorted(NATIVE.rglob("*")) if file.suffix in (".c", ".cc", ".h")]

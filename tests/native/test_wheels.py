@@ -27,6 +27,9 @@ def test_wheels_for_any_machine_from_this_one(machine, clean_source, tmp_path):
     install = [sys.executable, "-m", "pip", "install", "--quiet", *platform, *offline, wheel]
     subprocess.run(install, env={"PATH": str(tmp_path)}, check=True)
     boards = [(f"runtime/targets/{m}/{name}", m) for m in MACHINES for name in ("fsg_benchmark", "libfsg_delegate.so")]
+    for name in ("fsg_benchmark", "libfsg_delegate.so"):  # for phones, too
+        phone = elf.read(tmp_path / "site" / "fsg" / "runtime/targets/android-aarch64" / name)
+        assert (phone.machine, phone.needed, phone.versions) == ("aarch64", {"libc.so", "libdl.so"}, set())
     own = [(name, machine) for name in ("runtime/libcount_instructions.so", "training/scan/libfsg_training.so")]
     for name, built_for in boards + own:
         library = elf.read(tmp_path / "site" / "fsg" / name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MACHINES = {62: "x86_64", 183: "aarch64"}
-DYNAMIC, VERSIONS_NEEDED = 6, 0x6FFFFFFE  # section types
+DYNAMIC, DYNAMIC_SYMBOLS, VERSIONS_NEEDED = 6, 11, 0x6FFFFFFE  # section types
 DT_NEEDED = 1
 
 
@@ -22,8 +22,8 @@ def read(path: Path) -> Library:
     data = path.read_bytes()
     assert data[:6] == b"\x7fELF\x02\x01", "not a 64-bit little-endian ELF file"
     (machine,) = struct.unpack_from("<H", data, 18)
-    (table,), (size, count) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<HH", data, 58)
-    headers = [struct.unpack_from("<IIQQQQII", data, table + i * size) for i in range(count)]
+    headers = sections(data)
+    count = len(headers)
     needed, versions = set(), set()
     for _, kind, _, _, offset, length, link, info in headers:
         text = headers[link][4] if link < count else 0
@@ -33,6 +33,22 @@ def read(path: Path) -> Library:
         if kind == VERSIONS_NEEDED:
             versions |= versions_needed(data, offset, text, info)
     return Library(MACHINES.get(machine, str(machine)), needed, versions)
+
+
+def sections(data: bytes) -> list[tuple[int, ...]]:
+    """The headers of all sections."""
+    (table,), (size, count) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<HH", data, 58)
+    return [struct.unpack_from("<IIQQQQII", data, table + i * size) for i in range(count)]
+
+
+def undefined(path: Path) -> set[str]:
+    """The names that a library or program wants others to define."""
+    data = path.read_bytes()
+    headers = sections(data)
+    (symbols,) = (header for header in headers if header[1] == DYNAMIC_SYMBOLS)
+    offset, length, text = symbols[4], symbols[5], headers[symbols[6]][4]
+    entries = struct.iter_unpack("<IBBHQQ", data[offset : offset + length])
+    return {string(data, text + name) for name, _, _, section, _, _ in entries if section == 0 and name}
 
 
 def versions_needed(data: bytes, at: int, text: int, files: int) -> set[str]:

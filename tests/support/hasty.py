@@ -5,14 +5,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from fsg.runtime.boards.adb import AdbBoard
 from fsg.runtime.boards.devices import find_device
 from fsg.runtime.boards.ssh import SshBoard
 from fsg.runtime.measure import on_board as remote
 
-RPI4 = find_device("rpi4")
+RPI4, ANDROID = find_device("rpi4"), find_device("android")
 
 
-class Hasty(SshBoard):
+class Haste:
     """A board with patience for all, on however busy a machine, but for the one thing that a test has fail."""
 
     hasty: str | None = None
@@ -21,6 +22,14 @@ class Hasty(SshBoard):
         if self.hasty and doing.startswith(self.hasty):
             how["patience_s"] = 2
         return super()._call(script, doing, **how)
+
+
+class Hasty(Haste, SshBoard):
+    """Such a board behind ssh."""
+
+
+class HastyPhone(Haste, AdbBoard):
+    """Such a phone."""
 
 
 def await_that(holds, seconds=60):
@@ -32,7 +41,12 @@ def await_that(holds, seconds=60):
 
 def measure(board, model, **how):
     with board:
-        return remote.measure(board, [model], device=RPI4, **how)
+        return remote.measure(board, [model], device=profile(board), **how)
+
+
+def profile(board):
+    """The device of a board."""
+    return ANDROID if isinstance(board, AdbBoard) else RPI4
 
 
 def processes_in(folder):

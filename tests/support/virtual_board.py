@@ -5,7 +5,6 @@ emulator. An asyncssh server in a thread of this process, and ssh's own client, 
 """
 
 import asyncio
-import itertools
 import os
 import signal
 import stat
@@ -14,61 +13,27 @@ from contextlib import suppress
 from pathlib import Path
 
 import asyncssh
-
-FAULTS = {
-    "full disk": ("cat > liblitert.so", "cat > /dev/full"),
-    "damaged copy": ("&& cat liblitert.so", "&& echo something else"),
-    "killed": ("./fsg_benchmark run", "sh -c 'kill -9 $$' ./fsg_benchmark run"),
-    "killed by itself": ("./fsg_benchmark run", "sh -c 'kill -ILL $$' ./fsg_benchmark run"),
-    "garbage": ("./fsg_benchmark run", "echo '{\"version\": 1, \x1b[31m'; : ./fsg_benchmark run"),
-    "endless garbage": ("./fsg_benchmark run", "cat /dev/zero; : ./fsg_benchmark run"),
-    "no loader": ("./fsg_benchmark", "./no-such-program"),
-    "no times": ("./fsg_benchmark run", 'echo \'{"version": 1, "times_us": []}\'; : ./fsg_benchmark run'),
-    "no memory": (
-        "./fsg_benchmark run",
-        'echo \'{"version": 1, "times_us": [1], "first_us": 1, "peak_rss_bytes": 0}\'; : ./fsg_benchmark run',
-    ),
-    "odd facts": ("./fsg_benchmark facts", 'echo \'{"version": 1, "load": "high"}\'; : ./fsg_benchmark facts'),
-    "old system": ("./fsg_benchmark run", "sh -c 'echo version GLIBC_2.30 not found >&2; exit 2' ./fsg_benchmark run"),
-    "program fails": (
-        "./fsg_benchmark run",
-        "sh -c 'echo fsg_benchmark: the model is for a greater board >&2; exit 2'",
-    ),
-}
-"""What a command is replaced with, by fault. Beside them: "drop" and "stall" at the benchmark, "32-bit programs"."""
-
-NUMBERS = itertools.count()
+from faulty_board import FaultyBoard
 
 
-class VirtualBoard:
+class VirtualBoard(FaultyBoard):
     """A context manager; `options` is what ssh needs to reach it as pi@127.0.0.1 at `port`.
 
-    Args:
-        folder: for all that it writes, to be made; its home, the user's, is in there under an odd name.
-        machine: what `uname -m` says.
-        emulator: words before the benchmark program; none runs it as it is.
+    Args: see `FaultyBoard`.
     """
 
+    host, device = "pi@127.0.0.1", "rpi4"
+
     def __init__(self, folder: Path, *, machine: str = "aarch64", emulator: str = "") -> None:
-        self.home = folder / 'it\'s a $HOME; with "quotes" & spaces'
-        self.machine, self.emulator = machine, emulator
-        # Its own, for a keeper knows by it which folders in /tmp are its board's.
-        self.name = f"virtual-{os.getpid()}-{next(NUMBERS)}"
-        self.fault = ""
-        self.noise = ""
+        super().__init__(folder, machine=machine, emulator=emulator)
         self.commands: list[str] = []
         self.connections = 0
         self.key = folder / "key"
-        self._folder, self._bin = folder, folder / "bin"
         self._thawed, self._started = threading.Event(), threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
-        self.home.mkdir(parents=True)
-        self._bin.mkdir()
-        self.script("uname", f'case $1 in -m) cat "{folder}/machine" ;; -n) echo {self.name} ;; *) echo Linux ;; esac')
         key = asyncssh.generate_private_key("ssh-ed25519")
         self._host_key = asyncssh.generate_private_key("ssh-ed25519")
-        (folder / "program").write_bytes(b"\x7fELF\x01\x01\x01" + bytes(45))
         key.write_public_key(folder / "authorized")
         key.write_private_key(folder / "key")
         (folder / "key").chmod(stat.S_IRUSR)
@@ -99,15 +64,14 @@ class VirtualBoard:
         return ["-i", str(self.key), "-o", "IdentitiesOnly=yes", *known]
 
     @property
-    def leftovers(self) -> list[str]:
-        """What fsg left in the board's home."""
-        return [path.name for path in self.home.iterdir()]
+    def words(self) -> list[str]:
+        """Host, port and options."""
+        return [self.host, str(self.port), *self.options]
 
-    def script(self, name: str, text: str) -> None:
-        """A command of the board that goes before the system's of that name."""
-        path = self._bin / name
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
+    @property
+    def where(self) -> list[str]:
+        """What `fsg bench` is told to reach it."""
+        return ["--device", self.device, "--host", self.host, "-p", str(self.port), *self.cli_options]
 
     def thaw(self) -> None:
         """Ends a stall."""
@@ -148,7 +112,7 @@ class VirtualBoard:
             return
         if "./fsg_benchmark run" in command and self.fault == "stall":
             self._thawed.wait(30)  # the whole server: not even the connection itself is answered for
-        command = self._changed(command)
+        command = self.changed(command)
         (self._folder / "machine").write_text(self.machine + "\n")
         environment = {"HOME": str(self.home), "PATH": f"{self._bin}:{os.environ['PATH']}"}
         pipe, places = asyncio.subprocess.PIPE, {"cwd": self.home, "env": environment}
@@ -166,23 +130,6 @@ class VirtualBoard:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             await asyncio.gather(child.stdout.read(), child.stderr.read(), child.wait())
-
-    def _changed(self, command: str) -> str:
-        """The command as the board runs it: with its fault, and its noise before."""
-        if self.fault in FAULTS:
-            old, new = FAULTS[self.fault]
-            command = command.replace(old, quoted(new) if "exec sh -c" in command else new)
-        if self.fault == "32-bit programs":
-            command = command.replace("./fsg_benchmark", "./no-such-program")
-            command = command.replace("cat /proc/self/exe", f"cat {self._folder}/program")
-        if self.emulator:
-            command = command.replace("./fsg_benchmark", f"{self.emulator} ./fsg_benchmark")
-        return f"{self.noise}{command}"
-
-
-def quoted(text: str) -> str:
-    """Text within a script that is itself in single quotes."""
-    return text.replace("'", "'\"'\"'")
 
 
 async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, close: bool = True) -> None:

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
 #include "benchmark/json.h"
 
@@ -69,7 +69,8 @@ constexpr struct {
               {0xd46, "Cortex-A510"}, {0xd80, "Cortex-A520"}, {0xd07, "Cortex-A57"},   {0xd08, "Cortex-A72"},
               {0xd09, "Cortex-A73"},  {0xd0a, "Cortex-A75"},  {0xd0b, "Cortex-A76"},   {0xd0c, "Neoverse-N1"},
               {0xd0d, "Cortex-A77"},  {0xd41, "Cortex-A78"},  {0xd42, "Cortex-A78AE"}, {0xd47, "Cortex-A710"},
-              {0xd44, "Cortex-X1"},   {0xd40, "Neoverse-V1"}};
+              {0xd4d, "Cortex-A715"}, {0xd81, "Cortex-A720"}, {0xd44, "Cortex-X1"},    {0xd40, "Neoverse-V1"},
+              {0xd48, "Cortex-X2"},   {0xd4e, "Cortex-X3"},   {0xd82, "Cortex-X4"}};
 constexpr int kCoreCount = sizeof(kCores) / sizeof(kCores[0]);
 
 // All kinds of cores, the fastest first, "Cortex-A76 + Cortex-A55", or what x86-64 calls the model.
@@ -106,7 +107,7 @@ const char* CpuName() {
 // The highest of the sensors, in degrees Celsius.
 double Temperature() {
   double highest = kUnknown;
-  for (int i = 0; i < 32; ++i) {
+  for (int i = 0; i < 128; ++i) {
     char path[64];
     snprintf(path, sizeof(path), "/sys/class/thermal/thermal_zone%d/temp", i);
     const double value = NumberIn(path) / 1000;
@@ -115,17 +116,34 @@ double Temperature() {
   return highest;
 }
 
+// The first line that a command prints, without its end; nullptr if there is none.
+const char* FirstLineOf(const char* command) {
+  static char line[128];
+  FILE* answer = popen(command, "re");
+  if (answer == nullptr) return nullptr;
+  const char* read = fgets(line, sizeof(line), answer);
+  pclose(answer);
+  if (read != nullptr) line[strcspn(line, "\n")] = '\0';
+  return read != nullptr && line[0] != '\0' ? line : nullptr;
+}
+
+// What the maker calls the board: Android's properties know better than the device tree of a phone, which
+// names the chip's reference design.
+const char* Model() {
+#ifdef FSG_ANDROID
+  const char* name = FirstLineOf("getprop ro.product.model 2>/dev/null");
+  if (name != nullptr) return name;
+#endif
+  return FirstLine("/proc/device-tree/model");
+}
+
 // The bits of the Raspberry Pi's firmware: 0 under-voltage, 1 capped clock, 2 throttled, 3 soft limit; 16
 // above, the same since it was started. -1 where nobody says.
 int64_t Throttled() {
   const char* line = FirstLine("/sys/devices/platform/soc/soc:firmware/get_throttled");
   if (line != nullptr) return strtoll(line, nullptr, 16);
-  FILE* answer = popen("vcgencmd get_throttled 2>/dev/null", "re");
-  if (answer == nullptr) return -1;
-  char text[64];
-  const char* read = fgets(text, sizeof(text), answer);
-  pclose(answer);
-  const char* equals = read == nullptr ? nullptr : strchr(text, '=');
+  const char* text = FirstLineOf("vcgencmd get_throttled 2>/dev/null");
+  const char* equals = text == nullptr ? nullptr : strchr(text, '=');
   return equals == nullptr ? -1 : strtoll(equals + 1, nullptr, 16);
 }
 
@@ -195,8 +213,8 @@ void PrintFacts() {
   };
   utsname system = {};
   uname(&system);
-  double load = kUnknown;
-  if (getloadavg(&load, 1) != 1) load = kUnknown;
+  struct sysinfo now = {};
+  const double load = sysinfo(&now) == 0 ? static_cast<double>(now.loads[0]) / 65536 : kUnknown;
   const int64_t free_kilobytes = KilobytesIn("/proc/meminfo", "MemAvailable");
   json.Open('{');
   integer("version", 1);
@@ -204,9 +222,9 @@ void PrintFacts() {
   integer("bits", static_cast<int64_t>(sizeof(void*) * 8));
   text("kernel", system.release);
   text("glibc", GlibcVersion());
-  text("model", FirstLine("/proc/device-tree/model"));
+  text("model", Model());
   text("cpu", CpuName());
-  integer("cores", sysconf(_SC_NPROCESSORS_ONLN));
+  integer("cores", get_nprocs());
   text("governor", FirstLine("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"));
   number("clock_mhz", NumberIn("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq") / 1000);
   number("max_clock_mhz", NumberIn("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq") / 1000);

@@ -34,16 +34,29 @@ T Load(const T* value) {
 
 }  // namespace
 
-struct ThreadPool {
-  pthread_mutex_t turn;  // held during a loop
-  Loop loop;             // read by threads that have joined it
-  int64_t next;          // first range that nobody has taken
-  int state;             // 1 while threads may join the loop, plus 2 for each that has and not yet left
-  uint64_t loops;        // begun so far
-  int callers;           // of Call that have not yet dismissed the threads
+// For a mutex or condition of any C library: what is built with musl's headers for Android must run with
+// bionic, and with glibc in a test.
+constexpr int kRoom = 64;
 
-  pthread_mutex_t mutex;  // held by threads that fall asleep or wake others
-  pthread_cond_t begun;
+struct ThreadPool {
+  union {
+    pthread_mutex_t turn;  // held during a loop
+    char turn_room[kRoom];
+  };
+  Loop loop;       // read by threads that have joined it
+  int64_t next;    // first range that nobody has taken
+  int state;       // 1 while threads may join the loop, plus 2 for each that has and not yet left
+  uint64_t loops;  // begun so far
+  int callers;     // of Call that have not yet dismissed the threads
+
+  union {
+    pthread_mutex_t mutex;  // held by threads that fall asleep or wake others
+    char mutex_room[kRoom];
+  };
+  union {
+    pthread_cond_t begun;
+    char begun_room[kRoom];
+  };
   uint64_t calls;  // of Call so far
   int sleeping;
   bool is_stopping;

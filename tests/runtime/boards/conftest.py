@@ -1,12 +1,13 @@
-"""A virtual board, and stand-ins for what is sent to it."""
+"""A virtual board or phone, and stand-ins for what is sent to it."""
 
 import os
 import tempfile
 
 import pytest
 import records
-from hasty import Hasty, await_that
+from hasty import Hasty, HastyPhone, await_that
 from stand_in import stand_in_target
+from stand_in_phone import StandInPhone
 
 from fsg.runtime.boards import board as boards
 
@@ -27,8 +28,8 @@ def stand_in(tmp_path, monkeypatch):
     library = tmp_path / "library"
     library.write_bytes(os.urandom(300_000))
     built = stand_in_target(tmp_path, "any")
-    monkeypatch.setattr(boards, "target", lambda machine: built)
-    monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress: given or library)
+    monkeypatch.setattr(boards, "target", lambda machine, system: built)
+    monkeypatch.setattr(boards, "runtime_library", lambda machine, given, progress, system: given or library)
 
 
 @pytest.fixture
@@ -44,8 +45,23 @@ def time_to_close(monkeypatch):
 
 
 @pytest.fixture
-def virtual(tmp_path):
-    """A virtual board; nothing of fsg is on it after a test."""
+def virtual(request):
+    """A virtual board that ssh reaches, or, where tests ask for it, a phone; nothing of fsg is on it after a test."""
+    return request.getfixturevalue({"ssh": "behind_ssh", "adb": "phone"}[getattr(request, "param", "ssh")])
+
+
+@pytest.fixture
+def phone(tmp_path, monkeypatch):
+    """A phone that adb reaches; nothing of fsg is on it after a test."""
+    phone = StandInPhone(tmp_path / "phone")
+    monkeypatch.setenv("PATH", str(phone.adb_folder), prepend=os.pathsep)
+    yield phone
+    await_that(lambda: not phone.leftovers)
+
+
+@pytest.fixture
+def behind_ssh(tmp_path):
+    """A virtual board that ssh reaches; nothing of fsg is on it after a test."""
     asyncssh_board = pytest.importorskip("virtual_board", reason="the virtual board needs asyncssh")
     with asyncssh_board.VirtualBoard(tmp_path / "virtual") as virtual:
         yield virtual
@@ -57,7 +73,11 @@ def virtual(tmp_path):
 def board(virtual):
     """What reaches it."""
 
-    def make(*, timeout_s=60.0, host="pi@127.0.0.1", port=None, options=(), hasty=None):
+    def make(*, timeout_s=60.0, host=virtual.host, port=None, options=(), hasty=None):
+        if isinstance(virtual, StandInPhone):
+            made = HastyPhone(host, timeout_s=timeout_s)
+            made.hasty = hasty
+            return made
         options = [*options, *virtual.options]
         made = Hasty(host, port=port or virtual.port, options=options, timeout_s=timeout_s)
         made.hasty = hasty

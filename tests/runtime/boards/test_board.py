@@ -1,8 +1,7 @@
-"""Measurements on a board behind ssh, and what can go wrong; a shell script stands in for the program."""
+"""Measurements on a board behind ssh or adb, and what can go wrong; a shell script stands in for the program."""
 
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -23,9 +22,9 @@ from fsg.runtime.library import target
 from fsg.runtime.measure import on_board as remote
 
 pytest.importorskip("asyncssh", reason="the virtual board needs asyncssh")
-from hasty import RPI4, await_that, measure, processes_in
+from faulty_board import FAULTS
+from hasty import RPI4, await_that, measure, processes_in, profile
 from stand_in import emulator_words
-from virtual_board import FAULTS
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("ssh"), reason="there is no ssh"),
@@ -33,7 +32,10 @@ pytestmark = [
     pytest.mark.xdist_group("boards"),  # which mostly wait, and should not be kept waiting by one another
 ]
 
+BOTH = pytest.mark.parametrize("virtual", ["ssh", "adb"], indirect=True)
 
+
+@BOTH
 def test_a_board_is_measured(virtual, board, model):
     told = []
     found = measure(
@@ -41,7 +43,7 @@ def test_a_board_is_measured(virtual, board, model):
     )
     assert [record["threads"] for record in found] == [1, 4]
     record = found[0]
-    assert (record["kind"], record["device"], record["host"]) == ("measured", "rpi4", "pi@127.0.0.1")
+    assert (record["kind"], record["device"], record["host"]) == ("measured", virtual.device, virtual.host)
     assert record["artefact"] == str(model) and record["size_bytes"] == model.stat().st_size and record["runs"] == 2
     assert record["latency_ms"]["p50"] == 0.2 and record["first_run_ms"] == 0.9005
     assert record["facts"]["before"]["cpu"] == record["cpu"] == "Cortex-A72"
@@ -50,8 +52,8 @@ def test_a_board_is_measured(virtual, board, model):
         " --runs 2 --warmup 10 --cpus 2,3 --cooldown-ms 5 --profile --threads 1"
     )
     assert any("governor" in text for text in record["warnings"]) and record["ops"] == []
-    assert "pi@127.0.0.1: Cortex-A72, governor ondemand, 81.2 °C, load 0.1" in told
-    assert "pi@127.0.0.1: run 1/2" in told and any("with 4 threads" in text for text in told)
+    assert f"{virtual.host}: Cortex-A72, governor ondemand, 81.2 °C, load 0.1" in told
+    assert f"{virtual.host}: run 1/2" in told and any("with 4 threads" in text for text in told)
 
 
 @pytest.mark.slow
@@ -70,15 +72,17 @@ def test_all_commands_share_one_connection(virtual, board, model):
         assert virtual.connections == 1 and len(virtual.commands) > 6
 
 
+@BOTH
 def test_several_models_leave_no_copies(virtual, board, model):
     with board() as open_board:
         for _ in range(2):
-            remote.measure(open_board, [model, model], device=RPI4)
+            remote.measure(open_board, [model, model], device=profile(open_board))
         (folder,) = virtual.leftovers
         assert "model.tflite" not in os.listdir(virtual.home / folder)
         assert sum("cat > liblitert.so" in command for command in virtual.commands) == 1
 
 
+@BOTH
 def test_what_a_users_shell_says_is_no_answer(virtual, board, model):
     virtual.noise = "echo Welcome; echo you have mail >&2; "
     assert measure(board(), model)[0]["latency_ms"]["p50"] == 0.2
@@ -119,40 +123,53 @@ CAUSES = {
     "endless garbage": r"far more output than there should be",
     "no loader": r"cannot be started .*needs glibc",
     "old system": r"version GLIBC_2\.30 not found; its system is too old: Debian 11, Raspberry Pi OS Bullseye",
-    "program fails": r"127\.0\.0\.1: /.*/my model\.tflite: the model is for a greater board$",
+    "program fails": r": /.*/my model\.tflite: the model is for a greater board$",
     "32-bit programs": r"its kernel is aarch64, but its programs are 32-bit; .*install the 64-bit Raspberry Pi OS",
     "no times": r"an answer that makes no sense: times_us is \[\]$",
     "no memory": r"an answer that makes no sense: peak_rss_bytes is 0$",
     "odd facts": r"an answer that makes no sense: load is 'high'$",
     "drop": r"the connection was lost while measuring my model\.tflite",
 }
+PHONE_CAUSES = CAUSES | {
+    "no loader": r"cannot be started .*needs a 64-bit Android$",
+    "old system": r"version GLIBC_2\.30 not found$",
+    "32-bit programs": r"its kernel is aarch64, but its programs are 32-bit; binary kernels need a 64-bit Android$",
+    "unplug": r"the connection was lost while measuring my model\.tflite",
+}
+FAULTY = [
+    pytest.param(kind, fault, id=f"{kind} {fault}")
+    for kind, causes in (("ssh", CAUSES), ("adb", PHONE_CAUSES))
+    for fault in causes
+]
 
 
-@pytest.mark.parametrize("fault", CAUSES)
+@pytest.mark.parametrize(("virtual", "fault"), FAULTY, indirect=["virtual"])
 def test_a_fault_is_one_line_and_leaves_nothing(virtual, refused, tmp_path, fault):
     assert CAUSES.keys() >= FAULTS.keys()
     virtual.fault = fault
     model = records.model_file(tmp_path / "my model.tflite")
     start = time.monotonic()
-    where = ["--host", "pi@127.0.0.1", "-p", virtual.port, *virtual.cli_options]
-    line = refused("bench", model, "--device", "rpi4", *where, "--timeout", "60")
+    line = refused("bench", model, *virtual.where, "--timeout", "60")
     assert time.monotonic() - start < 60
-    assert re.search(CAUSES[fault], line) and line.startswith("fsg: error: pi@127.0.0.1: ")
+    cause = (PHONE_CAUSES if virtual.host.startswith("adb") else CAUSES)[fault]
+    assert re.search(cause, line.strip()) and line.startswith(f"fsg: error: {virtual.host}: ")
     assert line.removesuffix("\n").isprintable()
     await_that(lambda: not virtual.leftovers)
 
 
+@BOTH
 def test_a_board_that_stalls_is_given_up(virtual, board, model):
     virtual.fault = "stall"
     start = time.monotonic()
     with pytest.raises(FsgError, match=r"no sign of life for 2 s while measuring .* may be left there") as caught:
         measure(board(hasty="measuring"), model)
     assert 2 < time.monotonic() - start < 25
-    assert "\n" not in str(caught.value) and "pi@127.0.0.1" in str(caught.value)
+    assert "\n" not in str(caught.value) and virtual.host in str(caught.value)
     virtual.thaw()
     await_that(lambda: not virtual.leftovers)
 
 
+@BOTH
 def test_a_program_that_stalls_is_stopped(virtual, board, model, time_to_close):
     model.write_bytes(model.read_bytes() + b"slow")
     with pytest.raises(FsgError, match=r"no sign of life for 2 s while measuring my model\.tflite; [^;]*$"):
@@ -162,11 +179,14 @@ def test_a_program_that_stalls_is_stopped(virtual, board, model, time_to_close):
 
 
 @pytest.mark.parametrize(
-    ("machine", "cause"),
+    ("virtual", "machine", "cause"),
     [
-        ("armv7l", r"runs a 32-bit system \(armv7l\); .*install the 64-bit Raspberry Pi OS"),
-        ("x86_64", r"is x86_64, but the device rpi4 is aarch64: choose another --device"),
+        ("ssh", "armv7l", r"runs a 32-bit system \(armv7l\); .*install the 64-bit Raspberry Pi OS"),
+        ("ssh", "x86_64", r"is x86_64, but the device rpi4 is aarch64: choose another --device"),
+        ("adb", "armv8l", r"runs a 32-bit system \(armv8l\); binary kernels need a 64-bit Android$"),
+        ("adb", "x86_64", r"is x86_64, but the device android is aarch64: choose another --device"),
     ],
+    indirect=["virtual"],
 )
 def test_a_wrong_architecture_is_refused(virtual, board, model, machine, cause):
     virtual.machine = machine
@@ -177,7 +197,7 @@ def test_a_wrong_architecture_is_refused(virtual, board, model, machine, cause):
 
 def test_another_system_is_refused(virtual, board, model):
     virtual.script("uname", "echo Darwin")
-    with pytest.raises(FsgError, match=r"pi@127\.0\.0\.1 runs Darwin; boards are measured on Linux"):
+    with pytest.raises(FsgError, match=r"pi@127\.0\.0\.1 runs Darwin; boards are measured on Linux and Android"):
         measure(board(), model)
 
 
@@ -201,6 +221,7 @@ def test_a_home_that_allows_no_programs_is_avoided(virtual, board, model):
         measure(board(), model)
 
 
+@BOTH
 def test_a_command_that_hangs_is_not_waited_for(virtual, board, model, time_to_close):
     """Although the connection that it shares with the keeper stays open for as long."""
     virtual.script("chmod", 'case $2 in fsg*) sleep 60 ;; esac; exec /bin/chmod "$@"')
@@ -210,6 +231,7 @@ def test_a_command_that_hangs_is_not_waited_for(virtual, board, model, time_to_c
     assert time.monotonic() - start < 40 and not virtual.leftovers
 
 
+@BOTH
 def test_a_shell_that_does_something_else_is_refused(virtual, board, model):
     virtual.noise = "echo fsg-begin; echo fsg-ready; exit; "
     with pytest.raises(FsgError, match="its shell does not do what it is told: 'fsg-begin"):
@@ -256,6 +278,7 @@ def test_mistakes_in_what_is_given_are_refused(board, model, monkeypatch):
         measure(board(), model)
 
 
+@BOTH
 def test_leftovers_of_other_runs_are_removed(virtual, board):
     """Of a keeper that is dead, and of one whose fsg is dead; not of one that is at work."""
     for name in (f".fsg-board.{virtual.name}.other-1.999999999", ".fsg-board.elsewhere.other-1.999999999"):
@@ -264,8 +287,7 @@ def test_leftovers_of_other_runs_are_removed(virtual, board):
     dead = subprocess.Popen(["true"])
     dead.wait()
     scripts = [boards.keeper_script(dead.pid), boards.keeper_script()]
-    ssh = ["ssh", *virtual.options, "-p", str(virtual.port), "pi@127.0.0.1"]
-    keepers = [Child([*ssh, f"exec sh -c {shlex.quote(script)}"], silence_s=60, limit=1000) for script in scripts]
+    keepers = [Child(board()._command(script), silence_s=60, limit=1000) for script in scripts]
     try:
         for keeper in keepers:
             keeper.listen(until=lambda keeper=keeper: b"fsg-ready" in keeper.output)

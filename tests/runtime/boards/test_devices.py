@@ -30,8 +30,8 @@ def test_a_board_has_all_figures_and_their_sources(name):
 
 def test_nothing_is_invented():
     devices = load_devices()
-    assert list(devices) == [*BOARDS, "aarch64", *MICROCONTROLLERS, "local"]
-    for name in ("aarch64", "local"):
+    assert list(devices) == [*BOARDS, "aarch64", "pixel6", "pixel8", "android", *MICROCONTROLLERS, "local"]
+    for name in ("aarch64", "android", "local"):
         assert devices[name].core == "" and devices[name].clock_ghz is devices[name].memory_gb_s is None
     assert [name for name, device in devices.items() if device.runs == "c"] == MICROCONTROLLERS
 
@@ -57,6 +57,7 @@ def test_devices_of_users_win(config, tmp_path):
         ("[a]\ncores = 2.5", r"\[a\] cores is 2.5; give a whole number above 0"),
         ("[a]\ncores = true", r"\[a\] cores is True"),
         ("[a]\ncores = 0", r"\[a\] cores is 0"),
+        ("[a]\nsystem = 'ios'", r"\[a\] system is 'ios'; give linux or android"),
         ("[a]\ncore = 53", r"\[a\] core is 53; give a text"),
         ("['a b']\ncores = 2", r"\[a b\] is no name for a device"),
         ("cores = 2", r"cores is outside of any device"),

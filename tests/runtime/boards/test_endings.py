@@ -23,23 +23,28 @@ pytestmark = [
     pytest.mark.xdist_group("boards"),  # which mostly wait, and should not be kept waiting by one another
 ]
 HERE = Device("local", machine=platform.machine())
+BOTH = pytest.mark.parametrize("virtual", ["ssh", "adb"], indirect=True)
 
 
 MEASURES = """
 import sys
 from pathlib import Path
 from fsg.runtime.boards import board as boards
+from fsg.runtime.boards.adb import AdbBoard
 from fsg.runtime.boards.devices import Device
 from fsg.runtime.boards.ssh import SshBoard
 from fsg.runtime.library import Target
 from fsg.runtime.measure import on_board as remote
 _, machine, program, model, *ssh = sys.argv
-boards.target = lambda machine: Target(machine, Path(program), Path(program))
-boards.runtime_library = lambda machine, given, progress: Path(program)
-board = SshBoard(ssh[0], port=int(ssh[1]), options=ssh[2:]) if ssh else boards.LocalBoard()
+boards.target = lambda machine, system: Target(machine, Path(program), Path(program))
+boards.runtime_library = lambda machine, given, progress, system: Path(program)
+is_phone = ssh and ssh[0].startswith("adb")
+board = SshBoard(ssh[0], port=int(ssh[1]), options=ssh[2:]) if ssh[1:] else boards.LocalBoard()
+board = AdbBoard(ssh[0]) if is_phone else board
 with board:
     tell = lambda text: print(text, flush=True)
-    remote.measure(board, [Path(model)], device=Device("x", machine=machine), progress=tell)
+    device = Device("x", machine=machine, system="android" if is_phone else "linux")
+    remote.measure(board, [Path(model)], device=device, progress=tell)
 """
 
 
@@ -62,16 +67,18 @@ def measuring(tmp_path, model, scratch):
     return start
 
 
+@BOTH
 def test_an_interrupt_cleans_up(measuring, tmp_path, virtual):
-    process = measuring(virtual.home, "aarch64", "pi@127.0.0.1", virtual.port, *virtual.options)
+    process = measuring(virtual.home, "aarch64", *virtual.words)
     process.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert not virtual.leftovers
     await_that(lambda: not processes_in(virtual.home))
 
 
+@BOTH
 def test_a_killed_fsg_leaves_nothing_on_the_board(measuring, virtual, scratch):
-    process = measuring(virtual.home, "aarch64", "pi@127.0.0.1", virtual.port, *virtual.options)
+    process = measuring(virtual.home, "aarch64", *virtual.words)
     process.kill()
     process.communicate(timeout=60)
     await_that(lambda: not virtual.leftovers)

@@ -36,8 +36,8 @@ def measured(fsg, tmp_path):
 
 def test_a_board_is_measured_and_left_as_it_was(measured, tmp_path, monkeypatch):
     model = records.model_file(tmp_path / "model.tflite")
-    monkeypatch.setattr(board, "target", lambda machine: stand_in_target(tmp_path, machine))
-    monkeypatch.setattr(board, "runtime_library", lambda machine, given, progress: model)
+    monkeypatch.setattr(board, "target", lambda machine, system: stand_in_target(tmp_path, machine))
+    monkeypatch.setattr(board, "runtime_library", lambda machine, given, progress, system: model)
     found = measured(model, "--threads", "1,2")
     assert [record["threads"] for record in found] == [1, 2]
     assert found[0]["latency_ms"]["p50"] == 0.2 and found[0]["facts"]["after"]["cpu"] == "Cortex-A72"
