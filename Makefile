@@ -71,7 +71,7 @@ gpu-check: | build/mypy/fsg
 lint: setup | build/mypy/fsg
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=build/mypy $(BIN)/mypy -p fsg.training -p fsg.export -p fsg.runtime -p fsg.commands -m fsg.cli
+	MYPYPATH=build/mypy $(BIN)/mypy -p fsg.training -p fsg.export -p fsg.runtime -p fsg.commands -m fsg.cli -m fsg.face
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: setup
