@@ -122,26 +122,32 @@ def test_a_removed_current_folder_is_one_line(refused, monkeypatch, tmp_path):
     os.chdir(tmp_path)
 
 
+def printed(folder, environment, *command):
+    child = subprocess.run([sys.executable, "-m", "fsg", *command], cwd=folder, env=environment, capture_output=True)
+    assert child.returncode == 0 and b"Error" not in child.stderr, child.stderr
+    return child.stdout
+
+
+@pytest.fixture(scope="module")
+def in_ascii(tiny_npz, tmp_path_factory):
+    """A folder with a run and its export, made by an fsg whose terminal knows ASCII only."""
+    folder, ascii_only = tmp_path_factory.mktemp("ascii"), os.environ | {"PYTHONIOENCODING": "ascii"}
+    settings = ["--dataset", f"npz:{tiny_npz}", "--method", "ste", "--epochs", "1", "--batch-size", "16"]
+    assert printed(folder, ascii_only, "train", *settings, "--out", "run").isascii()
+    assert printed(folder, ascii_only, "export", "run", "--format", "onnx").isascii()
+    return folder
+
+
 @pytest.mark.parametrize(
     "locale",
     [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
 )
-def test_terminals_that_know_ascii_only(tiny_npz, tmp_path, locale):
-    def run(*command):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
-        child = subprocess.run(
-            [sys.executable, "-m", "fsg", *command], cwd=tmp_path, env=environment | locale, capture_output=True
-        )
-        assert child.returncode == 0 and b"Error" not in child.stderr, child.stderr
-        return child.stdout
-
-    settings = ["--dataset", f"npz:{tiny_npz}", "--method", "ste", "--epochs", "1", "--batch-size", "16"]
-    run("train", *settings, "--out", "run")
-    run("export", "run", "--format", "onnx")
-    assert json.loads(run("bench", "run", "--runs", "1", "--json", "-"))
+def test_terminals_that_know_ascii_only(in_ascii, locale):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))} | locale
+    assert json.loads(printed(in_ascii, environment, "bench", "run", "--runs", "1", "--json", "-"))
     for command in (["bench", "run", "--runs", "1"], ["report", "run"], ["devices"], ["compare", "run", "--out", "c"]):
-        printed = run(*command)  # for LC_ALL=C alone Python takes UTF-8
-        assert printed and (printed.isascii() or (len(locale) == 1 and "LC_ALL" in locale))
+        text = printed(in_ascii, environment, *command)  # for LC_ALL=C alone Python takes UTF-8
+        assert text and (text.isascii() or (len(locale) == 1 and "LC_ALL" in locale))
 
 
 def test_a_port_in_a_host_s_name_is_told_apart(refused, tmp_path):

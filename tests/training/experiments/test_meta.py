@@ -164,7 +164,7 @@ TINY = ["--datasets", "digits", "--image-size", "8", "--batch-size", "16", "--pa
 def test_the_fitness_of_a_tiny_network_falls_and_a_kill_costs_nothing(fsg, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_hypernetwork(Hypernetwork.of({"step": {"constant": -0.9}}), tmp_path / "start.json")  # much too timid
-    learn = ["meta-train", *TINY, "--pairs", "6", "--checks", "4", "--check-every", "3", "--steps", "40"]
+    learn = ["meta-train", *TINY, "--pairs", "5", "--checks", "4", "--check-every", "2", "--steps", "30"]
     learn += [
         "--lr",
         "4e-3",
@@ -179,7 +179,7 @@ def test_the_fitness_of_a_tiny_network_falls_and_a_kill_costs_nothing(fsg, tmp_p
         "--out",
         "meta",
     ]
-    command = [sys.executable, "-m", "fsg", *learn, "--generations", "6"]
+    command = [sys.executable, "-m", "fsg", *learn, "--generations", "4"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     written = tmp_path / "meta/trials.csv"
@@ -188,14 +188,14 @@ def test_the_fitness_of_a_tiny_network_falls_and_a_kill_costs_nothing(fsg, tmp_p
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = written.read_text().splitlines()
-    code, out, err = fsg(*learn, "--generations", "6")
+    code, out, err = fsg(*learn, "--generations", "4")
     assert code == 0, err
     assert written.read_text().splitlines()[: len(before) - 1] == before[:-1]
     change = float(out.rpartition("the fitness changed by ")[2].split()[0])
     assert change < -1.0
     code, out, err = fsg("train", "--dataset", "digits", "--epochs", "1", "--hypernetwork", "meta/hypernetwork.json")
     assert code == 0, err
-    assert json.loads((tmp_path / "meta/meta.json").read_text())["pairs"] == 6
+    assert json.loads((tmp_path / "meta/meta.json").read_text())["pairs"] == 5
 
 
 @pytest.mark.slow
