@@ -26,7 +26,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2933 }
 
 
 def measured(text: str) -> list[tuple[str, float, list[float]]]:
-    """(network, milliseconds of fsg, how many times as long each of HEADINGS takes) from the first table of the page."""
+    """(network, milliseconds of fsg, how many times as long each of HEADINGS takes) from the first table."""
     lines = [line.strip("| ") for line in text.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     places = [rows[0].index(heading) for heading in HEADINGS]
