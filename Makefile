@@ -78,7 +78,7 @@ docs: setup
 lint: setup docs | build/mypy/fsg
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=build/mypy $(BIN)/mypy -p fsg.training -p fsg.export -p fsg.runtime -p fsg.commands -m fsg.cli
+	MYPYPATH=build/mypy $(BIN)/mypy -p fsg.training -p fsg.export -p fsg.runtime -p fsg.commands -m fsg.cli -m fsg.face
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: setup

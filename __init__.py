@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fsg.face import Trained as Trained
+    from fsg.face import bench as bench
+    from fsg.face import export as export
+    from fsg.face import train as train
     from fsg.runtime.model.predict import Model as Model
     from fsg.runtime.model.predict import load as load
 
@@ -21,11 +25,20 @@ TEMPORARY = ".fsg-"  # how the names of what will take another's place begin
 STALE_SECONDS = 24 * 3600.0  # nothing is written for so long: what is older was left by a crash
 
 
+PLACES = {
+    **dict.fromkeys(("load", "Model"), "fsg.runtime.model.predict"),
+    **dict.fromkeys(("train", "bench", "Trained"), "fsg.face"),
+    "export": "fsg",
+}
+"""Where the names are that programs find here. They are imported when they are asked for: NumPy comes with them."""
+
+
 def __getattr__(name: str) -> Any:
-    """`fsg.load` and `fsg.Model`, imported when they are asked for: NumPy comes with them."""
-    if name not in ("load", "Model"):
+    if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("fsg.runtime.model.predict"), name)
+    if name == "export":  # a folder that can be called: see its __init__
+        return import_module("fsg.export")
+    return getattr(import_module(PLACES[name]), name)
 
 
 class FsgError(Exception):

@@ -1,6 +1,5 @@
 """`fsg train`."""
 
-import os
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import Any
 
 import click
 
-from fsg import FsgError, shell_command, within_memory
+from fsg import FsgError, face, shell_command
 from fsg.commands.common import option
 from fsg.terminal import make_console
 from fsg.training.config import Config, load_config, resume_config
-from fsg.training.folder import REMEDY, new_run, run_lock
+from fsg.training.folder import new_run, run_lock
 from fsg.training.launch import first_decides, is_first, reports_failure
 from fsg.training.options import PATH, SettingsCommand, config_options, given_settings
 
@@ -54,14 +53,8 @@ def train(context: click.Context, out: Path | None, resume: Path | None, **_sett
 
 def run_training(config: Config, folder: Path) -> int:
     """Trains into an existing run folder and prints where things are; returns the exit code."""
-    # Threads that spin while they wait make a step ten times slower as soon as anything else uses the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from fsg.export.check import exportable
-    from fsg.training.loop import train as train_loop
-
     try:
-        with within_memory(REMEDY):
-            summary = train_loop(config, folder, make_console(stderr=False), check=exportable)
+        summary = face.run_training(config, folder, make_console(stderr=False))
     except KeyboardInterrupt:
         if reports_failure():
             click.echo(f"interrupted; continue with: {shell_command('train', '--resume', folder)}")

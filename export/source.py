@@ -22,7 +22,9 @@ def export_any(source: Path, formats: Collection[str], out: Path | None, **how: 
     best = how.pop("best", False)
     from fsg.export.formats.tflite.write import prepare
 
-    prepare(formats, how["writer"])  # TensorFlow starts in a process of its own while PyTorch does in this one
+    prepare(
+        formats, how.get("writer", "auto")
+    )  # TensorFlow starts in a process of its own while PyTorch does in this one
     from fsg.export.pipeline import export_run
     from fsg.training.run import open_run
 

@@ -64,7 +64,7 @@ def emulate(
     machine's results only differences of rounding are expected: XNNPACK adds up the float layers in another order.
 
     Args:
-        path: a model with one float32 input.
+        path: a model of one image.
         device: whose place the emulator takes, for the record.
         cpu: the core to emulate; one that the emulator lacks becomes a Cortex-A76.
         threads: of the delegate and of XNNPACK.
@@ -91,8 +91,10 @@ def emulate(
     processor, costs, more = core.emulated_as, Costs(core), dict[str, Any]()
     with _machine(path, processor, threads, runtime_lib) as machine:
         facts = machine.run()
-        scores = machine.scores(images).reshape(expected.shape)
-        plain = machine.scores(images, "--kernels", "scalar").reshape(expected.shape)
+        given, kind = session.encoded(images), session.result_type
+        found = machine.scores(given, kind)
+        differing = int(np.sum(found != machine.scores(given, kind, "--kernels", "scalar")))
+        scores = session.decoded(found.view(kind)).reshape(expected.shape)
         instructions = (machine.count(3) - machine.count(1)) // 2
         if costs.is_scheduled or profile:
             inference = machine.trace(path)
@@ -100,9 +102,8 @@ def emulate(
             more = {"basis": costs.basis, "cycles": round(cost["cycles"] / session.batch)} if "cycles" in cost else {}
         if profile:
             more["ops"] = emulated_ops(path, inference, costs, machine.trace_alone)
-    differing = int(np.sum(scores.view(np.uint32) != plain.view(np.uint32)))
     largest = float(np.abs(expected).max()) or 1.0
-    found = Emulated(
+    record = Emulated(
         artefact=str(path),
         format=session.format,
         device=device,
@@ -118,7 +119,7 @@ def emulate(
         instructions=instructions // session.batch,
         **more,
     )
-    return as_record(found)
+    return as_record(record)
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,12 @@ class _Machine:
     program: str
     libraries: tuple[str, ...]
 
-    def scores(self, images: np.ndarray, *options: str) -> np.ndarray:
-        """The first output for every image, flat."""
+    def scores(self, images: np.ndarray, kind: Any, *options: str) -> np.ndarray:
+        """The first output for every image, flat: the bits of its numbers of some kind."""
         source, destination = self.folder / "images", self.folder / "scores"
         source.write_bytes(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
         self.run("--warmup", "0", "--input", str(source), "--output", str(destination), *options)
-        return np.frombuffer(destination.read_bytes(), np.float32)
+        return np.frombuffer(destination.read_bytes(), f"u{np.dtype(kind).itemsize}")
 
     def count(self, inferences: int) -> int:
         """Instructions of the whole program with so many inferences more than one."""

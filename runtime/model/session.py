@@ -34,11 +34,13 @@ class Session:
         format: "tflite", "onnx", "packed" or "c".
         metadata: what `fsg export` wrote into the file; empty for a file from elsewhere.
         input_shape: (channels, height, width) of one image; of models for something else there is none.
+        result_type: of what the file gives, float32 or that of integers.
         batch: images of one inference; 1 if the model takes any number.
     """
 
     format: str
     input_shape: tuple[int, int, int]
+    result_type: Any = np.float32
     _batch: int  # images per inference; 0 if the model takes any number
 
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
@@ -66,6 +68,14 @@ class Session:
         scores = [self._scores(images[start : start + step]) for start in range(0, len(images), step)]
         return np.concatenate(scores)[: len(images)]
 
+    def encoded(self, images: np.ndarray) -> np.ndarray:
+        """Normalised images as the file takes them: integers, if it takes these."""
+        return self._encode(images) if self._encode else images
+
+    def decoded(self, scores: np.ndarray) -> np.ndarray:
+        """What the file gives as float32."""
+        return self._decode(scores) if self._decode else np.array(scores, np.float32)
+
     def fill(self) -> None:
         """Sets every input to random values of its type, for `invoke`."""
         raise NotImplementedError
@@ -87,13 +97,11 @@ class Session:
         missing = self._batch - len(images)
         if missing > 0:
             images = np.concatenate([images, np.zeros((missing, *self.input_shape), np.float32)])
-        if self._encode:
-            images = self._encode(images)
         try:
-            scores = self._run(images)
+            scores = self._run(self.encoded(images))
         except Exception as error:
             raise self._failure(error) from error
-        scores = self._decode(scores) if self._decode else np.array(scores, np.float32)
+        scores = self.decoded(scores)
         return scores if scores.ndim > 2 and scores[0].size > scores.shape[1] else scores.reshape(len(images), -1)
 
     def _failure(self, error: Exception) -> FsgError:
@@ -131,7 +139,7 @@ class Session:
         offset = 128 if integers is np.uint8 else 0
         source, result = (Grid(step, zero + offset) for step, zero in grids)
         self._encode = partial(to_integers, grid=source, kind=integers)
-        self._decode = partial(from_integers, grid=result)
+        self._decode, self.result_type = partial(from_integers, grid=result), integers
         return integers
 
     def _set_input_shape(self, shape: list[int]) -> None:

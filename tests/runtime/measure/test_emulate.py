@@ -7,15 +7,20 @@ import lce
 import numpy as np
 import pytest
 import records
+import torch
 from lce import Conv
+from torch import nn
 
 from fsg import FsgError
+from fsg.export.pipeline import export_model
 from fsg.runtime.boards.cores import cores
 from fsg.runtime.boards.litert import runtime_library
 from fsg.runtime.measure import emulate as room
 from fsg.runtime.measure.emulate import emulate, why_not
 from fsg.runtime.measure.emulated_ops import REMAINDER, last_inference
 from fsg.runtime.measure.trace import read_trace
+from fsg.runtime.model.evaluate import normalize
+from fsg.training.layers import BinaryConv2d
 
 needs_emulator = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -108,3 +113,15 @@ def test_an_offline_host_is_told_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(FsgError, match=r"cannot be fetched \(no network\); give it with --runtime-lib PATH"):
         runtime_library("aarch64")
     assert not list(tmp_path.rglob("*.so"))
+
+
+@needs_emulator
+@pytest.mark.parametrize("how", [{"input": "uint8"}, {"int8": "layers", "io": "int8"}], ids=str)
+def test_files_that_take_integers(tmp_path, how):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), BinaryConv2d(16, 16, 3), nn.Flatten(), nn.Linear(256, 5)).eval()
+    images = normalize(np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), np.uint8), [0.5] * 3, [0.25] * 3)
+    about = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    export_model(network, (3, 8, 8), tmp_path, ("tflite",), images=images, metadata=about, **how)
+    record = emulate(tmp_path / "model.tflite", cpu="cortex-a76")
+    assert record["bit_exact"] and record["host_difference"] < 0.02 and record["host_same_top1"] == 1

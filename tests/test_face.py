@@ -1,0 +1,74 @@
+"""The commands as functions of Python."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fsg
+import fsg.export.pipeline
+from fsg import FsgError
+from fsg.runtime.measure.records import read_records
+from fsg.training.data.load import load_dataset
+from fsg.training.layers import BinaryConv2d
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("face") / "run"
+    return fsg.train("digits", out=folder, quiet=True, epochs=2, model="resnet8", train_images=400, seed=1)
+
+
+def test_from_training_to_measurement(run, capsys):
+    assert run.accuracy == run.summary["test_accuracy"] and (run.path / "checkpoint.pt").is_file()
+    tflite, onnx = fsg.export(run, ["tflite", "onnx"], writer="direct", input="uint8")
+    assert (tflite, onnx) == (run.path / "export" / "model.tflite", run.path / "export" / "model.onnx")
+    data = load_dataset("digits")
+    for path in (tflite, onnx):
+        found = fsg.load(path)(data.x_test.transpose(0, 2, 3, 1)).argmax(1)
+        assert np.mean(found == data.y_test) == pytest.approx(run.accuracy, abs=0.01)
+    records = fsg.bench([tflite, onnx], threads=[1, 2], runs=3)
+    assert [(record["format"], record["threads"]) for record in records] == [
+        *(("tflite", 1), ("tflite", 2)),
+        *(("onnx", 1), ("onnx", 2)),
+    ]
+    assert all(record["latency_ms"]["p50"] > 0 and record["accuracy"] > 0 for record in records)
+    assert read_records(run.path / "export" / "bench.json") == records
+    assert fsg.bench(run, runs=2)[0]["artefact"] == str(tflite)
+    again = fsg.train(resume=run, epochs=3, quiet=True)
+    assert again.path == run.path and again.summary["epochs"] == 3 and capsys.readouterr().out == ""
+
+
+def test_any_module_of_pytorchs(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), BinaryConv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 4))
+    (path,) = fsg.export(network, "packed", shape=(1, 8, 8), out=tmp_path, metadata={"mean": [0.5], "std": [0.25]})
+    assert fsg.load(path)(np.zeros((2, 8, 8, 1), np.uint8)).shape == (2, 4)
+    (copy,) = fsg.export(path, "tflite", out=tmp_path / "more")
+    assert copy == tmp_path / "more" / "model.tflite" and copy.is_file()
+    with pytest.raises(FsgError, match="give shape and out"):
+        fsg.export(network)
+
+
+def test_mistakes(run, tmp_path):
+    with pytest.raises(FsgError, match="no setting epoch; did you mean epochs"):
+        fsg.train("digits", epoch=3)
+    with pytest.raises(FsgError, match="continue that run with"):
+        fsg.train("digits", out=run)
+    with pytest.raises(FsgError, match="leave out away"):
+        fsg.train(resume=run, out=tmp_path)
+    with pytest.raises(FsgError, match="no device is called pi"):
+        fsg.bench(run, "pi")
+    with pytest.raises(FsgError, match="no such file"):
+        fsg.bench(tmp_path / "model.tflite")
+    with pytest.raises(AttributeError):
+        fsg.nothing  # noqa: B018
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    program = "import sys, fsg; fsg.train, fsg.bench, fsg.export; assert callable(fsg.export)\n"
+    program += "assert not {'torch', 'numpy', 'ai_edge_litert'} & sys.modules.keys(), sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", program], check=True)
