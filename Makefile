@@ -73,7 +73,7 @@ ROOMS := commands export runtime training $(filter-out setup.py,$(wildcard *.py)
 
 docs: setup
 	mkdir -p build/rooms/fsg && cd build/rooms/fsg && ln -sfn $(addprefix ../../../,$(ROOMS)) .
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup docs | build/mypy/fsg
 	$(BIN)/ruff check .
