@@ -173,7 +173,9 @@ def bench(
     outcome = room.bench(models, board, [hosts] if isinstance(hosts, str) else hosts, plan, show)
     if outcome.problems and not outcome.records:
         raise FsgError("; ".join(map(str, outcome.problems)))
-    for text in (*outcome.problems, *outcome.notes):
-        warnings.warn(str(text), stacklevel=2)
+    for problem in outcome.problems:
+        warnings.warn(str(problem), stacklevel=2)
+    for note in outcome.notes:
+        show(note)
     keep(outcome.records, models)
     return outcome.records

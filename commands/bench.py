@@ -27,7 +27,15 @@ from fsg.training.options import PATH, parse_counts
 @option("--timeout", "timeout_s", default=60.0, type=click.FloatRange(min=1), help="Seconds without a sign of life.")
 @option("--runtime-lib", type=PATH, help="LiteRT's C library, where it cannot be fetched.")
 @option("--threads", default="1", help="Thread counts, such as 1,2.")
+@option("--batch", metavar="1,8", help="Images at once, a record for each; times are for one image.")
 @option("--runs", default=50, help="Timed inferences for each record.")
+@option(
+    "--seconds",
+    default=0.0,
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="How long to time them, instead of --runs; 0 for these.",
+)
 @option("--cpus", help="Cores to stay on, such as 2,3.")
 @option("--cooldown", "cooldown_ms", default=0, type=click.IntRange(0, 60_000), help="Pause before a run, in ms.")
 @option("--profile", is_flag=True, help="What each operator of .tflite files takes, too.")
@@ -42,6 +50,7 @@ def bench(
     device_name: str,
     hosts: tuple[str, ...],
     threads: str,
+    batch: str | None,
     cpus: str | None,
     baseline: str | None,
     accuracy: str | None,
@@ -73,6 +82,7 @@ def bench(
     outputs = {name: given.pop(name) for name in ("json", "csv", "markdown")}
     plan = room.Plan(
         threads=parse_counts("--threads", threads, "1,2,4"),
+        batches=parse_counts("--batch", batch, "1,8") if batch else (),
         cpus=parse_counts("--cpus", cpus, "2,3", least=0) if cpus else None,
         ssh=ssh,
         **given,

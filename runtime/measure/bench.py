@@ -3,6 +3,7 @@
 import platform
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from fsg.runtime.boards.cores import peaks_of
 from fsg.runtime.measure.estimate import estimate
 from fsg.runtime.measure.local import RUNS, WARMUP, benchmark
 from fsg.runtime.measure.records import Model, Record
+from fsg.runtime.model.batch import write_batched
 from fsg.runtime.model.files import SUFFIXES, export_doubts, exported_facts, model_format
 from fsg.runtime.model.metadata import read_metadata, sizes_of
 from fsg.runtime.model.operators import read_operators
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from fsg.runtime.boards.devices import Device
 
 Show = Callable[[str], object]
+
+
+WORTH = 1.15
+"""How much faster several threads must be, at least, to be worth naming."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ class Plan:
     """How to measure."""
 
     threads: Sequence[int] = (1,)
+    batches: Sequence[int] = ()  # images at once; none for what the files take
     runs: int = RUNS
+    seconds: float = 0
     warmup: int = WARMUP
     cpus: Sequence[int] | None = None
     cooldown_ms: int = 0
@@ -71,14 +79,51 @@ def bench(models: Sequence[Model], device: "Device | None", hosts: Sequence[str]
     `show` is told what happens. Errors: FsgError where nothing can be measured at all; what fails for one board only is
     among the problems of the outcome.
     """
-    if device is None:
-        outcome = bench_local(models, plan, show)
-    elif hosts:
-        outcome = bench_boards(models, device, hosts, plan, show)
-    else:
-        outcome = bench_without_board(models, device, plan, show)
+    with in_batches(models, plan.batches, show) as all_models:
+        if device is None:
+            outcome = bench_local(all_models, plan, show)
+        elif hosts:
+            outcome = bench_boards(all_models, device, hosts, plan, show)
+        else:
+            outcome = bench_without_board(all_models, device, plan, show)
     doubts = [doubt for model in models if model.variant == "binary" for doubt in export_doubts(model.path)]
-    return replace(outcome, notes=[*outcome.notes, *doubts])
+    return replace(outcome, notes=[*outcome.notes, *thread_hints(outcome.records), *doubts])
+
+
+@contextmanager
+def in_batches(models: Sequence[Model], batches: Sequence[int], show: Show) -> Iterator[list[Model]]:
+    """The models, or each for every number of images at once, of which there are files within the block."""
+    with tempfile.TemporaryDirectory(prefix="fsg-") as folder:
+        found = []
+        for number, model in enumerate(models):
+            for batch in batches or (None,):
+                if batch is None:
+                    found.append(model)
+                    continue
+                show(f"writing {model.path} for {batch} image{'s' * (batch > 1)} at once")
+                target = Path(folder) / f"{number}-{batch}{model.path.suffix}"
+                write_batched(model.path, batch, target)
+                found.append(replace(model, path=target, batch_of=model.path))
+        yield found
+
+
+def thread_hints(records: Iterable[Record]) -> list[str]:
+    """Where more threads than one do not help."""
+    measured = [record for record in records if record["kind"] == "measured"]
+    hints = []
+    for one in (record for record in measured if record["threads"] == 1):
+        same = ("artefact", "device", "host", "batch")
+        others = [other for other in measured if all(other.get(name) == one.get(name) for name in same)]
+        best = min(others, key=lambda record: record["latency_ms"]["p50"])
+        most = max(others, key=lambda record: record["threads"])
+        gain = one["latency_ms"]["p50"] / best["latency_ms"]["p50"]
+        if most["threads"] > 1 and gain < WORTH:
+            where = f" on {one['host']}" if one.get("host") else ""
+            where += f", batch {one['batch']}" if one.get("batch", 1) > 1 else ""
+            what = f"{Path(one['artefact']).name}{where}: {most['threads']} threads are"
+            by = f"at most {gain:.2f} times as fast as" if gain > 1 else "no faster than"
+            hints.append(f"{what} {by} one: its layers are too small to be shared out")
+    return hints
 
 
 @contextmanager
@@ -210,18 +255,21 @@ def bench_without_board(models: Sequence[Model], device: "Device", plan: Plan, s
 def finished(records: Iterable[Record], models: Sequence[Model], device: "Device | None") -> list[Record]:
     """The records with what is known of their files: variant, accuracy, ratios to the binary model, MACs of ops."""
     known = {str(model.path): model for model in models}
+    records = list(records)
+    for record in records:
+        if record["kind"] == "measured" and record.get("ops"):
+            record["ops"] = rated_ops(record, device)
     records = [_described(record, known[record["artefact"]]) for record in records]
     for record in records:
         add_ratio(record, records)
-        if record["kind"] == "measured" and record.get("ops"):
-            record["ops"] = rated_ops(record, device)
     return records
 
 
 def _described(record: Record, model: Model) -> Record:
-    facts = exported_facts(model.path) | _baseline_facts(model)
+    path = model.batch_of or model.path
+    facts = exported_facts(path) | _baseline_facts(model)
     more = {"baseline_of": str(model.baseline_of)} if model.baseline_of else {}
-    return {**record, **sizes_of(model.path), "variant": model.variant, **more, **facts}
+    return {**record, "artefact": str(path), **sizes_of(path), "variant": model.variant, **more, **facts}
 
 
 def _baseline_facts(model: Model) -> dict[str, Any]:
@@ -237,7 +285,7 @@ def add_ratio(record: Record, records: Iterable[Record]) -> None:
     """Puts `times_as_long` into a measured twin: its median over the binary model's, same board, same threads."""
     if record["kind"] != "measured" or "baseline_of" not in record:
         return
-    same = ("device", "host", "threads", "kind")
+    same = ("device", "host", "threads", "batch", "kind")
     for other in records:
         if other["artefact"] == record["baseline_of"] and all(other.get(name) == record.get(name) for name in same):
             record["times_as_long"] = round(record["latency_ms"]["p50"] / other["latency_ms"]["p50"], 4)
@@ -275,7 +323,7 @@ def _microseconds(op: Record) -> float:
 
 
 def _how(plan: Plan) -> dict[str, Any]:
-    return {name: getattr(plan, name) for name in ("runs", "warmup", "cpus", "cooldown_ms", "profile")}
+    return {name: getattr(plan, name) for name in ("runs", "seconds", "warmup", "cpus", "cooldown_ms", "profile")}
 
 
 def _require(models: Sequence[Model], device: "Device") -> None:

@@ -25,8 +25,11 @@ from fsg.runtime.model.metadata import sizes_of
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from fsg.runtime.model.session import Session
+
 RUNS = 50
 MAX_THREADS = 256  # of the native library
+PILOT_RUNS, LEAST_RUNS, MOST_RUNS = 5, 10, 200_000  # where a duration is given
 WARMUP = 10  # enough for caches and the clock of a small board to settle
 ALONE_RUNS, ALONE_WARMUP = 21, 4  # of each operator on its own, for a profile
 
@@ -40,6 +43,7 @@ def benchmark(
     cpus: Sequence[int] | None = None,
     cooldown_ms: float = 0,
     profile: bool = False,
+    seconds: float = 0,
     device: str = "local",
 ) -> dict[str, Any]:
     """Times `runs` inferences of random values, after `warmup` untimed ones, in a child process.
@@ -54,6 +58,7 @@ def benchmark(
         cpus: cores to stay on; None leaves that to the system.
         cooldown_ms: pause before each timed inference.
         profile: whether the record of a .tflite file tells the time of each operator.
+        seconds: how long to time inferences, instead of `runs`; 0 for these.
         device: what the record calls this machine.
 
     Returns:
@@ -70,7 +75,7 @@ def benchmark(
     if threads > MAX_THREADS:
         raise FsgError(f"threads is {threads}; give at most {MAX_THREADS}")
     how: dict[str, Any] = {"threads": threads, "runs": runs, "warmup": warmup, "cpus": list(cpus) if cpus else None}
-    how |= {"cooldown_ms": cooldown_ms, "profile": profile}
+    how |= {"cooldown_ms": cooldown_ms, "profile": profile, "seconds": seconds}
     child = subprocess.run(
         python("fsg.runtime.measure.local", str(path), json.dumps(how)), capture_output=True, text=True, check=False
     )
@@ -93,6 +98,7 @@ def measure(
     cpus: list[int] | None = None,
     cooldown_ms: float = 0,
     profile: bool = False,
+    seconds: float = 0,
 ) -> dict[str, Any]:
     """The record of `benchmark`, measured in this very process."""
     import numpy as np
@@ -109,8 +115,8 @@ def measure(
     start = time.perf_counter_ns()
     session.invoke()
     first = time.perf_counter_ns() - start
-    for _ in range(warmup):
-        session.invoke()
+    warm = [_microseconds(session) for _ in range(max(warmup, PILOT_RUNS if seconds else 0))]
+    runs = runs_within(seconds, statistics.median(warm[-PILOT_RUNS:]) / 1e6 + cooldown_ms / 1e3) if seconds else runs
     watched = Profile(session) if profile and isinstance(session, TfliteSession) else None
     times = np.empty(runs)
     with watched or nullcontext():
@@ -139,6 +145,8 @@ def measure(
             cooldown_ms=cooldown_ms,
             batch=session.batch,
             latency_ms=latency_ms(times * 1e3 / session.batch),
+            images_per_s=images_per_s(times.tolist(), session.batch),
+            seconds=seconds or None,
             first_run_ms=round(first / 1e6, 4),
             size_bytes=sizes_of(path)["size_bytes"],
             peak_rss_bytes=peak,
@@ -156,12 +164,25 @@ def _median_us(path: Path, *, threads: int) -> float:
 
     session = open_model(path, num_threads=threads, delegate=False, any_inputs=True)
     session.fill()
-    times = []
-    for _ in range(ALONE_WARMUP + ALONE_RUNS):
-        begin = time.perf_counter_ns()
-        session.invoke()
-        times.append((time.perf_counter_ns() - begin) / 1e3)
+    times = [_microseconds(session) for _ in range(ALONE_WARMUP + ALONE_RUNS)]
     return statistics.median(times[ALONE_WARMUP:])
+
+
+def _microseconds(session: "Session") -> float:
+    """What an inference takes."""
+    begin = time.perf_counter_ns()
+    session.invoke()
+    return (time.perf_counter_ns() - begin) / 1e3
+
+
+def runs_within(seconds: float, one_s: float) -> int:
+    """How many inferences of `one_s` seconds each are timed in so many seconds: a few in any case."""
+    return max(LEAST_RUNS, min(MOST_RUNS, round(seconds / one_s)))
+
+
+def images_per_s(times: Sequence[float], batch: int) -> float:
+    """Throughput of inferences one behind the other, which took these seconds."""
+    return float(f"{batch / statistics.fmean(times):.5g}")
 
 
 def latency_ms(times: "npt.ArrayLike") -> dict[str, float]:

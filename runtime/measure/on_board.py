@@ -9,7 +9,16 @@ from typing import Any
 from fsg.runtime.boards.board import MODEL, Board, Facts, Progress
 from fsg.runtime.boards.devices import Device
 from fsg.runtime.measure.doubts import doubts
-from fsg.runtime.measure.local import ALONE_RUNS, ALONE_WARMUP, RUNS, WARMUP, latency_ms
+from fsg.runtime.measure.local import (
+    ALONE_RUNS,
+    ALONE_WARMUP,
+    PILOT_RUNS,
+    RUNS,
+    WARMUP,
+    images_per_s,
+    latency_ms,
+    runs_within,
+)
 from fsg.runtime.measure.records import Measured, as_record
 from fsg.runtime.measure.stretches import named_ops
 from fsg.runtime.model.tflite import images_at_once
@@ -26,6 +35,7 @@ def measure(
     cpus: Sequence[int] | None = None,
     cooldown_ms: int = 0,
     profile: bool = False,
+    seconds: float = 0,
     progress: Progress = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Measures every model with every number of threads on a board.
@@ -40,6 +50,7 @@ def measure(
         cpus: cores to run on; None leaves that to the board.
         cooldown_ms: pause before each inference.
         profile: whether the records tell the time of each operator.
+        seconds: how long to time inferences for each record, instead of `runs`; 0 for these.
         progress: is told what happens.
 
     Returns:
@@ -50,7 +61,7 @@ def measure(
     """
     board.prepare(device, progress)
     on_cpus = ["--cpus", ",".join(map(str, cpus))] if cpus else []
-    how = ["--runs", str(runs), "--warmup", str(warmup), *on_cpus]
+    how = ["--warmup", str(warmup), *on_cpus]
     how += ["--cooldown-ms", str(cooldown_ms)] if cooldown_ms else []
     how += ["--profile"] if profile else []
     first = before = board.facts()
@@ -63,7 +74,13 @@ def measure(
         measured = []
         for count in threads:
             progress(f"measuring {path.name} with {count} thread{'s' * (count > 1)} on {board.name}")
-            answer = board.run(path, [*how, "--threads", str(count)], progress, pause_s=cooldown_ms / 1e3)
+            on = [*on_cpus, "--threads", str(count)]
+            if seconds:
+                pilot = ["--runs", str(PILOT_RUNS), "--warmup", str(PILOT_RUNS), *on]
+                one_us = statistics.median(board.run(path, pilot, progress)["times_us"])
+                runs = runs_within(seconds, one_us / 1e6 + cooldown_ms / 1e3)
+            words = ["--runs", str(runs), *how, "--threads", str(count)]
+            answer = board.run(path, words, progress, pause_s=cooldown_ms / 1e3)
             after = board.facts()
             found = Measured(
                 artefact=str(path),
@@ -77,6 +94,8 @@ def measure(
                 cooldown_ms=cooldown_ms,
                 batch=batch,
                 latency_ms=latency_ms([time / 1e3 / batch for time in answer["times_us"]]),
+                images_per_s=images_per_s([time / 1e6 for time in answer["times_us"]], batch),
+                seconds=seconds or None,
                 first_run_ms=round(answer["first_us"] / 1e3, 4),
                 size_bytes=path.stat().st_size,
                 peak_rss_bytes=answer["peak_rss_bytes"],

@@ -21,11 +21,16 @@ RECORDS = "bench.json"  # beside an export: what was measured of it, for `fsg re
 
 @dataclass(frozen=True)
 class Model:
-    """A file to measure; `baseline_of` is the binary model of which it is the twin in other numbers."""
+    """A file to measure.
+
+    `baseline_of` is the binary model of which it is the twin in other numbers, `batch_of` the file that it is for
+    another number of images.
+    """
 
     path: Path
     variant: str = "binary"
     baseline_of: Path | None = None
+    batch_of: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,8 @@ class Measured(AnyRecord):
     threads: int
     runs: int
     latency_ms: dict[str, float]
+    images_per_s: float | None = None
+    seconds: float | None = None
     first_run_ms: float
     batch: int = 1
     peak_rss_bytes: int
@@ -142,5 +149,5 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _same_thing(record: Record) -> tuple[Any, ...]:
-    names = ("kind", "device", "host", "threads", "cpu" if record["kind"] == "emulated" else "kind")
+    names = ("kind", "device", "host", "threads", "batch", "cpu" if record["kind"] == "emulated" else "kind")
     return (Path(record["artefact"]).name, *(record.get(name) for name in names))

@@ -18,14 +18,20 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     """
     boards = len({board_name(record) for record in records}) > 1
     twins = any("baseline_of" in record for record in records)  # whose size says how much smaller the binary one is
+    measured = [record for record in records if record["kind"] == "measured"]
+    shows_throughput = any(record.get("batch", 1) > 1 or record.get("seconds") for record in measured)
+    batches = {1, *(record.get("batch", 1) for record in records)}
     columns: dict[str, Callable[[Record], str]] = {
         "file": file_name,
         "board": lambda record: board_name(record) if boards else "",
         "threads": lambda record: str(record.get("threads", "")),
-        "batch": lambda record: str(record["batch"]) if record.get("batch", 1) > 1 else "",
+        "batch": lambda record: str(record.get("batch", 1)) if batches > {1} else "",
         "median": lambda record: _latency(record, "p50"),
         "p90": lambda record: _latency(record, "p90"),
         "p99": lambda record: _latency(record, "p99"),
+        "images/s": lambda record: (
+            f"{record['images_per_s']:.4g}" if shows_throughput and "images_per_s" in record else ""
+        ),
         "time": estimated_range,
         "bit-exact": bit_exact,
         "instructions": lambda record: millions(record["instructions"]) if "instructions" in record else "",

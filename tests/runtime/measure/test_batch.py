@@ -63,7 +63,7 @@ def test_people_see_the_batch_where_there_is_one(tmp_path):
     single = records.measured(path)
     assert "batch" not in rows([single])[0]
     headings, cells = rows([single, {**single, "batch": 8}])
-    assert [row[headings.index("batch")] for row in cells] == ["", "8"]
+    assert [row[headings.index("batch")] for row in cells] == ["1", "8"]
     console = Console(width=100, file=io.StringIO())
     console.print(bench_table([{**single, "batch": 8}]))
     assert "batch: images of one inference; its time is shared out among them" in console.file.getvalue()

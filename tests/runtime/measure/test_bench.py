@@ -90,7 +90,7 @@ def test_options_reach_the_board(path, parts):
     bench_boards([Model(path)], PI4, ["one"], plan, str)
     (_, _, options), (_, _, how), _ = parts.asked
     assert options == {"port": 22, "options": ["-i", "key", "-o", "A=b"], "timeout_s": 5, "runtime_lib": None}
-    assert how == {"runs": 50, "warmup": 10, "cpus": (0, 1), "cooldown_ms": 30}
+    assert how == {"runs": 50, "warmup": 10, "cpus": (0, 1), "cooldown_ms": 30, "seconds": 0}
 
 
 def test_without_an_emulator_the_estimate_remains(path, parts):
@@ -183,7 +183,7 @@ def test_on_arm_this_machine_is_measured_as_a_board_is(path, parts, monkeypatch)
     monkeypatch.setattr(bench.platform, "machine", lambda: "x86_64")
     plan = Plan(threads=(2,), cpus=(0,), cooldown_ms=5, profile=True)
     bench_local([Model(path)], plan, str)
-    how = {"runs": 50, "warmup": 10, "cpus": (0,), "cooldown_ms": 5}
+    how = {"runs": 50, "warmup": 10, "cpus": (0,), "cooldown_ms": 5, "seconds": 0, "seconds": 0}
     assert not parts.asked and asked == [{**how, "threads": 2, "profile": True}]
     monkeypatch.setattr(bench.platform, "machine", lambda: "aarch64")
     outcome = bench_local([Model(path)], plan, str)

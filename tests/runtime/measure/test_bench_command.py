@@ -17,7 +17,7 @@ import pytest
 import records
 from lce import Graph
 
-from fsg.runtime.measure.bench import ending_in_good_order
+from fsg.runtime.measure.bench import ending_in_good_order, thread_hints
 from fsg.runtime.model.metadata import add_tflite_metadata
 
 
@@ -93,7 +93,7 @@ def test_ssh_words_are_handed_on(fsg, parts):
     (_, _, options), (_, _, found), _ = parts.asked
     assert options["port"] == 2222 and options["timeout_s"] == 7 and str(options["runtime_lib"]) == "lib.so"
     assert options["options"] == ["-i", "key", "-o", "ProxyJump=gate", "-o", "User=pi"]
-    assert found == {"runs": 9, "warmup": 10, "cpus": [0, 3], "cooldown_ms": 20}
+    assert found == {"runs": 9, "warmup": 10, "cpus": [0, 3], "cooldown_ms": 20, "seconds": 0}
 
 
 def test_the_same_records_in_every_form(fsg, parts):
@@ -208,3 +208,36 @@ def test_records_of_an_export_come_into_its_report(fsg, refused, parts, here):
     assert "pi@attic" in (here / "pages" / "net.html").read_text()
     assert "nothing.json: no such file" in refused("report", "net", "--bench", "nothing.json")
     assert "nowhere: no such folder" in refused("report", "nowhere")
+
+
+def test_batches_and_a_duration(fsg, here):
+    model = here / "model.tflite"
+    code, out, err = fsg("bench", model, "--batch", "1,4", "--threads", "1,2", "--seconds", "0.02", "--json", "-")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [(r["artefact"], r["batch"], r["threads"]) for r in found] == [
+        (str(model), batch, threads) for batch in (1, 4) for threads in (1, 2)
+    ]
+    records.validate(found)
+    for record in found:
+        assert record["seconds"] == 0.02 and record["runs"] >= 10
+        assert record["images_per_s"] == pytest.approx(1e3 / record["latency_ms"]["mean"], rel=0.01)
+        assert record["size_bytes"] == model.stat().st_size
+    code, out, _ = fsg("bench", model, "--batch", "1,4", "--runs", "3")
+    assert code == 0 and "images/s" in out and "batch: images of one inference" in out
+    code, _, err = fsg("bench", model, "--batch", "0")
+    assert code == 2 and "--batch 0" in err
+
+
+def test_where_threads_do_not_help_is_told():
+    same = {"kind": "measured", "artefact": "a/model.tflite", "device": "local"}
+
+    def measured(threads, median, **more):
+        return {**same, "threads": threads, "latency_ms": {"p50": median}, **more}
+
+    assert thread_hints([measured(1, 1.0), measured(2, 0.6)]) == []
+    assert thread_hints([measured(1, 1.0), measured(1, 1.0, batch=8), measured(4, 0.5, host="pi")]) == []
+    (hint,) = thread_hints([measured(1, 1.0), measured(2, 0.9), measured(4, 1.2)])
+    assert hint.startswith("model.tflite: 4 threads are at most 1.11 times as fast as one")
+    hints = thread_hints([measured(n, n, host="pi", batch=8) for n in (1, 2)])
+    assert hints[0].startswith("model.tflite on pi, batch 8: 2 threads are no faster than one")
