@@ -8,6 +8,7 @@ import click
 from fsg import FsgError, __version__, require_utf8, within_memory
 from fsg.commands.bench import bench, devices
 from fsg.commands.compare import bench_train, compare
+from fsg.commands.completion import completion
 from fsg.commands.evaluate import evaluate, report, summary
 from fsg.commands.export import export
 from fsg.commands.meta_train import meta_train
@@ -72,5 +73,18 @@ def env() -> None:
     print_table(environment_table(environment()))
 
 
-for command in (train, compare, bench_train, meta_train, export, bench, predict, report, evaluate, summary, devices):
+for command in (
+    train,
+    compare,
+    bench_train,
+    meta_train,
+    export,
+    bench,
+    predict,
+    report,
+    evaluate,
+    summary,
+    devices,
+    completion,
+):
     cli.add_command(command)

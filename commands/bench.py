@@ -11,6 +11,7 @@ import click
 
 from fsg import FsgError, make_folder, shell_command
 from fsg.commands.common import newest, option
+from fsg.commands.completion import device_names
 from fsg.terminal import make_console, print_table, write_text
 from fsg.training.folder import newest_export
 from fsg.training.options import PATH, parse_counts
@@ -18,7 +19,7 @@ from fsg.training.options import PATH, parse_counts
 
 @click.command()
 @click.argument("targets", nargs=-1, type=PATH, metavar="[FILE|RUN]...")
-@option("--device", "device_name", default="local", help="Which board: see fsg devices.")
+@option("--device", "device_name", default="local", shell_complete=device_names, help="Which board: see fsg devices.")
 @option("--devices", type=PATH, help="TOML file with profiles of your own.")
 @option("--host", "hosts", multiple=True, help="Where it is, as for ssh, or adb:SERIAL; may be repeated.")
 @option("-p", "--port", type=click.IntRange(1, 65535), help="Of ssh on the board.")
@@ -135,7 +136,7 @@ def bench(
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=device_names)
 @option("--devices", "extra", type=PATH, help="A file with devices of your own.")
 @option("--json", "as_json", is_flag=True, help="Print the devices as JSON.")
 def devices(name: str | None, extra: Path | None, as_json: bool) -> None:

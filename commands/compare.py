@@ -19,11 +19,18 @@ from fsg.training.options import PATH, SettingsCommand, chosen, sweep_entries, s
 @sweep_options("ste,fsg")
 @option("--seeds", default="0,1,2", help="One run of each method for each.")
 @option("--out", type=PATH, help="Folder to write into.  [default: runs/compare-MODEL-DATASET]")
-@option("--jobs", default=1, type=click.IntRange(min=1), help="Runs at a time; they share the cores.")
+@option("--jobs", default=1, type=click.IntRange(min=1), help="Runs at a time; they share cores and GPUs out.")
+@option("--share", is_flag=True, help="Others, on any machine, may give the same command: each run is trained once.")
 @option("--yes", is_flag=True, help="Train the default methods on the default data, too.")
 @click.pass_context
 def compare(
-    context: click.Context, runs: tuple[Path, ...], seeds: str, out: Path | None, jobs: int, **settings: Any
+    context: click.Context,
+    runs: tuple[Path, ...],
+    seeds: str,
+    out: Path | None,
+    jobs: int,
+    share: bool,
+    **settings: Any,
 ) -> None:
     """Train with several methods and seeds, and compare the runs.
 
@@ -36,7 +43,7 @@ def compare(
 
     if runs:
         default = click.core.ParameterSource.DEFAULT
-        for name in (*settings, "seeds", "jobs"):
+        for name in (*settings, "seeds", "jobs", "share"):
             if context.get_parameter_source(name) is not default:
                 option = "--" + name.replace("_", "-")
                 raise FsgError(f"{option} is for new runs, but finished ones are given: leave one or the other away")
@@ -49,7 +56,7 @@ def compare(
         folder = out or RUNS / f"compare-{run_label(next(iter(entries.values())))}"
         try:
             console, agreed = make_console(stderr=False), chosen(context) or settings["yes"]
-            groups = run_sweep(entries, parse_seeds(seeds), folder, console, agreed=agreed, jobs=jobs)
+            groups = run_sweep(entries, parse_seeds(seeds), folder, console, agreed=agreed, jobs=jobs, share=share)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command continues")
             sys.exit(130)

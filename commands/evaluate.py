@@ -47,6 +47,8 @@ def evaluate(
     else:
         click.echo(f"{target}: accuracy {result['accuracy']:.2%} on {result['samples']} images of {result['dataset']}")
         print_table(class_table(matrix, names))
+    for note in result.get("notes", ()):
+        click.echo(note, err=True)
     if confusion:
         write_confusion(confusion, matrix, names)
     for doubt in export_doubts(target):

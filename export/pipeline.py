@@ -23,7 +23,7 @@ from fsg.runtime.model.evaluate import match_labels, normalize
 from fsg.runtime.model.files import REPORT, report_beside
 from fsg.training.checkpoint import digest
 from fsg.training.data.load import load_dataset
-from fsg.training.data.sets import Dataset, options_of_model
+from fsg.training.data.sets import Dataset, options_of_model, shown
 from fsg.training.networks.layers import float_size
 from fsg.training.run import Run, predict
 
@@ -48,7 +48,7 @@ def export_run(
     check_settings(formats, **how)
     on_step("reading the test images")
     checkpoint, data = digest(run.path, run.checkpoint), dataset or run.config.dataset
-    images, labels, expected = test_images(run, data_dir, spec=dataset)
+    images, labels, expected = test_images(run, data_dir, spec=dataset, on_step=on_step)
     about = {
         "run": str(run.path),
         "checkpoint": checkpoint,
@@ -158,7 +158,11 @@ def _earlier(folder: Path, checkpoint: str | None) -> dict[str, Any]:
 
 
 def test_images(
-    run: Run, data_dir: str | None = None, load: Callable[..., Dataset] = load_dataset, spec: str | None = None
+    run: Run,
+    data_dir: str | None = None,
+    load: Callable[..., Dataset] = load_dataset,
+    spec: str | None = None,
+    on_step: Callable[[str], object] = lambda text: None,
 ) -> tuple[Floats, NDArray[np.int64], Floats]:
     """Up to 1000 normalised images of the test split, their labels, and the logits that PyTorch computes.
 
@@ -166,7 +170,8 @@ def test_images(
     """
     spec = spec or run.config.dataset
     where = data_dir or run.config.data_dir or None
-    data = load(spec, data_dir=where, test_only=True, options=options_of_model(run.metadata))
+    options = options_of_model(run.metadata)
+    data = load(spec, data_dir=where, test_only=True, progress=shown(on_step, spec), options=options)
     if data.shape != run.data.shape:
         raise FsgError(f"{spec}: images are {list(data.shape)}, the run was trained on {list(run.data.shape)}")
     chosen = evenly(len(data.x_test))

@@ -9,7 +9,7 @@ from fsg.runtime.model.evaluate import Classifier
 from fsg.runtime.model.evaluate import evaluate as evaluate_model
 from fsg.runtime.model.session import open_model
 from fsg.training.data.load import check_spec, load_dataset
-from fsg.training.data.sets import Dataset, options_of_model
+from fsg.training.data.sets import Dataset, options_of_model, shown
 from fsg.training.folder import checked_run
 
 
@@ -34,7 +34,7 @@ def evaluate_on(
 
     Returns:
         {"dataset": its name, "accuracy": a fraction, "samples": number of images, "confusion": how many of them
-        [class, what it was taken for], "class_names": of these}
+        [class, what it was taken for], "class_names": of these, "notes": what was left out of the data, if anything}
 
     Errors: FsgError for a target or data set that cannot be read, or that do not fit each other.
     """
@@ -55,13 +55,15 @@ def evaluate_on(
         raise FsgError(f"{target} does not say what it was trained on: give --dataset")
     check_spec(spec)
     options = options_of_model(model.metadata)
-    data = load(spec, data_dir=data_dir or own_dir or None, test_only=True, options=options)
+    where = data_dir or own_dir or None
+    data = load(spec, data_dir=where, test_only=True, progress=shown(show, spec), options=options)
     show(f"testing {target} on {len(data.x_test)} images")
     names = list(model.metadata.get("class_names", data.class_names))
     return {
         "dataset": spec,
         **evaluate_model(model, data.x_test, data.y_test, data.class_names),
         "class_names": names,
+        **({"notes": list(data.notes)} if data.notes else {}),
     }
 
 

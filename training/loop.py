@@ -26,7 +26,7 @@ from fsg.training.data.augment import batches, described, mirror_images, with_au
 from fsg.training.data.feed import Feed, Normalizer
 from fsg.training.data.load import load_dataset
 from fsg.training.data.normalization import normalization
-from fsg.training.data.sets import DataInfo, Dataset, Images, class_weights, options_of, smaller
+from fsg.training.data.sets import DataInfo, Dataset, Images, class_weights, options_of, shown, smaller
 from fsg.training.distributed import Processes, joined
 from fsg.training.launch import in_several_processes
 from fsg.training.networks.constant import constant_signs, constant_signs_told
@@ -83,12 +83,10 @@ class Training:
         self.config, self.folder, self.console = config, folder, console
         self.device, self.processes = device, processes
         with console.status(f"reading {config.dataset}") as status, processes.in_turn():
-
-            def read(done: int, total: int) -> None:
-                status.update(f"reading {config.dataset}: {done:,} of {total:,} images")
-
             where, options = config.data_dir or None, options_of(config)
-            data = load_dataset(config.dataset, data_dir=where, progress=read, options=options)
+            data = load_dataset(
+                config.dataset, data_dir=where, progress=shown(status.update, config.dataset), options=options
+            )
             data = smaller(data, config.train_images)
             if len(np.unique(data.y_train)) < 2:
                 raise FsgError(f"{config.dataset}: all training images are of one class: add images of another")

@@ -14,6 +14,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fsg import FsgError, expanded
 from fsg.training.data.files import read_npz
@@ -171,12 +172,14 @@ class Shelf:
         *,
         data_dir: str | Path | None = None,
         test_only: bool = False,
+        progress: Progress | None = None,
         options: DataOptions = DataOptions(),  # noqa: B008
     ) -> Dataset:
         """As `load_dataset`; with `test_only` the training part may be there all the same."""
         key = (spec, str(data_dir or ""), repr(options))
         found = self._loaded.get(key)
         if found is None or not (test_only or len(found.x_train)):
-            found = load_dataset(spec, data_dir=data_dir, test_only=test_only, options=options)
+            how: dict[str, Any] = {"test_only": test_only, "progress": progress, "options": options}
+            found = load_dataset(spec, data_dir=data_dir, **how)
             self._loaded[key] = found
         return found

@@ -15,10 +15,15 @@ from fsg.training.config import Config
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 Split = float | Mapping[str, int]
 """The share of a folder's images that are for testing; or, of a trained model, the largest digest of its test images
 by class, which keeps images that were trained on out of a test whatever has been added to the folder since."""
+
+
+def shown(show: Callable[[str], object], spec: str) -> Progress:
+    """What tells people how far the reading of a data set is."""
+    return lambda done, total: show(f"reading {spec}: {done:,} of {total:,} images")
 
 
 @dataclass(frozen=True)

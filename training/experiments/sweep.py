@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from fsg import FsgError, make_folder, python
 from fsg.training.config import Config, load_config, save_config
+from fsg.training.experiments.claims import Claims, holder
 from fsg.training.experiments.results import RunGroup, labelled_groups
 from fsg.training.folder import only_one, read_metrics, read_summary
 
@@ -61,6 +63,7 @@ def run_sweep(
     *,
     agreed: bool = True,
     jobs: int = 1,
+    share: bool = False,
 ) -> list[RunGroup]:
     """Trains what is not trained yet of all entries for all seeds, in `folder`; the finished runs of each entry.
 
@@ -71,7 +74,7 @@ def run_sweep(
     if not agreed:
         raise FsgError(f"this would be {plan}: choose --methods or --dataset, or say --yes")
     _print(console, plan)
-    run_all(planned, folder, console, jobs=jobs)
+    run_all(planned, folder, console, jobs=jobs, share=share)
     return labelled_groups({label: [run.folder for run in planned if run.label == label] for label in entries})
 
 
@@ -129,31 +132,55 @@ def check_same(run: PlannedRun) -> None:
             )
 
 
-def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs: int = 1) -> None:
+def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs: int = 1, share: bool = False) -> None:
     """Trains what is not finished yet, `jobs` runs at a time, and shows how far it is and how long it may take.
 
     Each run is a child process, which shares the machine's cores evenly with the others unless its settings give it
-    threads. Their output is in RUN/train.log. Errors: FsgError, after all runs, where one failed or ended before its
-    last epoch; and where another process is at work in the folder. KeyboardInterrupt passes, once the runs have been
-    ended in good order; the next call continues them.
+    threads, and has a GPU of its own where there are several. Their output is in RUN/train.log. With `share` other
+    processes, on this machine or others, may do the same with the same runs, each of which one of them trains; it ends
+    when all are finished, whoever did it. Errors: FsgError, after all runs, where one failed or ended before its last
+    epoch; and where another process is at work in the folder. KeyboardInterrupt passes, once the runs have been ended
+    in good order; the next call continues them.
     """
     make_folder(folder)
     failures: list[str] = []
     number = {run: f"run {place} of {len(runs)}: {run.name}" for place, run in enumerate(runs, 1)}
     waiting, at_work = deque(runs), dict[PlannedRun, subprocess.Popen[bytes]]()
-    with only_one(folder, f"another fsg compare is at work in {folder}: wait for it, or choose another --out") as lock:
+    used = dict[PlannedRun, str]()  # the GPU of each run at work
+    gpus = visible_gpus() if jobs > 1 else []
+    claims = Claims() if share else None
+
+    def take() -> PlannedRun | None:
+        """The next run that is not finished, and that nobody else has taken."""
+        for _ in range(len(waiting)):
+            run = waiting.popleft()
+            if run.finished:
+                _print(console, f"{number[run]}: finished before")
+            elif claims is None or claims.take(run.folder):
+                return run
+            else:
+                waiting.append(run)
+        return None
+
+    with ExitStack() as stack:
+        lock = None
+        if not share:
+            if others := next(filter(None, (holder(run.folder) for run in runs)), None):
+                raise FsgError(f"{others}, is at work in {folder}: take part with --share, or choose another --out")
+            busy = f"another fsg compare is at work in {folder}: wait for it, or choose another --out"
+            lock = stack.enter_context(only_one(folder, busy))
         try:
             with console.status("starting") as status:
                 while waiting or at_work:
-                    while waiting and len(at_work) < jobs:
-                        run = waiting.popleft()
-                        if run.finished:
-                            _print(console, f"{number[run]}: finished before")
-                            continue
+                    while len(at_work) < jobs and (run := take()):
                         _print(console, f"{number[run]}: into {run.folder}")
-                        at_work[run] = _start(run, lock, jobs)
-                    status.update(_state(number, at_work, runs, jobs))
+                        if gpus:
+                            used[run] = min(gpus, key=[used[other] for other in at_work].count)
+                        at_work[run] = _start(run, lock, jobs, gpu=used.get(run))
+                    status.update(_state(number, at_work, runs, jobs) or _told_of_others(waiting))
                     _wait(at_work.values(), POLL_SECONDS)
+                    if claims:
+                        claims.refresh()
                     for run in [run for run, process in at_work.items() if process.poll() is not None]:
                         try:
                             _require_finished(run, at_work.pop(run).returncode)
@@ -162,14 +189,38 @@ def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs:
                             _print(console, f"  {error}")
                         else:
                             _print(console, _outcome(run, runs, jobs))
+                        if claims:
+                            claims.release(run.folder)
         except BaseException:
             for process in at_work.values():
                 process.send_signal(signal.SIGINT)
-            for process in at_work.values():
+            for run, process in at_work.items():
                 process.wait()
+                if claims:
+                    claims.release(run.folder)
             raise
     if failures:
         raise FsgError(f"{len(failures)} of {len(runs)} runs are not finished; {failures[0]}")
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that runs may have, as CUDA_VISIBLE_DEVICES names them; none where there is one at most."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        found = [name.strip() for name in given.split(",") if name.strip()]
+    else:
+        try:
+            command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+            asked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        found = asked.stdout.split() if asked.returncode == 0 else []
+    return found if len(found) > 1 else []
+
+
+def _told_of_others(waiting: Iterable[PlannedRun]) -> str:
+    """Which runs others are at work on."""
+    return "waiting for " + "; ".join(f"{run.name} ({holder(run.folder) or 'nobody yet'})" for run in waiting)
 
 
 def _print(console: Console, text: str) -> None:
@@ -179,7 +230,9 @@ def _print(console: Console, text: str) -> None:
 def _state(
     number: Mapping[PlannedRun, str], at_work: Collection[PlannedRun], runs: Sequence[PlannedRun], jobs: int
 ) -> str:
-    """Which epochs the runs at work are in, and what is left to do."""
+    """Which epochs the runs at work are in, and what is left to do; nothing where none is."""
+    if not at_work:
+        return ""
     epochs = {run: min(len(_rows(run)) + 1, run.config.epochs) for run in at_work}
     left = seconds_left(runs)
     about = "" if left is None else f", about {_duration(left / jobs)} left for all"
@@ -196,7 +249,7 @@ def _outcome(run: PlannedRun, runs: Sequence[PlannedRun], jobs: int) -> str:
     )
 
 
-def _start(run: PlannedRun, lock: IO[bytes], jobs: int) -> "subprocess.Popen[bytes]":
+def _start(run: PlannedRun, lock: IO[bytes] | None, jobs: int, *, gpu: str | None = None) -> "subprocess.Popen[bytes]":
     """Begins or continues a run in a child process, one of so many at a time."""
     make_folder(run.folder)
     if not run.begun:
@@ -209,8 +262,8 @@ def _start(run: PlannedRun, lock: IO[bytes], jobs: int) -> "subprocess.Popen[byt
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**share, **os.environ},
-            pass_fds=[lock.fileno()],
+            env={**share, **os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})},
+            pass_fds=[lock.fileno()] if lock else [],
             process_group=0,
         )
 

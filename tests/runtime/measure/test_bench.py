@@ -183,7 +183,7 @@ def test_on_arm_this_machine_is_measured_as_a_board_is(path, parts, monkeypatch)
     monkeypatch.setattr(bench.platform, "machine", lambda: "x86_64")
     plan = Plan(threads=(2,), cpus=(0,), cooldown_ms=5, profile=True)
     bench_local([Model(path)], plan, str)
-    how = {"runs": 50, "warmup": 10, "cpus": (0,), "cooldown_ms": 5, "seconds": 0, "seconds": 0}
+    how = {"runs": 50, "warmup": 10, "cpus": (0,), "cooldown_ms": 5, "seconds": 0}
     assert not parts.asked and asked == [{**how, "threads": 2, "profile": True}]
     monkeypatch.setattr(bench.platform, "machine", lambda: "aarch64")
     outcome = bench_local([Model(path)], plan, str)
