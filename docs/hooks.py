@@ -25,6 +25,9 @@ def options(ctx: click.Context, show_hidden: bool = False) -> Iterator[str]:
     for section in formatter.getvalue().strip("\n").split("\n\n"):
         title, *lines = section.splitlines()
         yield from (f"**{title}**", "", "```text", *lines, "```", "")
+    if ctx.command.epilog:
+        lines = [line for line in inspect.cleandoc(ctx.command.epilog).splitlines() if line != "\b"]
+        yield from ("```text", *lines, "```", "")
 
 
 _docs._make_description = description
