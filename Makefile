@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find runtime/native training/scan/native -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.S')
 CPP := $(filter-out %.S,$(NATIVE)) $(shell find tests export runtime/boards -name '*.c' -o -name '*.cc' -o -name '*.h')
 
-.PHONY: setup demo test test-all oracle interpreters fuzz wheels gpu-check lint format clean
+.PHONY: setup demo test test-all oracle interpreters fuzz wheels gpu-check docs lint format clean
 
 setup: $(VENV)/built
 
@@ -68,7 +68,14 @@ build/mypy/fsg:
 gpu-check: | build/mypy/fsg
 	PYTHONPATH=$(CURDIR)/build/mypy $(GPU_PYTHON) tests/benchmarks/gpu_check.py --out $(or $(OUT),build/gpu-check) $(GPU_OPTIONS)
 
-lint: setup | build/mypy/fsg
+# The documentation as a site, in build/site. Its reference is read from fsg's rooms alone, without build/ and .venv/.
+ROOMS := commands export runtime training $(filter-out setup.py,$(wildcard *.py))
+
+docs: setup
+	mkdir -p build/rooms/fsg && cd build/rooms/fsg && ln -sfn $(addprefix ../../../,$(ROOMS)) .
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+lint: setup docs | build/mypy/fsg
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=build/mypy $(BIN)/mypy -p fsg.training -p fsg.export -p fsg.runtime -p fsg.commands -m fsg.cli -m fsg.face

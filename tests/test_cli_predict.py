@@ -1,4 +1,4 @@
-"""`fsg predict` on pictures in files decides as `fsg eval` does; and what README.md shows of it is true."""
+"""`fsg predict` on pictures in files decides as `fsg eval` does; and what README.md and its page show is true."""
 
 import io
 import json
@@ -225,32 +225,39 @@ def test_a_file_that_is_older_than_its_run_is_told(fsg, tmp_path):
     assert code == 0 and out and "is older than its run" in err
 
 
-def shown(section):
-    """A section of README.md."""
-    return (Path(__file__).parents[1] / "README.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+def shown(path, section=""):
+    """The commands and the program of a page, or of a section of it."""
+    text = (Path(__file__).parents[1] / path).read_text()
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    (commands,), (program,) = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("sh", "python"))
+    return [shlex.split(line, comments=True) for line in commands.splitlines()], program
 
 
-def test_readmes_program_names_the_class(monkeypatch, tmp_path, capsys):
-    shutil.copy("runs/demo/export/model.tflite", tmp_path)
-    for name in "379":
-        shutil.copy(min(Path("data/test", name).glob("*.png")), tmp_path / f"{name}.png")
-    (block,) = re.findall(r"```python\n(.*?)```", shown("Run"), re.DOTALL)
+def test_readmes_program_names_the_class(fsg, monkeypatch, tmp_path, capsys):
+    """Of raw pixels; `fsg.load` of the file with normalised ones names the same."""
+    ((_, *words),), program = shown("README.md", "Run")
+    code, _, err = fsg(*words, "--dataset", "npz:digits.npz")
+    assert code == 0, err
+    shutil.move("raw", tmp_path)
+    model = load("runs/demo/export/model.tflite")
+    files = [min(Path("data/test", name).glob("*.png")).resolve() for name in "379"]
     monkeypatch.chdir(tmp_path)
-    for name in "379":
-        shutil.copy(f"{name}.png", "three.png")
-        exec(block, {})
-        (ranking,) = load("model.tflite")(Image.open("three.png"), labelled=True)
+    for path in files:
+        shutil.copy(path, "three.png")
+        capsys.readouterr()
+        exec(program, {})
+        (ranking,) = model(Image.open("three.png"), labelled=True)
         assert capsys.readouterr().out.strip() == ranking[0][0]
 
 
-def test_what_readme_shows_works(fsg, monkeypatch, tmp_path, capsys):
-    text = shown("Predict")
+def test_what_the_page_shows_works(fsg, monkeypatch, tmp_path):
+    commands, block = shown("docs/guide/predict.md")
     shutil.copytree("runs", tmp_path / "runs")
     shutil.copytree("data/test", tmp_path / "photos")
     shutil.copy("data/test/3/" + min(p.name for p in Path("data/test/3").glob("*.png")), "three.png")
     shutil.move("three.png", tmp_path)
     monkeypatch.chdir(tmp_path)
-    commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("    fsg ")]
     assert len(commands) == 4
     for _, *words in commands:
         if "<" in words:
@@ -259,7 +266,6 @@ def test_what_readme_shows_works(fsg, monkeypatch, tmp_path, capsys):
             words = words[:-2]
         code, out, err = fsg(*words)
         assert code == 0 and out, err
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict = {}
     exec(block, names)
     (row,) = [json.loads(line) for line in fsg("predict", "runs/demo", "three.png", "--json")[1].splitlines()[-1:]]
