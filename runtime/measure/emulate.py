@@ -64,7 +64,7 @@ def emulate(
     machine's results only differences of rounding are expected: XNNPACK adds up the float layers in another order.
 
     Args:
-        path: a model with one float32 input.
+        path: a model with one input, a float32 image, or raw pixels or integers where its metadata say how.
         device: whose place the emulator takes, for the record.
         cpu: the core to emulate; one that the emulator lacks becomes a Cortex-A76.
         threads: of the delegate and of XNNPACK.
@@ -91,8 +91,12 @@ def emulate(
     processor, costs, more = core.emulated_as, Costs(core), dict[str, Any]()
     with _machine(path, processor, threads, runtime_lib) as machine:
         facts = machine.run()
-        scores = machine.scores(images).reshape(expected.shape)
-        plain = machine.scores(images, "--kernels", "scalar").reshape(expected.shape)
+        read = session.encode(images)
+        kind = np.int8 if read.dtype == np.int8 else np.float32  # a file that takes integers gives integers
+        scores, plain = (
+            session.decode(np.frombuffer(machine.scores(read, *kernels), kind)).reshape(expected.shape)
+            for kernels in ((), ("--kernels", "scalar"))
+        )
         instructions = (machine.count(3) - machine.count(1)) // 2
         if costs.is_scheduled or profile:
             inference = machine.trace(path)
@@ -131,12 +135,12 @@ class _Machine:
     program: str
     libraries: tuple[str, ...]
 
-    def scores(self, images: np.ndarray, *options: str) -> np.ndarray:
-        """The first output for every image, flat."""
+    def scores(self, images: np.ndarray, *options: str) -> bytes:
+        """The first output for every image."""
         source, destination = self.folder / "images", self.folder / "scores"
         source.write_bytes(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes())
         self.run("--warmup", "0", "--input", str(source), "--output", str(destination), *options)
-        return np.frombuffer(destination.read_bytes(), np.float32)
+        return destination.read_bytes()
 
     def count(self, inferences: int) -> int:
         """Instructions of the whole program with so many inferences more than one."""

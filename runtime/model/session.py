@@ -66,6 +66,14 @@ class Session:
         scores = [self._scores(images[start : start + step]) for start in range(0, len(images), step)]
         return np.concatenate(scores)[: len(images)]
 
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Normalised images, float32 [N, C, H, W], as the file takes them: floats, pixels or integers."""
+        return self._encode(images) if self._encode else images
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        """What the file gives, floats or integers, as float32."""
+        return self._decode(scores) if self._decode else np.array(scores, np.float32)
+
     def fill(self) -> None:
         """Sets every input to random values of its type, for `invoke`."""
         raise NotImplementedError
@@ -87,13 +95,11 @@ class Session:
         missing = self._batch - len(images)
         if missing > 0:
             images = np.concatenate([images, np.zeros((missing, *self.input_shape), np.float32)])
-        if self._encode:
-            images = self._encode(images)
         try:
-            scores = self._run(images)
+            scores = self._run(self.encode(images))
         except Exception as error:
             raise self._failure(error) from error
-        scores = self._decode(scores) if self._decode else np.array(scores, np.float32)
+        scores = self.decode(scores)
         return scores if scores.ndim > 2 and scores[0].size > scores.shape[1] else scores.reshape(len(images), -1)
 
     def _failure(self, error: Exception) -> FsgError:

@@ -47,6 +47,22 @@ def test_a_model_without_float_layers_has_the_bits_of_this_machine(model, cpu, k
 
 
 @needs_emulator
+@pytest.mark.parametrize("options", [{"input": "uint8"}, {"int8": "layers", "io": "int8"}])
+def test_files_that_take_integers_are_given_integers(tmp_path, options):
+    from torch import nn
+
+    from fsg.export.pipeline import export_model
+
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 4)).eval()
+    about = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 3, 6, 6), np.uint8)
+    images = (pixels / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
+    export_model(network, (3, 6, 6), tmp_path, ["tflite"], metadata=about, images=images, writer="direct", **options)
+    record = emulate(tmp_path / "model.tflite")
+    assert record["bit_exact"] and record["host_same_top1"] == 1 and record["host_difference"] < 1e-2
+
+
+@needs_emulator
 def test_a_profile_accounts_for_every_instruction(tmp_path):
     path = records.mixed_file(tmp_path / "model.tflite")
     record = emulate(path, cpu="cortex-a72", profile=True)
