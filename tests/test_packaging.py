@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOMS = ("training", "export", "runtime")
+ROOMS = ("commands", "training", "export", "runtime")
 DATA = {".toml", ".json", ".css", ".j2", ".sh"}
 HELP_S, LEAST_S = 0.15, 0.065  # of fsg --help and of click alone, on the same machine at rest
 

@@ -44,7 +44,7 @@ def instructions(shapes: list[str]) -> None:
     emulator = native.find_emulator()
     if emulator is None:
         raise SystemExit("qemu-aarch64 is missing: apt-get install qemu-user")
-    driver, plugin = native.build_driver(native.ARM), native.build_plugin()
+    driver, plugin = native.build_driver(native.BOARD), native.build_plugin()
     print("binary multiply-accumulates per executed instruction, packing the input and writing the output included")
     print(f"{'':16}{'':10}{'float':>10}{'int8':>10}{'packed':>10}")
     for shape in shapes:

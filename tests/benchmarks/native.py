@@ -1,5 +1,6 @@
 """Builds and runs the programs that measure the kernels, on this machine and for aarch64 under qemu."""
 
+import os
 import platform
 import re
 import shutil
@@ -13,15 +14,16 @@ from compiled import DELEGATE, INCLUDE, NATIVE, ZIG, built, product
 
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "-g0", "-fno-exceptions", "-fno-rtti", *INCLUDE]
-HOST, ARM = f"{platform.machine()}-linux-musl", "aarch64-linux-musl"
-BOARD = "aarch64-linux-gnu.2.17"
+HOST, BOARD = f"{platform.machine()}-linux-gnu.2.17", "aarch64-linux-gnu.2.17"  # as the product: zig has its C library
+SYSROOT = Path("/usr/aarch64-linux-gnu")
+os.environ.setdefault("QEMU_LD_PREFIX", str(SYSROOT))  # where the emulator finds that of aarch64
 NEON = ("neon-a53", "neon-a72")
 
 
 def build_driver(target: str = HOST) -> Path:
     """kernels_driver.cc and its parts, with the kernels it drives."""
     sources = [*sorted(HERE.glob("kernels_*.cc")), *product("kernels/**/*.cc")]
-    flags = ["-target", target, "-static", *FLAGS, "-pthread", "-nostdlib++"]
+    flags = ["-target", target, *FLAGS, "-pthread", "-nostdlib++"]
     return built(sources, [*ZIG, "c++", *flags, *sources])
 
 
@@ -44,7 +46,7 @@ def build_plugin() -> Path:
 
 
 def find_emulator() -> str | None:
-    return shutil.which("qemu-aarch64")
+    return shutil.which("qemu-aarch64") if (SYSROOT / "lib").is_dir() else None
 
 
 def find_mca() -> str | None:
@@ -82,7 +84,7 @@ def count_instructions(emulator: str, plugin: Path, driver: Path, command: str, 
 def loop_cycles(mca: str, kernels: str, cpu: str) -> float:
     """Binary multiply-accumulates per cycle of a NEON set's innermost loop, as llvm-mca predicts for a processor."""
     source = NATIVE / "kernels" / f"{kernels.replace('-', '_')}.cc"
-    assembly = built([source], [*ZIG, "c++", "-target", ARM, *FLAGS, "-S", source])
+    assembly = built([source], [*ZIG, "c++", "-target", BOARD, *FLAGS, "-S", source])
     loop, pixels = _innermost_loop(assembly.read_text())
     rounds = 200
     report = subprocess.run(

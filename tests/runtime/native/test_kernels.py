@@ -9,7 +9,10 @@ from fsg.runtime.library import possible_kernels
 
 pytestmark = pytest.mark.slow  # each driver takes the compiler some seconds
 
-emulated = pytest.mark.skipif(native.find_emulator() is None, reason="needs qemu-aarch64: apt-get install qemu-user")
+emulated = pytest.mark.skipif(
+    native.find_emulator() is None,
+    reason="needs qemu-aarch64 and its C library: apt-get install qemu-user libstdc++6-arm64-cross",
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def host_driver():
 
 @pytest.fixture(scope="module")
 def arm_driver():
-    return [str(native.find_emulator()), str(native.build_driver(native.ARM))]
+    return [str(native.find_emulator()), str(native.build_driver(native.BOARD))]
 
 
 def run(*command):
