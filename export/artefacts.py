@@ -126,25 +126,26 @@ def export_graph(
         outer = on_pixels(graph, *_statistics(metadata, images))
         metadata = metadata | {"input": input}
 
-    def tflite(graph: BinaryGraph = outer, integer_ends: bool = integer_ends) -> tuple[Files, str]:
+    # Each writes its file, or that file as it is within its ends, which take and give floats.
+    def tflite(within: bool = False) -> tuple[Files, str]:
         by_whom = "direct" if int8 or input == "uint8" else writer
-        content, by = to_tflite(graph, writer=by_whom, batch=batch or 1, integer_ends=integer_ends)
+        ends = integer_ends and not within
+        content, by = to_tflite(graph if within else outer, writer=by_whom, batch=batch or 1, integer_ends=ends)
         return {SUFFIXES["tflite"]: add_tflite_metadata(content, metadata)}, by
 
-    def onnx(graph: BinaryGraph = outer, integer_ends: bool = integer_ends) -> tuple[Files, str]:
-        content = to_onnx(graph, metadata, opset=opset, batch=batch, integer_ends=integer_ends)
+    def onnx(within: bool = False) -> tuple[Files, str]:
+        ends = integer_ends and not within
+        content = to_onnx(graph if within else outer, metadata, opset=opset, batch=batch, integer_ends=ends)
         return {SUFFIXES["onnx"]: content}, "onnx"
 
-    def c() -> tuple[Files, str]:
-        source, header = to_c(graph, metadata)
+    def packed(within: bool = False) -> tuple[Files, str]:
+        return {SUFFIXES["packed"]: to_packed(graph, metadata)}, "packed"
+
+    def c(within: bool = False) -> tuple[Files, str]:
+        source, header = to_c(graph if within else outer, metadata)
         return {SUFFIXES["c"]: source.encode(), ".h": header.encode()}, "c"
 
-    write: dict[str, Callable[[], tuple[Files, str]]] = {
-        "tflite": tflite,
-        "onnx": onnx,
-        "packed": lambda: ({SUFFIXES["packed"]: to_packed(graph, metadata)}, "packed"),
-        "c": c,
-    }
+    write: dict[str, Callable[..., tuple[Files, str]]] = {"tflite": tflite, "onnx": onnx, "packed": packed, "c": c}
     artefacts: list[dict[str, Any]] = []
     with _room_in(folder) as room:
         written: list[str] = []
@@ -156,8 +157,8 @@ def export_graph(
 
             def written_rightly(path: Path = path, name: str = name, by: str = by, content: bytes = content) -> int:
                 on_step(f"comparing every value in {path.name} with its meaning")
-                if integer_ends or outer is not graph:  # within, the file is the same as one of floats
-                    content = next(iter((tflite if name == "tflite" else onnx)(graph, integer_ends=False)[0].values()))
+                if integer_ends or outer is not graph:
+                    content = next(iter(write[name](within=True)[0].values()))
                 return deep.check_file(name, by, graph, content, some)
 
             compared = written_rightly() if verify == "deep" else None
@@ -291,8 +292,8 @@ def check_settings(
     if input == "uint8":
         if io == "int8":
             raise FsgError("--io int8 has images on a grid of its own: leave it or --input uint8 away")
-        if not {"tflite", "onnx"}.issuperset(formats):
-            raise FsgError("--input uint8 is of .tflite and .onnx files: leave the other formats away")
+        if "packed" in formats:
+            raise FsgError("--input uint8 is of .tflite, .onnx and .c files: leave --format packed away")
     by_fsg = "--int8" if int8 else "--input uint8" if input == "uint8" else ""
     if by_fsg and writer == "lce":
         raise FsgError(f"{by_fsg} is written by fsg itself: leave --writer lce away")

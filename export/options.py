@@ -80,7 +80,7 @@ def export_options(command: F) -> F:
             type=click.Choice(("float", "uint8")),
             default="float",
             show_default=True,
-            help="What .tflite and .onnx files take: normalised images, or raw pixels that they normalise.",
+            help="What .tflite, .onnx and .c files take: normalised images, or raw pixels that they normalise.",
         ),
         option("--best", is_flag=True, help="The weights of the epoch with the highest test accuracy."),
         option("--out", type=folder, help="Folder to write into.  [default: RUN/export, or that of FILE]"),

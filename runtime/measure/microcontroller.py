@@ -48,7 +48,9 @@ def emulate_c(path: Path, device: Device) -> Record:
     if shutil.which("qemu-system-arm") is None:
         raise FsgError(f"{artefact}: not emulated: there is no qemu-system-arm: apt-get install qemu-system-arm")
     model = CompiledModel(path, flags=_EXACT)
-    images = np.random.default_rng(0).standard_normal((IMAGES, model.image.size), np.float32)
+    rng, size = np.random.default_rng(0), (IMAGES, model.image.size)
+    is_whole = model.image.dtype == np.uint8
+    images = rng.integers(0, 256, size, np.uint8) if is_whole else rng.standard_normal(size, np.float32)
     with tempfile.TemporaryDirectory(prefix="fsg-emulated-") as name:
         folder = Path(name)
         compile_for(device.machine, [_SOURCES / "run.c", path], folder / "program")

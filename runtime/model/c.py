@@ -111,7 +111,8 @@ class CompiledModel:
                 self._invoke = self.library.fsg_invoke
             except (OSError, AttributeError) as error:
                 raise FsgError(f"{path}: has no fsg_invoke that can be called; export it again") from error
-        self.image = np.zeros(int(np.prod(self.shape)), np.float32)
+        kind = np.uint8 if "FSG_PIXELS" in sizes else np.float32
+        self.image: np.ndarray = np.zeros(int(np.prod(self.shape)), kind)
         self.result = np.zeros(sizes["FSG_OUTPUTS"], np.float32)
         self._arguments = [array.ctypes.data_as(ctypes.c_void_p) for array in (self.image, self.result)]
 
@@ -126,7 +127,8 @@ class CompiledModel:
         return results.transpose(0, 3, 1, 2) if results.ndim == 4 else results
 
     def flat(self, images: np.ndarray) -> np.ndarray:
-        """Results [N, FSG_OUTPUTS] for images [N, FSG_INPUTS], both in the order of `fsg_invoke`."""
+        """Results [N, FSG_OUTPUTS] for images [N, FSG_INPUTS] of numbers as `image` has them, both in the order of
+        `fsg_invoke`."""
         results = np.empty((len(images), self.result.size), np.float32)
         for image, result in zip(images, results, strict=True):
             self.image[:] = image

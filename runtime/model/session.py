@@ -284,9 +284,10 @@ class CSession(Session):
         super().__init__(path, c_metadata(path))
         self._model = CompiledModel(path)
         self._set_input_shape([1, *self._model.shape])
+        self._input_kind(np.uint8)
 
     def fill(self) -> None:
-        self._model.image[:] = self._random(self._model.image.shape, np.float32)
+        self._model.image[:] = self._random(self._model.image.shape, self._model.image.dtype)
 
     def _invoke(self) -> None:
         self._model.invoke()

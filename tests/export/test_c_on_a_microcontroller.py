@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from networks import RESNETS, write_c
 from nodes import convolution, floats, node, of_nodes
 from records import validate
+from torch import nn
 
 from fsg import FsgError, runtime
 from fsg.export import graph as g
@@ -19,6 +21,7 @@ from fsg.runtime.boards.devices import find_device
 from fsg.runtime.measure.microcontroller import compile_for, emulate_c, section_sizes
 from fsg.runtime.model.evaluate import normalize, statistics
 from fsg.runtime.model.session import open_model
+from fsg.training.layers import BinaryConv2d
 
 needs_emulator = pytest.mark.skipif(
     shutil.which("qemu-system-arm") is None, reason="no qemu-system-arm: apt-get install qemu-system-arm"
@@ -114,3 +117,15 @@ def test_sizes_of_sections():
     rows = [(0, 0, 0, 0, 52 + 160, len(names)), (1, 1, 6, 0, 0, 100), (7, 8, 3, 0, 0, 28), (12, 1, 0x30, 0, 0, 9)]
     sections = b"".join(np.array([*row, 0, 0, 0, 0], "<u4").tobytes() for row in rows)
     assert section_sizes(bytes(header) + sections + names) == {".text": 100, ".bss": 28}
+
+
+@needs_emulator
+def test_an_image_of_bytes(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), BinaryConv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 4)).eval()
+    about = {"mean": [0.5], "std": [0.25]}
+    for kind in ("float", "uint8"):
+        export_model(network, (1, 8, 8), tmp_path / kind, ("c",), metadata=about, input=kind)
+    plain, bytewise = (emulate_c(tmp_path / kind / "model.c", find_device("cortex-m4")) for kind in ("float", "uint8"))
+    assert bytewise["bit_exact"] and bytewise["host_same_top1"] == 1
+    assert plain["instructions"] < bytewise["instructions"] < 1.3 * plain["instructions"]

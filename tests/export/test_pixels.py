@@ -14,6 +14,7 @@ from fsg.export.artefacts import check_settings
 from fsg.export.from_file import export_packed
 from fsg.export.pipeline import export_model
 from fsg.runtime.library import delegate_path
+from fsg.runtime.model.c import CompiledModel
 from fsg.runtime.model.evaluate import evaluate, normalize, to_pixels
 from fsg.runtime.model.session import open_model
 from fsg.training.layers import BinaryConv2d
@@ -72,6 +73,27 @@ def test_raw_pixels_give_what_pytorch_gives_of_normalised_ones(network, pixels, 
             np.testing.assert_allclose(logits, expected, atol=close)
 
 
+def test_a_c_file_takes_bytes(network, pixels, tmp_path):
+    images = normalize(pixels, METADATA["mean"], METADATA["std"])
+    how = {"input": "uint8", "verify": "deep", "images": images, "metadata": METADATA}
+    export_model(network, SHAPE, tmp_path, ("c",), **how)
+    header = (tmp_path / "model.h").read_text()
+    assert "int fsg_invoke(const unsigned char *in, float *out);" in header and "fsg_mean" not in header
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    session = open_model(tmp_path / "model.c")
+    np.testing.assert_allclose(session(images), expected, atol=1e-4)
+    session.fill()
+    session.invoke()
+    model = CompiledModel(tmp_path / "model.c")
+    np.testing.assert_allclose(model(pixels), expected, atol=1e-4)
+    plain = tmp_path / "plain"
+    export_model(network, SHAPE, plain, ("c",), images=images, metadata=METADATA)
+    (tmp_path / "model.h").write_text((plain / "model.h").read_text())
+    with pytest.raises(FsgError, match=r"model\.h is of another network"):
+        open_model(tmp_path / "model.c")
+
+
 def test_random_pixels_where_there_are_no_images(network, tmp_path):
     export_model(network, SHAPE, tmp_path, ("packed",), metadata=METADATA)
     report = export_packed(tmp_path / "model.fsg", ("tflite", "onnx"), tmp_path / "files", input="uint8", verify="deep")
@@ -85,7 +107,7 @@ def test_what_it_needs(network, tmp_path):
         images = np.random.default_rng(0).standard_normal((4, *SHAPE), np.float32)
         export_model(network, SHAPE, tmp_path, ("tflite",), images=images, metadata=METADATA, input="uint8")
     for formats, how, message in (
-        (("c",), {}, "leave the other formats away"),
+        (("packed",), {}, "leave --format packed away"),
         (("tflite",), {"io": "int8", "int8": "layers"}, "grid of its own"),
         (("tflite",), {"writer": "lce"}, "--writer lce away"),
     ):

@@ -17,7 +17,12 @@ def dequantized(program: Program) -> Program:
     operators = []
     for operator in program.operators:
         stored = operator.inputs[0]
-        if operator.code == "DEQUANTIZE" and stored is not None and stored.steps is not None:
+        if (
+            operator.code == "DEQUANTIZE"
+            and stored is not None
+            and stored.steps is not None
+            and stored.data is not None
+        ):
             axes = [-1 if axis == stored.axis else 1 for axis in range(len(stored.shape))]
             numbers = data_of(stored) * stored.steps.reshape(axes)
             numbers = numbers.astype(np.float32)

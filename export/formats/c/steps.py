@@ -99,6 +99,8 @@ class _Steps:
         if code == "LceQuantize":
             assert source is not None
             shape, posts = source.shape, [Post("LOAD", "FSG_PER_VALUE", source), Post("PACK", tensor=output)]
+        elif code == "DEQUANTIZE" and source is self.program.source:
+            shape, posts = output.shape, [Post("LOAD_PIXELS")]
         elif code == "LceDequantize":
             shape, posts = output.shape, [Post("LOAD_SIGNS", tensor=source)]
         else:

@@ -40,12 +40,21 @@ WITH_LIBM = {
     "fsg_softmax",
 }
 A_LINE = 12
+OF_NUMBERS = (
+    "/* `in` is an image [height][width][channels] of FSG_INPUTS numbers, each as it was in training: a",
+    " * value from 0 to 1, less fsg_mean of its channel, divided by fsg_std. `out` gets FSG_OUTPUTS scores.",
+    " * Returns 0. Not for two threads at once. */",
+)
+OF_PIXELS = (
+    "/* `in` is an image [height][width][channels] of FSG_INPUTS pixels from 0 to 255. `out` gets FSG_OUTPUTS",
+    " * scores. Returns 0. Not for two threads at once. */",
+)
 
 
 def to_c(graph: g.BinaryGraph, metadata: dict[str, Any]) -> tuple[str, str]:
     """model.c and model.h of a graph: `fsg_invoke` takes an image [H, W, C] and gives the result.
 
-    Errors: FsgError for what C has no function for here.
+    Of a graph of `passes.on_pixels` the image is of bytes. Errors: FsgError for what C has no function for here.
     """
     whole = dequantized(lower(graph))
     return _Writer(whole.source, whole.result, *planned(whole), metadata).texts()
@@ -90,6 +99,15 @@ class _Writer:
         self.seen: list[tuple[str, Tensor]] = []
         self.size = 0  # of the constants, in bytes
 
+    @property
+    def takes_pixels(self) -> bool:
+        return self.source.kind == np.uint8
+
+    @property
+    def number(self) -> str:
+        """The type of an image's numbers."""
+        return "unsigned char" if self.takes_pixels else "float"
+
     def texts(self) -> tuple[str, str]:
         calls = []
         for index, step in enumerate(self.steps):
@@ -99,7 +117,7 @@ class _Writer:
         kernels = [_kernel(name) for name in self.sources()]
         math = any(step.kernel in WITH_LIBM or any(p.does in WITH_LIBM for p in step.posts) for step in self.steps)
         watch = ["void (*fsg_watch)(int32_t, const void *);", ""] if self.names else []
-        body = "\n".join([*self.data, "", *watch, *_body(calls)])
+        body = "\n".join([*self.data, "", *watch, *_body(self.number, calls)])
         includes = "#include <stdint.h>\n#include <string.h>\n"
         if math or "HUGE_VALF" in body:
             includes += "#include <math.h>\n"
@@ -119,6 +137,8 @@ class _Writer:
                 "",
                 includes,
                 *self.defines(),
+                "",
+                f"typedef {self.number} fsg_number;",
                 "",
                 *kernels,
                 self.about(),
@@ -238,6 +258,7 @@ class _Writer:
             "FSG_OUTPUTS": int(np.prod(self.result.shape)),
             "FSG_CONSTANT_BYTES": self.size,
             "FSG_ARENA_BYTES": self.placed.size,
+            **({"FSG_PIXELS": 1} if self.takes_pixels else {}),
         }
 
     def header(self) -> str:
@@ -257,10 +278,8 @@ class _Writer:
             "",
             *(f"#define {name} {value}{remarks.get(name, '')}" for name, value in self.numbers().items()),
             "",
-            "/* `in` is an image [height][width][channels] of FSG_INPUTS numbers, each as it was in training: a",
-            " * value from 0 to 1, less fsg_mean of its channel, divided by fsg_std. `out` gets FSG_OUTPUTS scores.",
-            " * Returns 0. Not for two threads at once. */",
-            "int fsg_invoke(const float *in, float *out);",
+            *(OF_PIXELS if self.takes_pixels else OF_NUMBERS),
+            f"int fsg_invoke(const {self.number} *in, float *out);",
             "",
         ]
         if self.statistics() is not None:
@@ -282,6 +301,8 @@ class _Writer:
         return "\n".join([*lines, ""])
 
     def statistics(self) -> tuple[list[float], list[float]] | None:
+        if self.takes_pixels:
+            return None
         found = [self.metadata.get(name) for name in ("mean", "std")]
         channels = self.source.shape[3]
         if all(isinstance(values, (list, tuple)) and len(values) == channels for values in found):
@@ -312,9 +333,9 @@ def _kernel(name: str) -> str:
     return files("fsg.export.formats.c").joinpath("kernels", f"{name}.c").read_text(encoding="utf-8")
 
 
-def _body(calls: list[str]) -> list[str]:
+def _body(number: str, calls: list[str]) -> list[str]:
     return [
-        "int fsg_invoke(const float *in, float *out) {",
+        f"int fsg_invoke(const {number} *in, float *out) {{",
         "    fsg_input = in;",
         "    fsg_output = out;",
         *(f"    {call}" for call in calls),

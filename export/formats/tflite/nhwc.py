@@ -95,11 +95,7 @@ def _affine(to: _Lowering, node: g.Affine, x: Value) -> Value:
         return Value(to.constant(np.broadcast_to(bias, tensor.shape)), x.order)
     for code, values, nothing in (("MUL", node.scale, 1), ("ADD", node.bias, 0)):
         if (values != nothing).any():
-            numbers = _per_channel(to, values, x)
-            if isinstance(to.nodes[node.inputs[0]], g.Pixels):  # of a whole row, since XNNPACK is slow on 3 at a time
-                assert numbers.data is not None
-                numbers = to.constant(np.broadcast_to(numbers.data, (1, 1, *tensor.shape[2:])))
-            tensor = to.like(code, tensor, numbers)
+            tensor = to.like(code, tensor, _per_channel(to, values, x))
     return Value(tensor, x.order)
 
 

@@ -11,7 +11,12 @@
 extern uint32_t fsg_stack_top[];
 void fsg_reset(void);
 
-static float image[FSG_INPUTS], result[FSG_OUTPUTS];
+#ifdef FSG_PIXELS
+static unsigned char image[FSG_INPUTS];
+#else
+static float image[FSG_INPUTS];
+#endif
+static float result[FSG_OUTPUTS];
 
 /* As C libraries for such cores have it; the compiler's own goes byte by byte. */
 __attribute__((no_builtin("memcpy"))) void* memcpy(void* restrict to, const void* restrict from,

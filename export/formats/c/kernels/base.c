@@ -35,5 +35,5 @@ enum { FSG_PER_CHANNEL, FSG_PER_VALUE, FSG_OF_INPUT };
 
 /* Every tensor between the layers: floats, or signs, which are read and written as bytes. */
 static float fsg_arena[FSG_ARENA_BYTES / sizeof(float)];
-static const float* fsg_input;
+static const fsg_number* fsg_input;
 static float* fsg_output;

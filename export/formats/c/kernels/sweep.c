@@ -44,6 +44,11 @@ static void fsg_sweep(const fsg_post* post, int posts, float* row, int32_t pixel
     if (post->how == FSG_OF_INPUT) x = fsg_input + pixel * channels;
 #endif
     switch (post->does) {
+#ifdef FSG_LOAD_PIXELS
+      case FSG_LOAD_PIXELS:
+        for (c = 0; c < channels; ++c) row[c] = (float)fsg_input[pixel * channels + c];
+        break;
+#endif
 #ifdef FSG_ADD
       case FSG_ADD:
         FSG_EACH(a + b);
