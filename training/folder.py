@@ -2,6 +2,7 @@
 
 config.toml      the settings                     metrics.csv    one row per epoch
 checkpoint.pt    after every epoch                flips.csv      the same, one column per binary layer
+best.pt          of the best epoch                confusion.csv  what each class was taken for
 curves.png       when training has ended          summary.json   when it was not interrupted
 events.*         for TensorBoard, if wanted       export/        what fsg export made of it
 """
