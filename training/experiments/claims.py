@@ -64,6 +64,11 @@ class Claims:
             if (folder / CLAIM).read_text(encoding="utf-8") == self._token:
                 (folder / CLAIM).unlink()
 
+    def release_all(self) -> None:
+        """Gives up all that this process has."""
+        for folder in list(self._held):
+            self.release(folder)
+
     def _create(self, path: Path) -> bool:
         try:
             with open(path, "x", encoding="utf-8") as file:
