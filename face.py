@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +60,14 @@ def train(
         FsgError: unknown settings, data that cannot be used, a folder that holds a run already.
     """
     from fsg.terminal import make_console
-    from fsg.training.config import Config, load_config, nearest_setting, resume_config
+    from fsg.training.config import Config, load_config, parse_settings, resume_config, settle
     from fsg.training.data.load import check_spec
     from fsg.training.folder import new_run, run_lock
 
     if dataset is not None:
         settings["dataset"] = dataset
-    for name in settings.keys() - {field.name for field in fields(Config)}:
-        near = nearest_setting(name)
-        raise FsgError(f"there is no setting {name}" + (f"; did you mean {near}?" if near else ""))
+    texts = {name: os.fspath(value) for name, value in settings.items() if isinstance(value, os.PathLike)}
+    settings = settle(parse_settings({**settings, **texts}, "fsg.train"))
     console = make_console(stderr=False)
     console.quiet = quiet
     if resume is not None:
@@ -168,6 +167,8 @@ def bench(
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
     counts = [threads] if isinstance(threads, int) else threads
     plan = room.Plan(threads=counts, **how)
+    if hosts and device == "local":
+        raise FsgError("hosts are boards: say with device what they are, such as device='rpi4'")
     board = None if device == "local" else find_device(device, plan.devices)
     models = [Model(path) for path in model_files(map(Path, sources), board.runs if board else None)]
     outcome = room.bench(models, board, [hosts] if isinstance(hosts, str) else hosts, plan, show)
@@ -177,5 +178,8 @@ def bench(
         warnings.warn(str(problem), stacklevel=2)
     for note in outcome.notes:
         show(note)
-    keep(outcome.records, models)
+    try:
+        keep(outcome.records, models)
+    except FsgError as error:  # what was measured is not lost
+        warnings.warn(f"not kept for fsg report: {error}", stacklevel=2)
     return outcome.records
