@@ -99,7 +99,7 @@ def test_who_does_not_share_keeps_out(tmp_path):
     Claims().take(runs[1].folder)
     with pytest.raises(FsgError, match=rf"process {os.getpid()}, is at work in .*: take part with --share"):
         run_all(runs, tmp_path, Console(file=io.StringIO()))
-    with only_one(tmp_path, "") as _, pytest.raises(FsgError, match="another fsg compare is at work .*; --share is"):
+    with only_one(tmp_path, "") as _, pytest.raises(FsgError, match=r"another fsg compare is at work .*; --share is"):
         run_all(planned(tmp_path, 1), tmp_path, Console(file=io.StringIO()), share=True)
 
 
