@@ -75,7 +75,7 @@ def emulate(
     Returns:
         A record of kind "emulated", see `records.Emulated`: bit_exact, differing (values that are not), host_difference
         (the largest difference from this machine's outputs, in units of the largest output), host_same_top1 (share of
-        images), instructions of one inference, cycles where llvm-mca can tell them, ops.
+        images), instructions and, where llvm-mca can tell them, cycles for one image, ops.
 
     Raises:
         FsgError: something is missing here (see `why_not`), or the model does not run.
