@@ -186,8 +186,13 @@ def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs:
                         at_work[run] = _start(run, lock, jobs, gpu=used.get(run))
                     status.update(_state(number, at_work, runs, jobs) or _told_of_others(waiting))
                     _wait(at_work.values(), POLL_SECONDS)
-                    if claims:
-                        claims.refresh()
+                    lost = claims.refresh() if claims else []
+                    for run in [run for run in at_work if run.folder in lost]:
+                        _print(console, f"  {run.name}: others have taken it over")
+                        process = at_work.pop(run)
+                        process.send_signal(signal.SIGINT)
+                        process.wait()
+                        waiting.append(run)
                     for run in [run for run, process in at_work.items() if process.poll() is not None]:
                         try:
                             _require_finished(run, at_work.pop(run).returncode)

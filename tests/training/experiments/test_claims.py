@@ -65,6 +65,7 @@ def test_a_claim_that_nobody_touches_is_taken_over(tmp_path, monkeypatch):
     assert not other.take(tmp_path)
     os.utime(path, (old, old))
     assert holder(tmp_path) is None and other.take(tmp_path) and not one.take(tmp_path)
+    assert one.refresh() == [tmp_path] and one.refresh() == other.refresh() == []
     one.release(tmp_path)  # it has lost it
     assert holder(tmp_path)
     other.release(tmp_path)
@@ -101,6 +102,26 @@ def test_who_does_not_share_keeps_out(tmp_path):
         run_all(runs, tmp_path, Console(file=io.StringIO()))
     with only_one(tmp_path, "") as _, pytest.raises(FsgError, match=r"another fsg compare is at work .*; --share is"):
         run_all(planned(tmp_path, 1), tmp_path, Console(file=io.StringIO()), share=True)
+
+
+def test_a_run_that_others_have_taken_over_is_theirs(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "CHILD", [sys.executable, "-c", CHILD.replace("0.2", "60")])
+    monkeypatch.setattr(claims, "TOUCHED_S", -1.0)
+    (run,), text = planned(tmp_path, 1), io.StringIO()
+
+    def others():
+        while not (run.folder / "by").exists():
+            time.sleep(0.02)
+        (run.folder / CLAIM).write_text("desk, process 1, 12\n")
+        while "others have taken it over" not in text.getvalue():
+            time.sleep(0.02)
+        (run.folder / "summary.json").write_text('{"seconds_per_step": 1.0}')
+
+    thread = threading.Thread(target=others, daemon=True)
+    thread.start()
+    run_all([run], tmp_path, Console(file=text, width=200), share=True)
+    assert "finished before" in text.getvalue() and (run.folder / CLAIM).read_text().startswith("desk")
+    assert not (run.folder / "metrics.csv").exists()
 
 
 def test_a_run_that_cannot_be_started_is_given_up(tmp_path, monkeypatch):
