@@ -139,6 +139,7 @@ def bench(
     *,
     hosts: str | Sequence[str] = (),
     threads: int | Sequence[int] = 1,
+    batches: int | Sequence[int] = (),
     show: Callable[[str], object] = lambda text: None,
     **how: Any,
 ) -> list[dict[str, Any]]:
@@ -149,6 +150,7 @@ def bench(
         device: a name of `fsg devices`. Without hosts a board is emulated and estimated, which the records say.
         hosts: where the board is, as for ssh, or "adb:SERIAL".
         threads: numbers of threads, a record for each.
+        batches: numbers of images at once, a record for each; by default what the files take.
         show: is told what happens.
         **how: see `fsg.runtime.measure.bench.Plan`: runs, cpus, cooldown_ms, profile and so on.
 
@@ -165,8 +167,8 @@ def bench(
     from fsg.runtime.model.files import model_files
 
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
-    counts = [threads] if isinstance(threads, int) else threads
-    plan = room.Plan(threads=counts, **how)
+    counts, sizes = ([numbers] if isinstance(numbers, int) else numbers for numbers in (threads, batches))
+    plan = room.Plan(threads=counts, batches=sizes, **how)
     if hosts and device == "local":
         raise FsgError("hosts are boards: say with device what they are, such as device='rpi4'")
     board = None if device == "local" else find_device(device, plan.devices)

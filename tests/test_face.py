@@ -38,7 +38,8 @@ def test_from_training_to_measurement(run, capsys):
     ]
     assert all(record["latency_ms"]["p50"] > 0 and record["accuracy"] > 0 for record in records)
     assert read_records(run.path / "export" / "bench.json") == records
-    assert fsg.bench(run, runs=2)[0]["artefact"] == str(tflite)
+    record = fsg.bench(run, runs=2, batches=2)[0]
+    assert record["artefact"] == str(tflite) and record["batch"] == 2
     again = fsg.train(resume=run, epochs=3, quiet=True)
     assert again.path == run.path and again.summary["epochs"] == 3 and capsys.readouterr().out == ""
 

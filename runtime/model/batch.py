@@ -25,6 +25,8 @@ def write_batched(path: Path, batch: int, target: Path) -> None:
     Errors: FsgError for other files, for packages that are missing, and where the results are not those of the file.
     """
     form = model_format(path)
+    if batch < 1:
+        raise FsgError(f"{path}: cannot be measured with {batch} images at once; give at least 1")
     refused = f"{path}: cannot be measured with {batch} image{'s' * (batch > 1)} at once"
     if form not in ("tflite", "onnx"):
         raise FsgError(f"{refused}, which .tflite and .onnx files can: leave --batch away")

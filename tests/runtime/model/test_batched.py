@@ -59,6 +59,8 @@ def test_what_cannot_be_batched(exported, tmp_path, monkeypatch):
     with pytest.raises(FsgError, match=r"which \.tflite and \.onnx files can"):
         (tmp_path / "model.c").write_text("")
         write_batched(tmp_path / "model.c", 4, tmp_path / "other.c")
+    with pytest.raises(FsgError, match="with 0 images at once; give at least 1"):
+        write_batched(exported / "model.tflite", 0, tmp_path / "none.tflite")
     write_batched(exported / "model.tflite", 3, tmp_path / "three.tflite")
     with pytest.raises(FsgError, match="for it takes 3: export it with --batch 1"):
         write_batched(tmp_path / "three.tflite", 2, tmp_path / "two.tflite")
