@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +60,14 @@ def train(
         FsgError: unknown settings, data that cannot be used, a folder that holds a run already.
     """
     from fsg.terminal import make_console
-    from fsg.training.config import Config, load_config, nearest_setting, resume_config
+    from fsg.training.config import Config, load_config, parse_settings, resume_config, settle
     from fsg.training.data.load import check_spec
     from fsg.training.folder import new_run, run_lock
 
     if dataset is not None:
         settings["dataset"] = dataset
-    for name in settings.keys() - {field.name for field in fields(Config)}:
-        near = nearest_setting(name)
-        raise FsgError(f"there is no setting {name}" + (f"; did you mean {near}?" if near else ""))
+    texts = {name: os.fspath(value) for name, value in settings.items() if isinstance(value, os.PathLike)}
+    settings = settle(parse_settings({**settings, **texts}, "fsg.train"))
     console = make_console(stderr=False)
     console.quiet = quiet
     if resume is not None:
@@ -140,6 +139,7 @@ def bench(
     *,
     hosts: str | Sequence[str] = (),
     threads: int | Sequence[int] = 1,
+    batches: int | Sequence[int] = (),
     show: Callable[[str], object] = lambda text: None,
     **how: Any,
 ) -> list[dict[str, Any]]:
@@ -150,6 +150,7 @@ def bench(
         device: a name of `fsg devices`. Without hosts a board is emulated and estimated, which the records say.
         hosts: where the board is, as for ssh, or "adb:SERIAL".
         threads: numbers of threads, a record for each.
+        batches: numbers of images at once, a record for each; by default what the files take.
         show: is told what happens.
         **how: see `fsg.runtime.measure.bench.Plan`: runs, cpus, cooldown_ms, profile and so on.
 
@@ -166,8 +167,10 @@ def bench(
     from fsg.runtime.model.files import model_files
 
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
-    counts = [threads] if isinstance(threads, int) else threads
-    plan = room.Plan(threads=counts, **how)
+    counts, sizes = ([numbers] if isinstance(numbers, int) else numbers for numbers in (threads, batches))
+    plan = room.Plan(threads=counts, batches=sizes, **how)
+    if hosts and device == "local":
+        raise FsgError("hosts are boards: say with device what they are, such as device='rpi4'")
     board = None if device == "local" else find_device(device, plan.devices)
     models = [Model(path) for path in model_files(map(Path, sources), board.runs if board else None)]
     outcome = room.bench(models, board, [hosts] if isinstance(hosts, str) else hosts, plan, show)
@@ -177,5 +180,8 @@ def bench(
         warnings.warn(str(problem), stacklevel=2)
     for note in outcome.notes:
         show(note)
-    keep(outcome.records, models)
+    try:
+        keep(outcome.records, models)
+    except FsgError as error:  # what was measured is not lost
+        warnings.warn(f"not kept for fsg report: {error}", stacklevel=2)
     return outcome.records

@@ -113,7 +113,8 @@ def export_graph(
     if int8:
         graph, rounding = _on_integers(graph, int8, io, calibration, trial, on_step)
         what = "layers" if int8 == LEARNED else int8
-        whole = Trial(images, trial.labels, _reference(graph, images), f"the network with int8 {what}", trial.dataset)
+        expected = _reference(graph, images).reshape(trial.expected.shape)
+        whole = Trial(images, trial.labels, expected, f"the network with int8 {what}", trial.dataset)
         integers = {"int8": {"what": what, "source": trial.source, **trial.compared(whole.expected), **rounding}}
         trial = whole
     integer_ends = io == "int8"

@@ -14,7 +14,7 @@ from fsg import cli
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: small networks lose by waiting for threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see fsg.commands.train.run_training
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see fsg.face.run_training
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
 
 

@@ -12,6 +12,7 @@ import fsg
 import fsg.export.pipeline
 from fsg import FsgError
 from fsg.runtime.measure.records import read_records
+from fsg.training.config import load_config
 from fsg.training.data.load import load_dataset
 from fsg.training.layers import BinaryConv2d
 
@@ -37,7 +38,8 @@ def test_from_training_to_measurement(run, capsys):
     ]
     assert all(record["latency_ms"]["p50"] > 0 and record["accuracy"] > 0 for record in records)
     assert read_records(run.path / "export" / "bench.json") == records
-    assert fsg.bench(run, runs=2)[0]["artefact"] == str(tflite)
+    record = fsg.bench(run, runs=2, batches=2)[0]
+    assert record["artefact"] == str(tflite) and record["batch"] == 2
     again = fsg.train(resume=run, epochs=3, quiet=True)
     assert again.path == run.path and again.summary["epochs"] == 3 and capsys.readouterr().out == ""
 
@@ -53,15 +55,38 @@ def test_any_module_of_pytorchs(tmp_path):
         fsg.export(network)
 
 
+def test_where_things_are_may_be_paths_of_any_kind(run, tmp_path, monkeypatch):
+    data = load_dataset("digits")
+    arrays = {name: getattr(data, name)[:40] for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(tmp_path / "data.npz", **arrays)
+    monkeypatch.chdir(tmp_path)
+    how = {"epochs": 1, "model": "resnet8", "flip": False, "quiet": True}
+    found = fsg.train("npz:data.npz", out="run", init=run.path / "checkpoint.pt", **how)
+    config = load_config(found.path / "config.toml")
+    assert (config.dataset, config.flip) == (f"npz:{tmp_path / 'data.npz'}", "no")
+    assert config.init == str(run.path / "checkpoint.pt")
+
+
+def test_what_cannot_be_kept_is_not_lost(run):
+    (path,) = fsg.export(run, "onnx")
+    path.with_name("bench.json").write_text("damaged")
+    with pytest.warns(UserWarning, match=r"not kept for fsg report: .*bench\.json"):
+        assert fsg.bench(path, runs=2)[0]["runs"] == 2
+
+
 def test_mistakes(run, tmp_path):
-    with pytest.raises(FsgError, match="no setting epoch; did you mean epochs"):
+    with pytest.raises(FsgError, match=r"fsg\.train: unknown key 'epoch'; did you mean epochs"):
         fsg.train("digits", epoch=3)
+    with pytest.raises(FsgError, match=r"fsg\.train: epochs is '3'; it must be of type int"):
+        fsg.train("digits", epochs="3")
     with pytest.raises(FsgError, match="continue that run with"):
         fsg.train("digits", out=run)
     with pytest.raises(FsgError, match="leave out away"):
         fsg.train(resume=run, out=tmp_path)
     with pytest.raises(FsgError, match="no device is called pi"):
         fsg.bench(run, "pi")
+    with pytest.raises(FsgError, match="say with device what they are"):
+        fsg.bench(run, hosts="pi@raspberrypi.local")
     with pytest.raises(FsgError, match="no such file"):
         fsg.bench(tmp_path / "model.tflite")
     with pytest.raises(AttributeError):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fsg import FsgError, expanded, replacing, require_utf8
+from fsg import FsgError, expanded, replacing, require_utf8, why
 from fsg.training.aliases import ALIASES
 from fsg.training.registry import FIRST_LAST, METHODS, MODELS, check_name, quantizers
 
@@ -352,9 +352,8 @@ def nearest_setting(name: str) -> str:
 
 
 def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Checks names and types of settings read from a file. Errors: FsgError that names `where` and the nearest name."""
-    types = get_type_hints(Config)
-    settings = dict(values)
+    """Checks names and types of settings; true means yes. Errors: FsgError that names `where` and the nearest name."""
+    settings, types = dict(values), get_type_hints(Config)
     for key, value in settings.items():
         if key not in types:
             near = nearest_setting(key)
@@ -362,6 +361,8 @@ def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         expected = types[key]
         if expected is float and type(value) is int:
             settings[key] = float(value)
+        elif type(value) is bool and Config.__dataclass_fields__[key].metadata["choices"] == AUTO_YES_NO:
+            settings[key] = "yes" if value else "no"
         elif type(value) is not expected:
             raise FsgError(f"{where}: {key} is {value!r}; it must be of type {expected.__name__}")
     return settings
@@ -412,8 +413,7 @@ def read_settings(path: Path, *, formatted: bool = False) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise FsgError(f"cannot read {path}: {reason}") from error
+        raise FsgError(f"cannot read {path}: {why(error)}") from error
     if formatted or "format" in values:
         check_format(values.pop("format", None), path)
     return parse_settings(values, str(path))

@@ -89,6 +89,16 @@ def only_one(folder: Path, refusal: str) -> Iterator[IO[bytes]]:
             path.unlink(missing_ok=True)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds a folder's lock."""
+    try:
+        with open(folder / LOCK, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    return False
+
+
 def run_label(config: Config) -> str:
     """MODEL-DATASET, fit for the name of a folder."""
     name, _, path = config.dataset.partition(":")

@@ -280,9 +280,9 @@ class Training:
             "probe": probe(self.learner.tested, self.info.shape),
             **self.learner.state_dict(),
         }
-        save_checkpoint(self.folder, content)
-        if best_row(rows) is rows[-1]:
+        if best_row(rows) is rows[-1]:  # first: an epoch that the checkpoint has is not run again
             save_checkpoint(self.folder, {name: content[name] for name in OF_BEST}, BEST)
+        save_checkpoint(self.folder, content)
 
     def _restore(self) -> None:
         checkpoint = read_checkpoint(self.folder)

@@ -69,7 +69,8 @@ class Run:
 def predict(model: nn.Module, images: Tensor) -> Tensor:
     """Logits [N, classes] of normalised images [N, C, H, W], in evaluation mode."""
     model.eval()
-    return torch.cat([model(batch) for batch in images.split(evaluation_batch(images))])
+    # A copy of each batch, since networks may begin with what works in place.
+    return torch.cat([model(batch.clone()) for batch in images.split(evaluation_batch(images))])
 
 
 def evaluation_batch(images: Tensor) -> int:

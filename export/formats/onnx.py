@@ -203,8 +203,9 @@ class _Builder:
         return self.constant(name, value.reshape(-1, *[1] * (len(shape) - 2)))
 
     def scale_and_shift(self, x: str, node: g.BinaryLayer | g.Affine) -> None:
+        # With a colon: a softplus, read as several nodes, has one called .scaled.
         scaled = self.emit(
-            "Mul", [x, self.per_channel(f"{node.name}.scale", node.scale, node.shape)], f"{node.name}.scaled"
+            "Mul", [x, self.per_channel(f"{node.name}.scale", node.scale, node.shape)], f"{node.name}:scaled"
         )
         self.emit("Add", [scaled, self.per_channel(f"{node.name}.bias", node.bias, node.shape)], node.name)
 
@@ -360,7 +361,7 @@ class _Builder:
                     turned = self.emit("Transpose", [signs], f"{name}.turned", perm=(1, 0))
                     sums = self.emit("MatMul", [x, turned], f"{name}.sum")
                 scale, bias = (self.constant(f"{name}.{part}", getattr(node, part)) for part in ("scale", "bias"))
-                self.emit("Add", [self.emit("Mul", [sums, scale], f"{name}.scaled"), bias], name)
+                self.emit("Add", [self.emit("Mul", [sums, scale], f"{name}:scaled"), bias], name)
             case g.Affine():
                 self.scale_and_shift(x, node)
             case g.Elementwise():

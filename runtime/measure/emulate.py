@@ -4,6 +4,7 @@ Never how long: the time of an emulator says nothing about a processor.
 """
 
 import json
+import math
 import shutil
 import subprocess
 import tempfile
@@ -28,7 +29,7 @@ MACHINE = "aarch64"
 OTHER = "cortex-a76"  # for a core that is not known
 SYSROOT = Path("/usr/aarch64-linux-gnu")  # Debian's place for another architecture's C library
 INSTALL = "apt-get install qemu-user libstdc++6-arm64-cross"
-IMAGES = 4
+IMAGES = 4  # at least; files for several take whole batches
 # LiteRT looks for the processor's features in a file of the system, and the emulator shows it the host's.
 CPU_INFO = """processor\t: 0
 Features\t: fp asimd evtstrm crc32 cpuid
@@ -64,7 +65,7 @@ def emulate(
     machine's results only differences of rounding are expected: XNNPACK adds up the float layers in another order.
 
     Args:
-        path: a model of one image.
+        path: a model of images.
         device: whose place the emulator takes, for the record.
         cpu: the core to emulate; one that the emulator lacks becomes a Cortex-A76.
         threads: of the delegate and of XNNPACK.
@@ -74,7 +75,7 @@ def emulate(
     Returns:
         A record of kind "emulated", see `records.Emulated`: bit_exact, differing (values that are not), host_difference
         (the largest difference from this machine's outputs, in units of the largest output), host_same_top1 (share of
-        images), instructions of one inference, cycles where llvm-mca can tell them, ops.
+        images), instructions and, where llvm-mca can tell them, cycles for one image, ops.
 
     Raises:
         FsgError: something is missing here (see `why_not`), or the model does not run.
@@ -84,7 +85,8 @@ def emulate(
         raise FsgError(f"{path}: not emulated: {missing}")
     path = Path(path)
     session = open_model(path, num_threads=threads)
-    images = np.random.default_rng(0).standard_normal((IMAGES, *session.input_shape), np.float32)
+    count = math.ceil(IMAGES / session.batch) * session.batch
+    images = np.random.default_rng(0).standard_normal((count, *session.input_shape), np.float32)
     expected = session(images)
     expected = expected.transpose(0, 2, 3, 1) if expected.ndim == 4 else expected  # as the file has it
     core = cores()[cpu if cpu in cores() else OTHER]

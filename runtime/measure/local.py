@@ -176,7 +176,12 @@ def _microseconds(session: "Session") -> float:
 
 
 def runs_within(seconds: float, one_s: float) -> int:
-    """How many inferences of `one_s` seconds each are timed in so many seconds: a few in any case."""
+    """How many inferences of `one_s` seconds each are timed in so many seconds: a few in any case.
+
+    Errors: FsgError for seconds that are no length of time.
+    """
+    if not 0 < seconds < float("inf"):
+        raise FsgError(f"seconds is {seconds:g}; give a number above 0")
     return max(LEAST_RUNS, min(MOST_RUNS, round(seconds / one_s)))
 
 

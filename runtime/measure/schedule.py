@@ -95,7 +95,7 @@ class Scheduler:
 
     def _schedule(self, keys: Sequence[tuple[tuple[int, ...], bool]]) -> None:
         source = list[str]()
-        for i, (code, _) in enumerate(keys):
+        for i, (code, _) in enumerate([*keys, ((), False)]):  # the last is a nop: llvm-mca refuses to know nothing
             texts = [self._texts[word] for word in code]
             texts = [NOT_MODELLED.get(text.split()[0], text) for text in texts if text]
             source += [f"# LLVM-MCA-BEGIN {i}", *(texts or ["nop"]), f"# LLVM-MCA-END {i}"]
@@ -106,7 +106,10 @@ class Scheduler:
             lines = child.stderr.strip().splitlines() or [str(error)]
             raise FsgError(f"llvm-mca for {self._core.mca} says no cycles: {lines[0]}") from error
         for i, key in enumerate(keys):
-            found = regions[i]
+            found = regions.get(i)
+            if found is None:  # it has tables for none of its instructions
+                self._cycles[key] = float(len(key[0]))
+                continue
             in_turn = found["TotalCycles"] / found["Iterations"]
             self._cycles[key] = in_turn if key[1] or self._core.in_order else found["BlockRThroughput"]
 

@@ -13,6 +13,8 @@ from fsg.runtime.model.tflite import check_identifier, pack_tflite
 
 SHAPES = {"RESHAPE": 1, "BROADCAST_TO": 1, "SLICE": 2, "STRIDED_SLICE": 2}
 """Which input of an operator of a .tflite file is a shape, or where it ends."""
+JOINING = ("CONCATENATION", "PACK")
+"""Operators of a .tflite file that do not broadcast constants."""
 CLOSE = 1e-3
 """How far apart results may be, in units of the largest: libraries add up batches in other orders."""
 
@@ -23,7 +25,9 @@ def write_batched(path: Path, batch: int, target: Path) -> None:
     Errors: FsgError for other files, for packages that are missing, and where the results are not those of the file.
     """
     form = model_format(path)
-    refused = f"{path}: cannot be measured with {batch} images at once"
+    if batch < 1:
+        raise FsgError(f"{path}: cannot be measured with {batch} images at once; give at least 1")
+    refused = f"{path}: cannot be measured with {batch} image{'s' * (batch > 1)} at once"
     if form not in ("tflite", "onnx"):
         raise FsgError(f"{refused}, which .tflite and .onnx files can: leave --batch away")
     session = open_model(path)
@@ -67,8 +71,15 @@ def _tflite(path: Path, batch: int) -> bytes:
         graph.tensors[i].shapeSignature = None
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
-        place = SHAPES.get(codes.get(max(code.builtinCode, code.deprecatedBuiltinCode), ""))
-        if place is None or int(operator.outputs[0]) not in first:
+        name = codes.get(max(code.builtinCode, code.deprecatedBuiltinCode), "")
+        if int(operator.outputs[0]) not in first:
+            continue
+        if name in JOINING:
+            operator.inputs = [
+                i if int(i) in first else _several(schema, model, graph, int(i), batch) for i in operator.inputs
+            ]
+        place = SHAPES.get(name)
+        if place is None:
             continue
         length = first[int(operator.outputs[0])]
         options = operator.builtinOptions
@@ -80,6 +91,16 @@ def _tflite(path: Path, batch: int) -> bytes:
     return pack_tflite(model)
 
 
+def _several(schema: Any, model: Any, graph: Any, number: int, batch: int) -> int:
+    """The number of a constant like that of a number, once for each image of a batch."""
+    tensor = graph.tensors[number]
+    data = model.buffers[tensor.buffer].data
+    if data is None or not len(data) or not len(tensor.shape):
+        return number
+    shape = np.array([tensor.shape[0] * batch, *tensor.shape[1:]], np.int32)
+    return _added(schema, model, graph, number, np.tile(np.asarray(data, np.uint8), batch), shape=shape)
+
+
 def _longer(schema: Any, model: Any, graph: Any, number: int, length: int, batch: int) -> int:
     """The number of a constant shape like that of a number, but for a batch."""
     data = model.buffers[graph.tensors[number].buffer].data
@@ -89,9 +110,14 @@ def _longer(schema: Any, model: Any, graph: Any, number: int, length: int, batch
     if shape[0] != length:  # -1: whatever is left
         return number
     shape[0] = length * batch
+    return _added(schema, model, graph, number, np.frombuffer(shape.tobytes(), np.uint8))
+
+
+def _added(schema: Any, model: Any, graph: Any, number: int, data: np.ndarray, **changes: Any) -> int:
+    """The number of a new constant, like that of a number but for its data and other changes."""
     buffer, tensor = schema.BufferT(), schema.TensorT()
-    buffer.data = np.frombuffer(shape.tobytes(), np.uint8)
-    vars(tensor).update(vars(graph.tensors[number]), buffer=len(model.buffers))
+    buffer.data = data
+    vars(tensor).update(vars(graph.tensors[number]), buffer=len(model.buffers), **changes)
     model.buffers.append(buffer)
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1

@@ -129,7 +129,9 @@ class Session:
         Such a file gives integers too; those of uint8 have a zero 128 on.
         """
         if self.metadata.get("input") == "uint8":
-            mean, std = self.metadata["mean"], self.metadata["std"]
+            mean, std = (self.metadata.get(name) for name in ("mean", "std"))
+            if not (isinstance(mean, list) and isinstance(std, list)):
+                raise FsgError(f"{self.path}: takes raw pixels, but its metadata lack mean or std; export it again")
             self._encode = partial(to_pixels, mean=mean, std=std)
             return np.uint8
         found = [self.metadata.get(name) for name in ("input_grid", "output_grid")]

@@ -80,6 +80,7 @@ def tensors_of(path: str | Path, images: np.ndarray) -> dict[str, np.ndarray]:
     interpreter.allocate_tensors()
     (source,) = interpreter.get_input_details()
     step = int(source["shape"][0])
+    count = read_tflite(path)[0].Subgraphs(0).TensorsLength()
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(images), step):
         part = images[start : start + step]
@@ -88,7 +89,8 @@ def tensors_of(path: str | Path, images: np.ndarray) -> dict[str, np.ndarray]:
         interpreter.invoke()
         for details in interpreter.get_tensor_details():
             if (
-                details["name"]
+                details["index"] < count  # behind them is what operators keep for themselves
+                and details["name"]
                 and details["dtype"] in (np.float32, np.int8)
                 and len(details["shape"])
                 and details["shape"][0] == step

@@ -194,7 +194,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         )
     if set(emulated) - {"c"}:
         texts.append(
-            "emulated: bits of the fast kernels against the plain loops', instructions of one inference; never a time"
+            "emulated: bits of the fast kernels against the plain loops', instructions for one image; never a time"
         )
     texts += dict.fromkeys(f"estimated: {record['basis']}" for record in records if record["kind"] == "estimated")
     if known:

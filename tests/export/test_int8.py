@@ -287,6 +287,12 @@ def test_export(tmp_path):
         check_settings(["c"], int8="layers")
 
 
+def test_maps_whose_decisions_are_ties(tmp_path):
+    images = np.random.default_rng(0).integers(0, 4, (64, 3, 12, 10)).astype(np.float32)
+    report = export_model(nn.ReLU(), (3, 12, 10), tmp_path, ("tflite", "onnx"), images=images, int8="layers")
+    assert [artefact["verify"]["top1_agreement"] for artefact in report["artefacts"]] == [1, 1]
+
+
 def test_integers_go_in_and_come_out(tmp_path):
     """With --io int8; fsg rounds images, and gives numbers, by the grids in the metadata."""
     model, shape = RESNETS["W1A1"]()

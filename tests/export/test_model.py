@@ -16,7 +16,7 @@ from fsg.runtime.model.session import open_model
 from fsg.training.networks.layers import Shift
 from fsg.training.networks.resnet import build_model
 
-from .patterns import OwnSign
+from .patterns import Do, OwnSign
 
 
 class Own(nn.Module):
@@ -78,6 +78,16 @@ def test_thresholds_and_pools_of_shortcuts_are_exported(tmp_path, size):
     for artefact in report["artefacts"]:
         assert artefact["verify"]["samples"] == 20
         np.testing.assert_allclose(open_model(artefact["path"])(images.numpy()), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_operators_of_several_and_one_in_place_at_the_beginning(tmp_path):
+    """A softplus is several nodes with names of their own; LiteRT's product of matrices keeps values for itself."""
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Softplus(3.0), Do(lambda m, x: x @ x.transpose(2, 3)))
+    images = np.random.default_rng(0).standard_normal((8, 3, 6, 6), np.float32)
+    given = images.copy()
+    report = export_model(model, (3, 6, 6), tmp_path, ("tflite", "onnx"), images=images, writer="direct", verify="deep")
+    assert all(artefact["verify"]["values_compared"] > 4 for artefact in report["artefacts"])
+    np.testing.assert_array_equal(images, given)
 
 
 def test_maps_and_any_batch(tmp_path):

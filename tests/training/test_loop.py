@@ -231,6 +231,20 @@ def test_the_best_epoch_is_kept_beside_the_last(trained):
         open_run(folder, best=True)
 
 
+def test_a_kill_between_two_checkpoints_loses_no_best_epoch(trained, tmp_path, monkeypatch):
+    def killed(folder, content, *name):
+        save(folder, content, *name)
+        raise KeyboardInterrupt
+
+    save = loop.save_checkpoint
+    monkeypatch.setattr(loop, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained("run", epochs=2, lr=1e-9, schedule="constant")
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    folder, summary, _ = trained("run", load_config(tmp_path / "run" / "config.toml"))
+    assert open_run(folder, best=True).epoch == summary["best_epoch"]
+
+
 def test_images_are_resized_wherever_the_run_is_used(trained):
     folder, *_ = trained("run", image_size=16, train_images=40, epochs=1)
     run = open_run(folder)

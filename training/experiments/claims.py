@@ -49,20 +49,41 @@ class Claims:
         except OSError as error:
             raise FsgError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
-    def refresh(self) -> None:
-        """Says that this process is still at work on its runs; to be called often."""
-        for folder, touched in self._held.items():
-            if time.monotonic() - touched > TOUCHED_S:
-                with suppress(OSError):
+    def refresh(self) -> list[Path]:
+        """Says that this process is still at work on its runs; to be called often.
+
+        Returns the runs that others have taken over, as they may where this machine was asleep.
+        """
+        lost = []
+        for folder, touched in list(self._held.items()):
+            if time.monotonic() - touched <= TOUCHED_S:
+                continue
+            self._held[folder] = time.monotonic()
+            with suppress(OSError):
+                if self._has(folder):
                     os.utime(folder / CLAIM)
-                self._held[folder] = time.monotonic()
+                else:
+                    del self._held[folder]
+                    lost.append(folder)
+        return lost
 
     def release(self, folder: Path) -> None:
         """Gives a run up."""
         self._held.pop(folder, None)
         with suppress(OSError):
-            if (folder / CLAIM).read_text(encoding="utf-8") == self._token:
+            if self._has(folder):
                 (folder / CLAIM).unlink()
+
+    def release_all(self) -> None:
+        """Gives up all that this process has."""
+        for folder in list(self._held):
+            self.release(folder)
+
+    def _has(self, folder: Path) -> bool:
+        try:
+            return (folder / CLAIM).read_text(encoding="utf-8") == self._token
+        except FileNotFoundError:
+            return False
 
     def _create(self, path: Path) -> bool:
         try:

@@ -18,7 +18,7 @@ from fsg import FsgError, make_folder, python
 from fsg.training.config import Config, load_config, save_config
 from fsg.training.experiments.claims import Claims, holder
 from fsg.training.experiments.results import RunGroup, labelled_groups
-from fsg.training.folder import only_one, read_metrics, read_summary
+from fsg.training.folder import is_locked, only_one, read_metrics, read_summary
 
 CHILD = python("fsg", "train", "--resume")  # continues a run, or starts one that has only its settings
 LOG = "train.log"
@@ -154,20 +154,27 @@ def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs:
         """The next run that is not finished, and that nobody else has taken."""
         for _ in range(len(waiting)):
             run = waiting.popleft()
-            if run.finished:
+            mine = not run.finished and (claims is None or claims.take(run.folder))
+            if run.finished:  # by now
+                check_same(run)
                 _print(console, f"{number[run]}: finished before")
-            elif claims is None or claims.take(run.folder):
+                if claims and mine:
+                    claims.release(run.folder)
+            elif mine:
                 return run
             else:
                 waiting.append(run)
         return None
 
     with ExitStack() as stack:
-        lock = None
-        if not share:
+        lock, busy = None, f"another fsg compare is at work in {folder}: wait for it, or choose another --out"
+        if claims:
+            if is_locked(folder):
+                raise FsgError(f"{busy}; --share is for all that take part")
+            stack.callback(claims.release_all)
+        else:
             if others := next(filter(None, (holder(run.folder) for run in runs)), None):
                 raise FsgError(f"{others}, is at work in {folder}: take part with --share, or choose another --out")
-            busy = f"another fsg compare is at work in {folder}: wait for it, or choose another --out"
             lock = stack.enter_context(only_one(folder, busy))
         try:
             with console.status("starting") as status:
@@ -179,8 +186,13 @@ def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs:
                         at_work[run] = _start(run, lock, jobs, gpu=used.get(run))
                     status.update(_state(number, at_work, runs, jobs) or _told_of_others(waiting))
                     _wait(at_work.values(), POLL_SECONDS)
-                    if claims:
-                        claims.refresh()
+                    lost = claims.refresh() if claims else []
+                    for run in [run for run in at_work if run.folder in lost]:
+                        _print(console, f"  {run.name}: others have taken it over")
+                        process = at_work.pop(run)
+                        process.send_signal(signal.SIGINT)
+                        process.wait()
+                        waiting.append(run)
                     for run in [run for run, process in at_work.items() if process.poll() is not None]:
                         try:
                             _require_finished(run, at_work.pop(run).returncode)
@@ -194,10 +206,8 @@ def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs:
         except BaseException:
             for process in at_work.values():
                 process.send_signal(signal.SIGINT)
-            for run, process in at_work.items():
+            for process in at_work.values():
                 process.wait()
-                if claims:
-                    claims.release(run.folder)
             raise
     if failures:
         raise FsgError(f"{len(failures)} of {len(runs)} runs are not finished; {failures[0]}")

@@ -3,12 +3,12 @@
 //   cc -shared -fPIC -O2 -o count_instructions.so count_instructions.c
 //   qemu-aarch64 -plugin ./count_instructions.so PROGRAM
 //
-// and, with -plugin ./count_instructions.so,out=FILE, where: FILE gets lines, in the order of what happens,
-// of
+// and, with -plugin ./count_instructions.so,out=FILE, where. FILE gets lines, in the order of what happens:
 //
-//   b NUMBER ADDRESS BYTES    a basic block, when it is first translated: its instructions, all in
-//   hexadecimal x NUMBER TIMES            how often a block ran since the last mark, both in decimal m a
-//   mark: the program read the monotonic clock, which is a system call under qemu
+// - "b NUMBER ADDRESS WORDS": a basic block, when it is first translated; its address and its instructions,
+//   8 digits each, are hexadecimal;
+// - "x NUMBER TIMES": how often a block ran since the last mark, both decimal;
+// - "m": a mark: the program read the monotonic clock, which is a system call under qemu.
 //
 // The latter is for programs of one thread. The few declarations it needs of qemu's plugin interface, version
 // 1, are written out: no package has them.

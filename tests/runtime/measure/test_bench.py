@@ -16,6 +16,7 @@ from fsg.runtime.boards.litert import NotFetchedError
 from fsg.runtime.measure import bench
 from fsg.runtime.measure.bench import Plan, bench_boards, bench_local, bench_without_board, finished
 from fsg.runtime.measure.estimate import fit_efficiency
+from fsg.runtime.measure.local import runs_within
 from fsg.runtime.measure.records import KINDS, Model, keep, read_records
 from fsg.runtime.report.table import bench_table, csv_text, markdown
 
@@ -245,6 +246,13 @@ def test_records_are_kept_beside_the_export(path, parts):
     (path.parent / "bench.json").write_text('{"a": 1}')
     with pytest.raises(FsgError, match=r"bench\.json: holds no records"):
         read_records(path.parent / "bench.json")
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_seconds_are_a_length_of_time(seconds):
+    assert [runs_within(*times) for times in ((2.0, 0.01), (1e-9, 0.01), (1e9, 0.01))] == [200, 10, 200_000]
+    with pytest.raises(FsgError, match="give a number above 0"):
+        runs_within(seconds, 0.01)
 
 
 def test_boards_run_tflite_only(tmp_path, parts):

@@ -116,8 +116,8 @@ def test_an_offline_host_is_told_what_to_do(tmp_path, monkeypatch):
 
 
 @needs_emulator
-@pytest.mark.parametrize("how", [{"input": "uint8"}, {"int8": "layers", "io": "int8"}], ids=str)
-def test_files_that_take_integers(tmp_path, how):
+@pytest.mark.parametrize("how", [{"input": "uint8"}, {"int8": "layers", "io": "int8"}, {"batch": 3}], ids=str)
+def test_files_that_take_integers_or_several_images(tmp_path, how):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 16, 3), BinaryConv2d(16, 16, 3), nn.Flatten(), nn.Linear(256, 5)).eval()
     images = normalize(np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8), np.uint8), [0.5] * 3, [0.25] * 3)
@@ -125,3 +125,4 @@ def test_files_that_take_integers(tmp_path, how):
     export_model(network, (3, 8, 8), tmp_path, ("tflite",), images=images, metadata=about, **how)
     record = emulate(tmp_path / "model.tflite", cpu="cortex-a76")
     assert record["bit_exact"] and record["host_difference"] < 0.02 and record["host_same_top1"] == 1
+    assert record["batch"] == how.get("batch", 1)

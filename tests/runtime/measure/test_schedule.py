@@ -14,7 +14,7 @@ from fsg.runtime.measure.trace import Block, Trace, read_trace
 
 needs_llvm = pytest.mark.skipif(llvm_programs() is None, reason="needs llvm-mca 19: apt-get install llvm-19")
 
-FMLA, NOP, RET, INVALID = 0x4E22CC20, 0xD503201F, 0xD65F03C0, 0xFFFFFFFF  # fmla v0.4s, v1.4s, v2.4s
+FMLA, NOP, RET, UDF, INVALID = 0x4E22CC20, 0xD503201F, 0xD65F03C0, 0, 0xFFFFFFFF  # fmla v0.4s, v1.4s, v2.4s
 BACK = {  # to three instructions before
     "b": 0x17FFFFFD,
     "b.ne": 0x54FFFFA1,
@@ -68,6 +68,7 @@ def test_rare_blocks_and_unknown_instructions_take_the_average():
     assert cycles(A72, line, rare, times=[10_000, 1]) == pytest.approx(10_000 * each + each / 2)
     assert cycles(A72, Block(0x1000, (FMLA, INVALID, FMLA))) == pytest.approx(2)
     assert cycles(A72, line, Block(0x3000, (FMLA, RET)), times=[0, 0]) == 0
+    assert cycles(cores()["cortex-a76"], Block(0x1000, (UDF, UDF))) == 2
 
 
 def test_without_llvm_or_tables_the_best_rate_counts(monkeypatch):

@@ -13,18 +13,19 @@ from fsg.training.layers import BinaryConv2d
 
 
 class Shuffled(nn.Module):
-    """Reshapes, a transpose, a slice and a concatenation; a dense layer of each place."""
+    """Reshapes, a transpose, a slice and a concatenation, with a constant; a dense layer of each place."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.binary = nn.Conv2d(3, 24, 3, padding=1), BinaryConv2d(24, 24, 3, padding=1)
         self.dense, self.last = nn.Linear(24, 6), nn.Linear(6 * 20, 5)
+        self.register_buffer("place", torch.randn(1, 2, 5, 4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.binary(self.first(x))
         n, c, h, w = x.shape
         x = x.reshape(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
-        x = torch.cat([x[:, :7], x[:, 7:] * 2], 1)
+        x = torch.cat([x[:, :7], x[:, 7:22] * 2, self.place.expand(n, -1, -1, -1)], 1)
         return self.last(self.dense(x.permute(0, 2, 3, 1)).flatten(1))
 
 
@@ -58,6 +59,8 @@ def test_what_cannot_be_batched(exported, tmp_path, monkeypatch):
     with pytest.raises(FsgError, match=r"which \.tflite and \.onnx files can"):
         (tmp_path / "model.c").write_text("")
         write_batched(tmp_path / "model.c", 4, tmp_path / "other.c")
+    with pytest.raises(FsgError, match="with 0 images at once; give at least 1"):
+        write_batched(exported / "model.tflite", 0, tmp_path / "none.tflite")
     write_batched(exported / "model.tflite", 3, tmp_path / "three.tflite")
     with pytest.raises(FsgError, match="for it takes 3: export it with --batch 1"):
         write_batched(tmp_path / "three.tflite", 2, tmp_path / "two.tflite")

@@ -201,6 +201,9 @@ def test_metadata_of_another_model_are_noticed(tmp_path):
     path.write_bytes(tflite_model(metadata={"input_shape": [1, 3, 6, 4]}))
     with pytest.raises(FsgError, match=r"its input is \[3, 4, 6\] but its metadata say \[3, 6, 4\]"):
         open_model(path)
+    path.write_bytes(tflite_model(metadata={"input": "uint8", "mean": [0.5] * 3}))
+    with pytest.raises(FsgError, match="takes raw pixels, but its metadata lack mean or std"):
+        open_model(path)
 
 
 def test_op_counts(tmp_path):

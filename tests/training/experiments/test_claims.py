@@ -15,6 +15,7 @@ from fsg.training.config import Config
 from fsg.training.experiments import claims, sweep
 from fsg.training.experiments.claims import CLAIM, Claims, holder
 from fsg.training.experiments.sweep import plan_runs, run_all, visible_gpus
+from fsg.training.folder import only_one
 
 CHILD = """
 import json, os, sys, time
@@ -64,6 +65,7 @@ def test_a_claim_that_nobody_touches_is_taken_over(tmp_path, monkeypatch):
     assert not other.take(tmp_path)
     os.utime(path, (old, old))
     assert holder(tmp_path) is None and other.take(tmp_path) and not one.take(tmp_path)
+    assert one.refresh() == [tmp_path] and one.refresh() == other.refresh() == []
     one.release(tmp_path)  # it has lost it
     assert holder(tmp_path)
     other.release(tmp_path)
@@ -98,6 +100,54 @@ def test_who_does_not_share_keeps_out(tmp_path):
     Claims().take(runs[1].folder)
     with pytest.raises(FsgError, match=rf"process {os.getpid()}, is at work in .*: take part with --share"):
         run_all(runs, tmp_path, Console(file=io.StringIO()))
+    with only_one(tmp_path, "") as _, pytest.raises(FsgError, match=r"another fsg compare is at work .*; --share is"):
+        run_all(planned(tmp_path, 1), tmp_path, Console(file=io.StringIO()), share=True)
+
+
+def test_a_run_that_others_have_taken_over_is_theirs(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "CHILD", [sys.executable, "-c", CHILD.replace("0.2", "60")])
+    monkeypatch.setattr(claims, "TOUCHED_S", -1.0)
+    (run,), text = planned(tmp_path, 1), io.StringIO()
+
+    def others():
+        while not (run.folder / "by").exists():
+            time.sleep(0.02)
+        (run.folder / CLAIM).write_text("desk, process 1, 12\n")
+        while "others have taken it over" not in text.getvalue():
+            time.sleep(0.02)
+        (run.folder / "summary.json").write_text('{"seconds_per_step": 1.0}')
+
+    thread = threading.Thread(target=others, daemon=True)
+    thread.start()
+    run_all([run], tmp_path, Console(file=text, width=200), share=True)
+    assert "finished before" in text.getvalue() and (run.folder / CLAIM).read_text().startswith("desk")
+    assert not (run.folder / "metrics.csv").exists()
+
+
+def test_a_run_that_cannot_be_started_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "CHILD", ["/nowhere/python"])
+    with pytest.raises(FileNotFoundError):
+        run_all(planned(tmp_path, 2), tmp_path, Console(file=io.StringIO()), share=True)
+    assert not list(tmp_path.glob(f"*/{CLAIM}*"))
+
+
+def test_what_others_train_meanwhile_is_no_other_run(tmp_path, monkeypatch):
+    """Nor is a run trained again that others finish between two looks at it."""
+    runs, take = planned(tmp_path, 1), Claims.take
+
+    def late(self, folder):
+        folder.mkdir()
+        sweep.save_config(settings, folder / "config.toml")
+        (folder / "summary.json").write_text('{"seconds_per_step": 1.0}')
+        return take(self, folder)
+
+    monkeypatch.setattr(Claims, "take", late)
+    settings = runs[0].config
+    run_all(runs, tmp_path, Console(file=io.StringIO()), share=True)
+    assert not (runs[0].folder / "by").exists() and not (runs[0].folder / CLAIM).exists()
+    runs, settings = planned(tmp_path / "other", 1), Config(method="ste", epochs=1, lr=0.5)
+    with pytest.raises(FsgError, match=r"was trained with lr = 0\.5"):
+        run_all(runs, tmp_path / "other", Console(file=io.StringIO()), share=True)
 
 
 def test_each_of_several_runs_has_a_gpu_of_its_own(tmp_path, monkeypatch):
