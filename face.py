@@ -2,8 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +99,14 @@ def run_training(config: "Config", folder: Path, console: "Console") -> dict[str
         return train_loop(config, folder, console, check=exportable)
 
 
+def _check_names(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises FsgError for an argument that a function does not have."""
+    names = list(known)
+    for name in set(given).difference(names):
+        near = get_close_matches(name, names, n=1)
+        raise FsgError(f"fsg.{function} has no argument {name}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
 def export(
     source: "Source | nn.Module",
     format: str | Sequence[str] = "tflite",
@@ -118,8 +128,12 @@ def export(
     Raises:
         FsgError: a model that cannot be exported, or a file that disagrees with it; then nothing is written.
     """
+    from fsg.export.artefacts import check_settings
+
     formats = [format] if isinstance(format, str) else list(format)
     folder = None if out is None else Path(out)
+    others = ("best", "dataset", "data_dir") if isinstance(source, (str, os.PathLike)) else ("images", "metadata")
+    _check_names("export", how, [*list(signature(check_settings).parameters)[1:], "on_step", *others])
     if isinstance(source, (str, os.PathLike)):
         from fsg.export.source import export_any
 
@@ -127,6 +141,8 @@ def export(
     else:
         from fsg.export.pipeline import export_model
 
+        if isinstance(shape, str) or (shape is not None and len(shape) != 3):
+            raise FsgError(f"shape is {shape!r}; give channels, height and width, such as (3, 32, 32)")
         if shape is None or folder is None:
             raise FsgError("a module of PyTorch's has neither a size of images nor a folder: give shape and out")
         report = export_model(source, shape, folder, formats, **how)
@@ -166,7 +182,10 @@ def bench(
     from fsg.runtime.model.files import model_files
 
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
-    counts = [threads] if isinstance(threads, int) else threads
+    counts = [threads] if isinstance(threads, int) else list(threads)
+    if any(not isinstance(count, int) for count in counts):
+        raise FsgError(f"threads is {threads!r}; give a number or a list of numbers")
+    _check_names("bench", how, (field.name for field in fields(room.Plan)))
     plan = room.Plan(threads=counts, **how)
     board = None if device == "local" else find_device(device, plan.devices)
     models = [Model(path) for path in model_files(map(Path, sources), board.runs if board else None)]

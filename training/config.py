@@ -225,6 +225,7 @@ class Config:
     tensorboard: bool = _setting(False, "Write TensorBoard events into the run folder.")
 
     def __post_init__(self) -> None:
+        vars(self).update(parse_settings(vars(self), "settings"))
         if ":" not in self.model:
             check_name(self.model, MODELS, "model")
         for setting in fields(self):
@@ -353,8 +354,7 @@ def nearest_setting(name: str) -> str:
 
 def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Checks names and types of settings read from a file. Errors: FsgError that names `where` and the nearest name."""
-    types = get_type_hints(Config)
-    settings = dict(values)
+    types, settings = get_type_hints(Config), dict(values)
     for key, value in settings.items():
         if key not in types:
             near = nearest_setting(key)
@@ -362,7 +362,7 @@ def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         expected = types[key]
         if expected is float and type(value) is int:
             settings[key] = float(value)
-        elif type(value) is not expected:
+        elif not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool):
             raise FsgError(f"{where}: {key} is {value!r}; it must be of type {expected.__name__}")
     return settings
 

@@ -315,6 +315,8 @@ def _verification(export: dict[str, Any]) -> dict[str, Any] | None:
     headings += ["worst class's median", "its limit"]
     discarded = export.get("hypernetwork_parameters_discarded", 0)
     cells, told = [], [f"{discarded} hypernetwork parameters stayed behind", *float_layers(export)]
+    if "epoch" in export:
+        told.insert(0, f"the weights are those after epoch {export['epoch']}")
     for artefact in export["artefacts"]:
         verify, name = artefact["verify"], Path(artefact["path"]).name
         if text := decisions(verify):

@@ -30,7 +30,7 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         "p90": lambda record: _latency(record, "p90"),
         "p99": lambda record: _latency(record, "p99"),
         "images/s": lambda record: (
-            f"{record['images_per_s']:.4g}" if shows_throughput and "images_per_s" in record else ""
+            _per_second(record["images_per_s"]) if shows_throughput and "images_per_s" in record else ""
         ),
         "time": estimated_range,
         "bit-exact": bit_exact,
@@ -48,6 +48,10 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     cells = {name: [cell(record) for record in records] for name, cell in columns.items()}
     filled = [name for name, column in cells.items() if any(column)]
     return filled, [[cells[name][i] for name in filled] for i in range(len(records))]
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.4g}"
 
 
 def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
