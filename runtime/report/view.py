@@ -109,8 +109,10 @@ def profile_note(record: Record) -> str:
     """
     if record["kind"] == "emulated":
         return _emulated_note(record)
-    total = sum(op["us"] for op in record["ops"]) / 1e3 / record.get("batch", 1)
-    text = f"together {milliseconds(total)} ms, {total / record['latency_ms']['p50']:.0%} of the median"
+    batch = record.get("batch", 1)
+    total = sum(op["us"] for op in record["ops"]) / 1e3 / batch
+    image = f" for each of the {batch} images" if batch > 1 else ""
+    text = f"together {milliseconds(total)} ms{image}, {total / record['latency_ms']['p50']:.0%} of the median"
     if any("stretch_us" in op for op in record["ops"]):
         text += "; ~: share of the measured time of several operators in a row, as each takes as a model of its own"
     if any("ceiling_share" in op for op in record["ops"]):
@@ -219,7 +221,8 @@ def profile_title(record: Record) -> str:
     if record["kind"] == "emulated":
         return f"Where the instructions of {Path(record['artefact']).name} go, {board_name(record)} emulated, 1 thread"
     where = f"{board_name(record)}, {threads_text(record)}"
-    return f"Where the time of {Path(record['artefact']).name} goes on {where}"
+    images = f", {batch} images at once" if (batch := record.get("batch", 1)) > 1 else ""
+    return f"Where the time of {Path(record['artefact']).name} goes on {where}{images}"
 
 
 def _machine(record: Record) -> str:
