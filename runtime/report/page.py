@@ -180,6 +180,7 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     measured = [record for record in ours if record["kind"] == "measured" and record["format"] == "tflite"]
     for record in measured[:2]:
         where = f"{board_name(record)}, {threads_text(record)}"
+        where += f", batch {batch}" if (batch := record.get("batch", 1)) > 1 else ""
         tiles.append((f"{milliseconds(record['latency_ms']['p50'])} ms", f"median on {where}"))
     for record in [record for record in ours if record["kind"] == "estimated"][: 2 - len(measured)]:
         tiles.append((estimated_range(record).removesuffix(" estimated"), f"estimated for {record['device']}"))
