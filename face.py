@@ -2,8 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +98,14 @@ def run_training(config: "Config", folder: Path, console: "Console") -> dict[str
         return train_loop(config, folder, console, check=exportable)
 
 
+def _check_names(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises FsgError for an argument that a function does not have."""
+    names = list(known)
+    for name in set(given).difference(names):
+        near = get_close_matches(name, names, n=1)
+        raise FsgError(f"fsg.{function} has no argument {name}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
 def export(
     source: "Source | nn.Module",
     format: str | Sequence[str] = "tflite",
@@ -117,8 +127,12 @@ def export(
     Raises:
         FsgError: a model that cannot be exported, or a file that disagrees with it; then nothing is written.
     """
+    from fsg.export.artefacts import check_settings
+
     formats = [format] if isinstance(format, str) else list(format)
     folder = None if out is None else Path(out)
+    others = ("best", "dataset", "data_dir") if isinstance(source, (str, os.PathLike)) else ("images", "metadata")
+    _check_names("export", how, [*list(signature(check_settings).parameters)[1:], "on_step", *others])
     if isinstance(source, (str, os.PathLike)):
         from fsg.export.source import export_any
 
@@ -126,6 +140,8 @@ def export(
     else:
         from fsg.export.pipeline import export_model
 
+        if isinstance(shape, str) or (shape is not None and len(shape) != 3):
+            raise FsgError(f"shape is {shape!r}; give channels, height and width, such as (3, 32, 32)")
         if shape is None or folder is None:
             raise FsgError("a module of PyTorch's has neither a size of images nor a folder: give shape and out")
         report = export_model(source, shape, folder, formats, **how)
@@ -167,7 +183,9 @@ def bench(
     from fsg.runtime.model.files import model_files
 
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
-    counts, sizes = ([numbers] if isinstance(numbers, int) else numbers for numbers in (threads, batches))
+    counts = _numbers("threads", threads)
+    sizes = _numbers("batches", batches)
+    _check_names("bench", how, (field.name for field in fields(room.Plan)))
     plan = room.Plan(threads=counts, batches=sizes, **how)
     if hosts and device == "local":
         raise FsgError("hosts are boards: say with device what they are, such as device='rpi4'")
@@ -185,3 +203,11 @@ def bench(
     except FsgError as error:  # what was measured is not lost
         warnings.warn(f"not kept for fsg report: {error}", stacklevel=2)
     return outcome.records
+
+
+def _numbers(name: str, given: int | Sequence[int]) -> list[int]:
+    """A number, or several, as a list. Errors: FsgError for something else."""
+    numbers = [given] if isinstance(given, int) else list(given)
+    if any(not isinstance(number, int) for number in numbers):
+        raise FsgError(f"{name} is {given!r}; give a number or a list of numbers")
+    return numbers

@@ -29,7 +29,9 @@ def evaluate(
 
     FILE is a .tflite, .onnx, .fsg or .c; the images are the test split of a data set. Without, the newest run is taken.
     """
-    target = target or newest(newest_run)
+    from fsg.runtime.model.files import exported_in
+
+    target = exported_in(target or newest(newest_run))
     if confusion:
         make_folder(confusion.parent)
     with make_console().status(f"testing {target}") as status:

@@ -74,8 +74,10 @@ def predict(source: str, images: tuple[str, ...], top: int, as_json: bool, save:
 
 def open_source(source: Path) -> "tuple[Model, Path | None]":
     """The network of a run or a model file, and the file, if it is one."""
+    from fsg.runtime.model.files import exported_in
     from fsg.runtime.model.predict import Model, load
 
+    source = exported_in(source)
     path = source / "export" / "model.tflite" if source.is_dir() else source
     if path.is_file() or not source.is_dir():
         return load(path), path

@@ -65,7 +65,7 @@ def run_training(config: Config, folder: Path) -> int:
         reason = STOPPED[summary["stopped"]].format(resume=shell_command("train", "--resume", folder), **asdict(config))
         click.echo(f"stopped after epoch {summary['epochs']} of {config.epochs}: {reason}")
     click.echo(f"test accuracy {summary['test_accuracy']:.2%}; curves in {folder / 'curves.png'}")
-    if summary["best_epoch"] < summary["epochs"] and (folder / "best.pt").exists():
+    if summary["best_test_accuracy"] > summary["test_accuracy"] and (folder / "best.pt").exists():
         best = f"epoch {summary['best_epoch']} had {summary['best_test_accuracy']:.2%} on the same images"
         click.echo(f"{best}; fsg export and fsg eval take it with --best")
     click.echo(f"next: {shell_command('export', folder, '--format', 'tflite', '--format', 'onnx')}")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fsg import FsgError
 from fsg.export.graph import Floats
 from fsg.runtime.model.evaluate import Classifier, normalize, statistics
 from fsg.training.data.load import load_dataset
@@ -51,5 +52,7 @@ def random_images(shape: Sequence[int], metadata: dict[str, Any] | None = None) 
     """
     rng, sizes = np.random.default_rng(0), (RANDOM_IMAGES, *shape)
     if metadata and {"mean", "std"} <= metadata.keys():
+        if np.any(np.asarray(metadata["std"]) <= 0):
+            raise FsgError(f"std is {metadata['std']}; its numbers must be above 0")
         return normalize(rng.integers(0, 256, sizes, np.uint8), metadata["mean"], metadata["std"])
     return rng.standard_normal(sizes, np.float32)

@@ -123,6 +123,14 @@ def test_eval_agrees_between_run_and_artefacts(project, fsg):
     assert code == 0 and "on 260 images" in out and "taking the newest run, runs/short" in err
 
 
+def test_a_folder_of_exports_that_is_no_run(project, fsg, refused):
+    shutil.copytree("runs/short/export", "raw")
+    assert "raw/model.tflite: accuracy" in fsg("eval", "raw")[1]
+    assert "raw/model.tflite is no run: --best" in refused("eval", "raw", "--best")
+    assert fsg("report", "raw")[0] == 0 and "LceBconv2d" in Path("raw/report.html").read_text()
+    shutil.rmtree("raw")
+
+
 def test_eval_of_other_data(project, fsg, refused, digits_npz):
     with np.load(digits_npz) as archive:
         data = dict(archive)

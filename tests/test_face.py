@@ -89,6 +89,24 @@ def test_mistakes(run, tmp_path):
         fsg.bench(run, hosts="pi@raspberrypi.local")
     with pytest.raises(FsgError, match="no such file"):
         fsg.bench(tmp_path / "model.tflite")
+    for how, message in (
+        ({"input": "raw"}, "input is 'raw'; it must be one of 'float', 'uint8'"),
+        ({"batch": "free"}, "batch is 'free'; it must be a number of images"),
+        ({"batch": 0}, "batch is 0; it must be"),
+        ({"int_8": "layers"}, "no argument int_8; did you mean int8"),
+        ({"images": None}, "no argument images"),
+    ):
+        with pytest.raises(FsgError, match=message):
+            fsg.export(run, out=tmp_path, **how)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FsgError, match="channels, height and width"):
+        fsg.export(nn.Flatten(), shape=(3, 8), out=tmp_path)
+    with pytest.raises(FsgError, match="epochs is '3'; it must be of type int"):
+        fsg.train("digits", epochs="3")
+    with pytest.raises(FsgError, match="no argument run; did you mean runs"):
+        fsg.bench(run, run=3)
+    with pytest.raises(FsgError, match="threads is '1,2'; give a number or a list"):
+        fsg.bench(run, threads="1,2")
     with pytest.raises(AttributeError):
         fsg.nothing  # noqa: B018
 

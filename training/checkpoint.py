@@ -45,7 +45,7 @@ def read_checkpoint(folder: Path, name: str = CHECKPOINT) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError as error:
         if name == BEST:
-            raise FsgError(f"{folder} has no {BEST}, which trainings by this version of fsg keep") from error
+            raise FsgError(f"{folder} has no {BEST}, as of an earlier version of fsg: leave --best away") from error
         raise FsgError(
             f"{folder} has no {CHECKPOINT} yet: its first epoch was not finished;"
             f" {shell_command('train', '--resume', folder)}"

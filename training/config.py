@@ -225,6 +225,7 @@ class Config:
     tensorboard: bool = _setting(False, "Write TensorBoard events into the run folder.")
 
     def __post_init__(self) -> None:
+        vars(self).update(parse_settings(vars(self), "settings"))
         if ":" not in self.model:
             check_name(self.model, MODELS, "model")
         for setting in fields(self):
@@ -358,12 +359,11 @@ def parse_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         if key not in types:
             near = nearest_setting(key)
             raise FsgError(f"{where}: unknown key {key!r}; " + (f"did you mean {near}?" if near else "remove it"))
-        expected = types[key]
-        if expected is float and type(value) is int:
+        if (expected := types[key]) is float and type(value) is int:
             settings[key] = float(value)
         elif type(value) is bool and Config.__dataclass_fields__[key].metadata["choices"] == AUTO_YES_NO:
             settings[key] = "yes" if value else "no"
-        elif type(value) is not expected:
+        elif not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool):
             raise FsgError(f"{where}: {key} is {value!r}; it must be of type {expected.__name__}")
     return settings
 

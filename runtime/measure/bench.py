@@ -79,6 +79,8 @@ def bench(models: Sequence[Model], device: "Device | None", hosts: Sequence[str]
     `show` is told what happens. Errors: FsgError where nothing can be measured at all; what fails for one board only is
     among the problems of the outcome.
     """
+    if plan.runtime_lib and not plan.runtime_lib.is_file():
+        raise FsgError(f"{plan.runtime_lib}: no such file; --runtime-lib is LiteRT's C library for the board")
     with in_batches(models, plan.batches, show) as all_models:
         if device is None:
             outcome = bench_local(all_models, plan, show)

@@ -70,8 +70,8 @@ def benchmark(
     """
     model_format(path)
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
-        if value < least:
-            raise FsgError(f"{name} is {value}; give at least {least}")
+        if not isinstance(value, int) or value < least:
+            raise FsgError(f"{name} is {value!r}; give at least {least}")
     if threads > MAX_THREADS:
         raise FsgError(f"threads is {threads}; give at most {MAX_THREADS}")
     how: dict[str, Any] = {"threads": threads, "runs": runs, "warmup": warmup, "cpus": list(cpus) if cpus else None}

@@ -63,6 +63,13 @@ def model_files(targets: Iterable[Path], form: str | None = None) -> tuple[Path,
     return tuple(dict.fromkeys(files))
 
 
+def exported_in(target: Path) -> Path:
+    """Of a folder of exports that is no run the first of its model files, .tflite before others; else `target`."""
+    if (target / REPORT).is_file() and not (target / "config.toml").exists():
+        return model_files([target])[0]
+    return target
+
+
 def report_beside(path: Path) -> dict[str, Any]:
     """What the export's report.json beside a model file says; empty where there is none, or a broken one."""
     try:

@@ -15,7 +15,7 @@ from fsg import FsgError, make_folder, replacing
 from fsg.runtime.measure.records import RECORDS, read_records
 from fsg.runtime.model.classes import CONFUSION, FIGURES_NOTE, Matrix, class_figures, class_rows, read_confusion
 from fsg.runtime.model.exported import beside_float, decisions, float_layers
-from fsg.runtime.model.files import export_doubts, read_object, read_rows
+from fsg.runtime.model.files import REPORT, export_doubts, read_object, read_rows
 from fsg.runtime.model.operators import Operator, read_operators
 from fsg.runtime.report.charts import can_draw, curve
 from fsg.runtime.report.view import (
@@ -63,12 +63,13 @@ def read_facts(run: Path, bench_files: Sequence[Path] = ()) -> Facts:
     Raises:
         FsgError: files that are damaged, or nothing to report on.
     """
-    export, model = run / "export", run / "export" / "model.tflite"
+    export = run if (run / REPORT).is_file() else run / "export"
+    model = export / "model.tflite"
     facts = Facts(
         name=run.resolve().name,
         summary=read_object(run / "summary.json"),
         epochs=read_rows(run / "metrics.csv"),
-        export=read_object(export / "report.json"),
+        export=read_object(export / REPORT),
         layers=read_operators(model) if model.exists() else [],
         classes=read_confusion(run / CONFUSION),
         doubts=[doubt for path in sorted(export.glob("model.*")) for doubt in export_doubts(path)],
@@ -179,6 +180,7 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     measured = [record for record in ours if record["kind"] == "measured" and record["format"] == "tflite"]
     for record in measured[:2]:
         where = f"{board_name(record)}, {threads_text(record)}"
+        where += f", batch {batch}" if (batch := record.get("batch", 1)) > 1 else ""
         tiles.append((f"{milliseconds(record['latency_ms']['p50'])} ms", f"median on {where}"))
     for record in [record for record in ours if record["kind"] == "estimated"][: 2 - len(measured)]:
         tiles.append((estimated_range(record).removesuffix(" estimated"), f"estimated for {record['device']}"))
@@ -315,6 +317,8 @@ def _verification(export: dict[str, Any]) -> dict[str, Any] | None:
     headings += ["worst class's median", "its limit"]
     discarded = export.get("hypernetwork_parameters_discarded", 0)
     cells, told = [], [f"{discarded} hypernetwork parameters stayed behind", *float_layers(export)]
+    if "epoch" in export:
+        told.insert(0, f"the weights are those after epoch {export['epoch']}")
     for artefact in export["artefacts"]:
         verify, name = artefact["verify"], Path(artefact["path"]).name
         if text := decisions(verify):

@@ -30,7 +30,7 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         "p90": lambda record: _latency(record, "p90"),
         "p99": lambda record: _latency(record, "p99"),
         "images/s": lambda record: (
-            f"{record['images_per_s']:.4g}" if shows_throughput and "images_per_s" in record else ""
+            _per_second(record["images_per_s"]) if shows_throughput and "images_per_s" in record else ""
         ),
         "time": estimated_range,
         "bit-exact": bit_exact,
@@ -48,6 +48,10 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     cells = {name: [cell(record) for record in records] for name, cell in columns.items()}
     filled = [name for name, column in cells.items() if any(column)]
     return filled, [[cells[name][i] for name in filled] for i in range(len(records))]
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.4g}"
 
 
 def profile_rows(record: Record) -> tuple[list[str], list[list[str]]]:
@@ -105,8 +109,10 @@ def profile_note(record: Record) -> str:
     """
     if record["kind"] == "emulated":
         return _emulated_note(record)
-    total = sum(op["us"] for op in record["ops"]) / 1e3 / record.get("batch", 1)
-    text = f"together {milliseconds(total)} ms, {total / record['latency_ms']['p50']:.0%} of the median"
+    batch = record.get("batch", 1)
+    total = sum(op["us"] for op in record["ops"]) / 1e3 / batch
+    image = f" for each of the {batch} images" if batch > 1 else ""
+    text = f"together {milliseconds(total)} ms{image}, {total / record['latency_ms']['p50']:.0%} of the median"
     if any("stretch_us" in op for op in record["ops"]):
         text += "; ~: share of the measured time of several operators in a row, as each takes as a model of its own"
     if any("ceiling_share" in op for op in record["ops"]):
@@ -215,7 +221,8 @@ def profile_title(record: Record) -> str:
     if record["kind"] == "emulated":
         return f"Where the instructions of {Path(record['artefact']).name} go, {board_name(record)} emulated, 1 thread"
     where = f"{board_name(record)}, {threads_text(record)}"
-    return f"Where the time of {Path(record['artefact']).name} goes on {where}"
+    images = f", {batch} images at once" if (batch := record.get("batch", 1)) > 1 else ""
+    return f"Where the time of {Path(record['artefact']).name} goes on {where}{images}"
 
 
 def _machine(record: Record) -> str:

@@ -2,9 +2,11 @@
 
 A claim is a file that is created by whoever is first, and touched as long as they are at work; file systems that
 machines share, NFS among them, create a file for one of them only. One that nobody has touched for a while is taken
-over. Ages are told by the file system's clock, so those of the machines need not agree.
+over; so is, at once, one of a process of this machine that has ended. Neither is while a training goes on that they
+left behind. Ages are told by the file system's clock, so those of the machines need not agree.
 """
 
+import hashlib
 import os
 import platform
 import time
@@ -12,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fsg import FsgError
+from fsg.training.folder import run_lock
 
 CLAIM = ".claim"
 TOUCHED_S, STALE_S = 20.0, 300.0
@@ -21,7 +24,7 @@ class Claims:
     """The runs that this process has claimed."""
 
     def __init__(self) -> None:
-        self._token = f"{platform.node()}, process {os.getpid()}, {os.urandom(8).hex()}\n"
+        self._token = f"{platform.node()}, process {os.getpid()}, {_machine()}-{os.urandom(8).hex()}\n"
         self._held: dict[Path, float] = {}  # and when they were touched last, by this machine's clock
 
     def take(self, folder: Path) -> bool:
@@ -31,7 +34,7 @@ class Claims:
             folder.mkdir(parents=True, exist_ok=True)
             if self._create(path):
                 return True
-            if _age(path) < STALE_S:
+            if _is_fresh(path):
                 return False
             # Who renames it has it; another one may have done so, and claimed the run anew, since.
             aside = path.with_name(f"{CLAIM}-{os.urandom(8).hex()}")
@@ -98,11 +101,46 @@ class Claims:
 def holder(folder: Path) -> str | None:
     """Who has claimed a run and is at work, such as "desk, process 12"; None where nobody is."""
     try:
-        if _age(folder / CLAIM) < STALE_S:
+        if _is_fresh(folder / CLAIM):
             return (folder / CLAIM).read_text(encoding="utf-8").rpartition(", ")[0] or None
     except (OSError, ValueError):
         pass
     return None
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether who made a claim, or a training that they started and left, is taken to be at work."""
+    if _age(path) < STALE_S and not _was_left(path):
+        return True
+    try:
+        with run_lock(path.parent):
+            return False
+    except FsgError:
+        return True
+
+
+def _was_left(path: Path) -> bool:
+    """Whether a claim is of a process of this machine that has ended."""
+    owner, _, token = path.read_text(encoding="utf-8").rpartition(", ")
+    process, machine = owner.rpartition(", process ")[2], token.partition("-")[0]
+    if not (machine and machine == _machine() and process.isdecimal()):
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
+def _machine() -> str:
+    """The same for those who see each other's processes only; "" where that cannot be told."""
+    try:
+        seen = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.sha256(seen.encode()).hexdigest()[:16]
 
 
 def _age(path: Path) -> float:

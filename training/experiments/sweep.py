@@ -148,7 +148,7 @@ def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs:
     waiting, at_work = deque(runs), dict[PlannedRun, subprocess.Popen[bytes]]()
     used = dict[PlannedRun, str]()  # the GPU of each run at work
     gpus = visible_gpus() if jobs > 1 else []
-    claims = Claims() if share else None
+    claims, told = Claims() if share else None, ""
 
     def take() -> PlannedRun | None:
         """The next run that is not finished, and that nobody else has taken."""
@@ -184,7 +184,11 @@ def run_all(runs: Sequence[PlannedRun], folder: Path, console: Console, *, jobs:
                         if gpus:
                             used[run] = min(gpus, key=[used[other] for other in at_work].count)
                         at_work[run] = _start(run, lock, jobs, gpu=used.get(run))
-                    status.update(_state(number, at_work, runs, jobs) or _told_of_others(waiting))
+                    others = _told_of_others(waiting) if waiting and not at_work else ""
+                    if others not in ("", told) and not console.is_terminal:  # where no status is seen
+                        _print(console, others)
+                    told = others
+                    status.update(_state(number, at_work, runs, jobs) or others)
                     _wait(at_work.values(), POLL_SECONDS)
                     lost = claims.refresh() if claims else []
                     for run in [run for run in at_work if run.folder in lost]:

@@ -180,6 +180,7 @@ def test_all_bars_of_latency_have_one_scale_and_one_place(run):
     columns = re.search(r"\.bars \{[^}]*grid-template-columns: ([^;]*);", content)[1]
     assert re.fullmatch(r"\d+% 1fr \d+%", columns)  # no text's width decides where a bar begins or ends
     assert "1 thread, batch 8" in Page(content).texts
+    assert any(text.startswith("median on") and text.endswith("1 thread, batch 8") for text in Page(content).texts)
 
 
 def test_a_table_that_goes_on_at_an_edge_is_shaded_there(run):

@@ -15,7 +15,7 @@ from fsg.training.config import Config
 from fsg.training.experiments import claims, sweep
 from fsg.training.experiments.claims import CLAIM, Claims, holder
 from fsg.training.experiments.sweep import plan_runs, run_all, visible_gpus
-from fsg.training.folder import only_one
+from fsg.training.folder import only_one, run_lock
 
 CHILD = """
 import json, os, sys, time
@@ -70,6 +70,19 @@ def test_a_claim_that_nobody_touches_is_taken_over(tmp_path, monkeypatch):
     assert holder(tmp_path)
     other.release(tmp_path)
     assert not list(tmp_path.iterdir()) and one.take(tmp_path)
+
+
+def test_a_claim_of_a_process_that_has_ended_is_taken_over_at_once(tmp_path):
+    program = "import sys\nfrom pathlib import Path\nfrom fsg.training.experiments.claims import Claims\n"
+    program += "assert Claims().take(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    with run_lock(tmp_path):  # the training that it has started goes on
+        assert not Claims().take(tmp_path) and holder(tmp_path)
+    text = (tmp_path / CLAIM).read_text()
+    (tmp_path / CLAIM).write_text(text.replace(text.rpartition(", ")[2], "0123456789abcdef-01\n"))
+    assert not Claims().take(tmp_path) and holder(tmp_path)  # of another machine
+    (tmp_path / CLAIM).write_text(text)
+    assert holder(tmp_path) is None and Claims().take(tmp_path) and holder(tmp_path)
 
 
 def test_a_claim_in_a_folder_that_cannot_be_written(tmp_path):
