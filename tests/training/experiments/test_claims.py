@@ -23,10 +23,12 @@ folder = sys.argv[1]
 with open(f"{folder}/by", "a") as file:
     print(os.getppid(), os.environ.get("CUDA_VISIBLE_DEVICES"), file=file)
 time.sleep(0.2)
-with open(f"{folder}/metrics.csv", "w") as file:
+with open(f"{folder}/written", "w") as file:
     file.write("epoch,seconds,train_loss,test_accuracy\\n1,1.0,0.5,0.5\\n")
-with open(f"{folder}/summary.json", "w") as file:
+os.rename(f"{folder}/written", f"{folder}/metrics.csv")
+with open(f"{folder}/written", "w") as file:
     json.dump({"seconds_per_step": 1.0}, file)
+os.rename(f"{folder}/written", f"{folder}/summary.json")
 """
 
 
