@@ -1,6 +1,6 @@
 """Every command and every program that README.md, docs/ and examples/ show is right, and works where it can run here.
 
-Blocks of ```sh, or indented ones, are commands; ```python blocks are programs that run as they stand. A page's blocks
+Blocks of ```sh are commands; ```python blocks are programs that run as they stand. A page's blocks
 run in order, in a folder with a trained run runs/demo and its exports, pictures and data. Trainings are cut short by
 options behind them; what needs a board, a GPU, another program or much time is parsed instead of run.
 """

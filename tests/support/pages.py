@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-PROGRAMS = ("fsg", "make", "pip", "python", "torchrun", "sh", "apt-get", "arm-none-eabi-gcc", "qemu-system-arm")
-"""What a line of an indented block begins with, if it is a command; others are what commands print."""
 USAGE = re.compile(r"[\[\]|]|\.\.\.")
 
 
@@ -31,11 +29,6 @@ def shown(path: Path, page: str) -> list[Shown]:
     lines = path.read_text().splitlines()
     number, paragraph, began = 0, [], 1
 
-    def take(count: int) -> list[str]:
-        nonlocal number
-        number += count
-        return lines[number - count : number]
-
     def end_paragraph() -> None:
         text = "\n".join(paragraph)
         for match in re.finditer(r"(?<!`)`([^`]+)`(?!`)", text):
@@ -50,17 +43,12 @@ def shown(path: Path, page: str) -> list[Shown]:
             end_paragraph()
             start = number + 2
             end = next(i for i in range(number + 1, len(lines)) if lines[i].strip() == "```")
-            block = [text.removeprefix(fence[1]) for text in take(end - number + 1)[1:-1]]
+            block = [text.removeprefix(fence[1]) for text in lines[number + 1 : end]]
+            number = end + 1
             if fence[2] in ("sh", "bash", "shell", "console"):
-                found += commands(block, page, start, every=True)
+                found += commands(block, page, start)
             elif fence[2] == "python":
                 found.append(Shown(page, start, "python", "\n".join(block)))
-        elif re.match(r"    +\S", line) and not paragraph:
-            start, count = number + 1, 1
-            while number + count < len(lines) and re.match(r"    +\S|\s*$", lines[number + count]):
-                count += 1
-            block = [re.sub(r"^ {4}(   (?=\S))?", "", text) for text in take(count)]
-            found += commands(block, page, start, every=False)
         else:
             if not paragraph:
                 began = number + 1
@@ -73,8 +61,8 @@ def shown(path: Path, page: str) -> list[Shown]:
     return found
 
 
-def commands(block: list[str], page: str, start: int, *, every: bool) -> Iterator[Shown]:
-    """The commands of a block of lines, of an indented one those that begin with a program's name."""
+def commands(block: list[str], page: str, start: int) -> Iterator[Shown]:
+    """The commands of a block of lines."""
     index = 0
     while index < len(block):
         line, text = start + index, block[index].removeprefix("$ ")
@@ -82,9 +70,7 @@ def commands(block: list[str], page: str, start: int, *, every: bool) -> Iterato
             index += 1
             text = text[:-1] + block[index]
         index += 1
-        if not text.strip() or text.lstrip().startswith("#"):
-            continue
-        if every or text.split()[0] in PROGRAMS or re.match(r"[A-Z_]+=\S+ fsg ", text):
+        if text.strip() and not text.lstrip().startswith("#"):
             yield Shown(page, line, "command", text)
 
 
