@@ -25,8 +25,9 @@ demo: setup
 	$(BIN)/fsg export --format tflite --format onnx
 	$(BIN)/fsg bench
 
-# Two workers, each with whole files: what tests of a file share is made once.
-PYTEST = $(BIN)/pytest -n $(or $(WORKERS),2) --dist loadfile
+# Two workers, each with whole files, whose tests share what is made once. In their order: files of few long tests are
+# not the last.
+PYTEST = $(BIN)/pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
 
 # The everyday suite.
 test: setup

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+EXTRA_OF = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "export"}
 TEMPORARY = ".fsg-"  # how the names of what will take another's place begin
 STALE_SECONDS = 24 * 3600.0  # nothing is written for so long: what is older was left by a crash
 
@@ -83,6 +84,18 @@ def remove_stale(folder: Path) -> None:
         for path in folder.glob(f"{TEMPORARY}*"):
             if time.time() - path.lstat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Where its block needs a package of an extra that is not installed: FsgError with the command that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise FsgError(f"this needs the package {error.name}: pip install 'fsg[{extra}]'") from error
 
 
 @contextmanager

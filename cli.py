@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from fsg import FsgError, __version__, require_utf8, within_memory
+from fsg import FsgError, __version__, installed, require_utf8, within_memory
 from fsg.commands.bench import bench, devices
 from fsg.commands.compare import bench_train, compare
 from fsg.commands.completion import completion
@@ -17,26 +17,19 @@ from fsg.commands.train import train
 from fsg.terminal import print_anything, print_table
 from fsg.training.launch import reports_failure
 
-EXTRA_OF = {"torch": "train", "tomli_w": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "export"}
-
 
 def main() -> None:
     """Runs the command; every foreseen problem is one line on stderr and exit code 2."""
     print_anything()
     try:
-        with within_memory("take smaller images or a smaller model"):
+        with installed(), within_memory("take smaller images or a smaller model"):
             code = cli.main(prog_name="fsg", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         if reports_failure():
             click.echo("interrupted", err=True)
         code = 130
-    except (click.ClickException, FsgError, ModuleNotFoundError) as error:
+    except (click.ClickException, FsgError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        if isinstance(error, ModuleNotFoundError):
-            extra = EXTRA_OF.get((error.name or "").partition(".")[0])
-            if extra is None:
-                raise
-            message = f"this needs the package {error.name}: pip install 'fsg[{extra}]'"
         if "--debug" in sys.argv:
             raise
         if reports_failure():

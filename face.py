@@ -9,7 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsg import FsgError, within_memory
+from fsg import FsgError, installed, within_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +41,7 @@ class Trained(os.PathLike[str]):
         return str(self.path)
 
 
+@installed()
 def train(
     dataset: str | None = None,
     *,
@@ -106,6 +107,7 @@ def _check_names(function: str, given: Iterable[str], known: Iterable[str]) -> N
         raise FsgError(f"fsg.{function} has no argument {name}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
+@installed()
 def export(
     source: "Source | nn.Module",
     format: str | Sequence[str] = "tflite",
@@ -149,6 +151,7 @@ def export(
     return [written[name] for name in dict.fromkeys(formats)]
 
 
+@installed()
 def bench(
     source: Source | Sequence[Source],
     device: str = "local",

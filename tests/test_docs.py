@@ -348,7 +348,17 @@ def ran():
     return set()
 
 
+@pytest.fixture
+def network_of_the_page(monkeypatch):
+    """fsg finds mynet.py in the page's own folder, and other tests theirs."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("mynet", None)
+    yield
+    sys.modules.pop("mynet", None)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("network_of_the_page")
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_shows_works(page, prepared, tmp_path, monkeypatch, ran):
     shutil.copytree(prepared / "page", tmp_path, dirs_exist_ok=True)

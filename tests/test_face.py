@@ -115,3 +115,10 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     program = "import sys, fsg; fsg.train, fsg.bench, fsg.export; assert callable(fsg.export)\n"
     program += "assert not {'torch', 'numpy', 'ai_edge_litert'} & sys.modules.keys(), sys.modules.keys()"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra():
+    program = "import sys, fsg; sys.modules['torch'] = None\n"
+    program += "try: fsg.train('digits')\nexcept fsg.FsgError as error: print(error)"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert child.stdout == "this needs the package torch: pip install 'fsg[train]'\n"
