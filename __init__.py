@@ -29,16 +29,15 @@ STALE_SECONDS = 24 * 3600.0  # nothing is written for so long: what is older was
 PLACES = {
     **dict.fromkeys(("load", "Model"), "fsg.runtime.model.predict"),
     **dict.fromkeys(("train", "bench", "Trained"), "fsg.face"),
-    "export": "fsg",
 }
 """Where the names are that programs find here. They are imported when they are asked for: NumPy comes with them."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "export":  # a folder that can be called: see its __init__
         return import_module("fsg.export")
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(PLACES[name]), name)
 
 

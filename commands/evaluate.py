@@ -29,7 +29,7 @@ def evaluate(
 
     FILE is a .tflite, .onnx, .fsg or .c; the images are the test split of a data set. Without, the newest run is taken.
     """
-    from fsg.runtime.model.files import exported_in
+    from fsg.runtime.model.files import export_doubts, exported_in
 
     target = exported_in(target or newest(newest_run))
     if confusion:
@@ -38,7 +38,6 @@ def evaluate(
         import numpy as np
 
         from fsg.runtime.model.classes import class_figures, class_table, write_confusion
-        from fsg.runtime.model.files import export_doubts
         from fsg.training.evaluate import evaluate_on
 
         result = evaluate_on(target, dataset, data_dir=data_dir, best=best, show=status.update)

@@ -17,7 +17,7 @@ from fsg.export import deep
 from fsg.export.formats.c.write import to_c
 from fsg.export.formats.onnx import to_onnx
 from fsg.export.formats.packed import to_packed
-from fsg.export.formats.tflite.write import WRITERS, prepare, to_tflite
+from fsg.export.formats.tflite.write import prepare, to_tflite
 from fsg.export.graph import (
     Affine,
     Arithmetic,
@@ -40,7 +40,7 @@ from fsg.export.graph import (
 )
 from fsg.export.images import RANDOM_IMAGES, for_calibration
 from fsg.export.int8 import int8_layers, int8_weights, learned_layers, signs_moved, with_integer_ends
-from fsg.export.options import FORMATS, MAX_BATCH
+from fsg.export.options import CHOICES, FORMATS, MAX_BATCH
 from fsg.export.passes import on_pixels
 from fsg.export.reference import run_graph
 from fsg.export.verify import Trial, signs_near_zero
@@ -272,13 +272,9 @@ def check_settings(
     """Raises FsgError for settings of a format that is not asked for; starts what takes a while to start."""
     if unknown := set(formats) - set(FORMATS):
         raise FsgError(f"there is no format {unknown.pop()!r}; formats are {', '.join(FORMATS)}")
-    for name, value, known in (
-        ("writer", writer, WRITERS),
-        ("verify", verify, ("logits", "deep")),
-        ("int8", int8, (None, "weights", "layers")),
-        ("io", io, ("float", "int8")),
-        ("input", input, ("float", "uint8")),
-    ):
+    given = {"writer": writer, "verify": verify, "int8": int8, "io": io, "input": input}
+    for name, value in given.items():
+        known = (None, *CHOICES[name]) if name == "int8" else CHOICES[name]
         if value not in known:
             raise FsgError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):

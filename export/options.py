@@ -7,6 +7,13 @@ from typing import Any, TypeVar
 import click
 
 FORMATS = ("tflite", "onnx", "packed", "c")
+CHOICES = {
+    "writer": ("auto", "direct", "lce"),
+    "verify": ("logits", "deep"),
+    "int8": ("weights", "layers"),
+    "io": ("float", "int8"),
+    "input": ("float", "uint8"),
+}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -48,21 +55,21 @@ def export_options(command: F) -> F:
         ),
         option(
             "--writer",
-            type=click.Choice(("auto", "direct", "lce")),
+            type=click.Choice(CHOICES["writer"]),
             default="auto",
             show_default=True,
             help="Of .tflite files: fsg's own, or LCE's converter; auto takes that for a RUN if it is there and fit.",
         ),
         option(
             "--verify",
-            type=click.Choice(("logits", "deep")),
+            type=click.Choice(CHOICES["verify"]),
             default="logits",
             show_default=True,
             help="What is compared: the results, or every value within the network too.",
         ),
         option(
             "--int8",
-            type=click.Choice(("weights", "layers")),
+            type=click.Choice(CHOICES["int8"]),
             is_flag=False,
             flag_value="layers",
             help="Float layers in integers of 8 bits: their weights alone, or what they compute with, too (the bare"
@@ -70,14 +77,14 @@ def export_options(command: F) -> F:
         ),
         option(
             "--io",
-            type=click.Choice(("float", "int8")),
+            type=click.Choice(CHOICES["io"]),
             default="float",
             show_default=True,
             help="What .tflite and .onnx files with --int8 layers take and give: their metadata have the grids.",
         ),
         option(
             "--input",
-            type=click.Choice(("float", "uint8")),
+            type=click.Choice(CHOICES["input"]),
             default="float",
             show_default=True,
             help="What .tflite, .onnx and .c files take: normalised images, or raw pixels that they normalise.",

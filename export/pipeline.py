@@ -79,7 +79,7 @@ def export_model(
     away. `metadata` travel in the files: mean, std and class_names are what `fsg eval` needs. `opset` is the version of
     ONNX's operators; None for the oldest that will do. `batch` is how many images a file takes at once; None for any
     number, of .onnx files. `input` "uint8" has files take raw pixels, and normalise them. `writer` is one of
-    `formats.tflite.write.WRITERS`. `verify` "deep" also compares every value within the network. `int8` "weights" or
+    `options.CHOICES["writer"]`. `verify` "deep" also compares every value within the network. `int8` "weights" or
     "layers" makes float layers those of integers, "layers" on ranges that are chosen by `images`; a model with fake
     quantisers always has those that it learnt. Errors: as `export_run`.
     """

@@ -11,13 +11,13 @@ from fsg.runtime.boards.child import Child
 from fsg.runtime.boards.keeper import BEGIN
 
 INSTALL = "install adb, of Android's SDK platform tools (apt-get install adb)"
+UNLOCK = "unlock the phone and allow USB debugging from this computer in the dialog that it shows"
+PLUG_IN = "plug it in and enable USB debugging in its developer options; `adb devices` lists what is there"
 HINTS = {
-    "unauthorized": "unlock the phone and allow USB debugging from this computer in the dialog that it shows",
-    "authorizing": "unlock the phone and allow USB debugging from this computer in the dialog that it shows",
+    **dict.fromkeys(("unauthorized", "authorizing"), UNLOCK),
     "offline": "plug it in again, or start adb anew with `adb kill-server`",
     "no permissions": "this user may not use its USB port: `apt-get install android-sdk-platform-tools-common`",
-    "no devices": "plug it in and enable USB debugging in its developer options; `adb devices` lists what is there",
-    "not found": "plug it in and enable USB debugging in its developer options; `adb devices` lists what is there",
+    **dict.fromkeys(("no devices", "not found"), PLUG_IN),
     "more than one": "say which with --host adb:SERIAL; `adb devices` lists them",
     "support pty args": "it needs Android 7 or later, whose adb tells how programs end",
     "daemon": "`adb start-server` says more",

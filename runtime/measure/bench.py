@@ -95,13 +95,13 @@ def bench(models: Sequence[Model], device: "Device | None", hosts: Sequence[str]
 @contextmanager
 def in_batches(models: Sequence[Model], batches: Sequence[int], show: Show) -> Iterator[list[Model]]:
     """The models, or each for every number of images at once, of which there are files within the block."""
+    if not batches:
+        yield list(models)
+        return
     with tempfile.TemporaryDirectory(prefix="fsg-") as folder:
         found = []
         for number, model in enumerate(models):
-            for batch in batches or (None,):
-                if batch is None:
-                    found.append(model)
-                    continue
+            for batch in batches:
                 show(f"writing {model.path} for {batch} image{'s' * (batch > 1)} at once")
                 target = Path(folder) / f"{number}-{batch}{model.path.suffix}"
                 write_batched(model.path, batch, target)

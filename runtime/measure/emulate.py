@@ -22,7 +22,7 @@ from fsg.runtime.boards.litert import runtime_library
 from fsg.runtime.library import COUNTER, target
 from fsg.runtime.measure.emulated_ops import RUNS, Costs, Inference, emulated_ops, last_inference
 from fsg.runtime.measure.records import Emulated, Record, as_record
-from fsg.runtime.measure.trace import read_trace, total
+from fsg.runtime.measure.trace import read_trace
 from fsg.runtime.model.session import open_model
 
 MACHINE = "aarch64"
@@ -100,7 +100,7 @@ def emulate(
         instructions = (machine.count(3) - machine.count(1)) // 2
         if costs.is_scheduled or profile:
             inference = machine.trace(path)
-            (cost,) = costs.of(inference.trace, [total(inference.trace.intervals)])
+            cost = costs.of_all(inference.trace)
             more = {"basis": costs.basis, "cycles": round(cost["cycles"] / session.batch)} if "cycles" in cost else {}
         if profile:
             more["ops"] = emulated_ops(path, inference, costs, machine.trace_alone)

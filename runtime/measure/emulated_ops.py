@@ -77,6 +77,10 @@ class Costs:
             return [{"instructions": count} for count in instructions]
         return [{"instructions": count, "cycles": found} for count, found in zip(instructions, cycles, strict=True)]
 
+    def of_all(self, trace: Trace) -> dict[str, float]:
+        """Of all intervals of a trace together."""
+        return self.of(trace, [total(trace.intervals)])[0]
+
 
 def emulated_ops(path: Path, inference: Inference, costs: Costs, run: Callable[[Path], Inference]) -> list[Op]:
     """The operators of an inference in their order, at last a row for what is between them.
@@ -93,8 +97,7 @@ def emulated_ops(path: Path, inference: Inference, costs: Costs, run: Callable[[
     """
 
     def alone(file: Path) -> dict[str, float]:
-        only = run(file)
-        return costs.of(only.trace, [total(only.trace.intervals)])[0]
+        return costs.of_all(run(file).trace)
 
     rows = list[Op]()
     for i, cost in enumerate(costs.of(inference.trace, inference.trace.intervals)):

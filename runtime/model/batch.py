@@ -9,7 +9,7 @@ import numpy as np
 from fsg import FsgError
 from fsg.runtime.model.files import DAMAGE, model_format, read_bytes
 from fsg.runtime.model.session import Session, open_model
-from fsg.runtime.model.tflite import check_identifier, pack_tflite
+from fsg.runtime.model.tflite import pack_tflite, read_tflite
 
 SHAPES = {"RESHAPE": 1, "BROADCAST_TO": 1, "SLICE": 2, "STRIDED_SLICE": 2}
 """Which input of an operator of a .tflite file is a shape, or where it ends."""
@@ -57,11 +57,9 @@ def _tflite(path: Path, batch: int) -> bytes:
     """What is computed is `batch` times as long on its first axis, and so is what operators are told of such shapes."""
     from ai_edge_litert import schema_py_generated as schema
 
-    content = read_bytes(path)
-    check_identifier(str(path), content)
-    model: Any = schema.ModelT.InitFromPackedBuf(content)
+    root, names = read_tflite(path)
+    model: Any = schema.ModelT.InitFromObj(root)
     (graph,) = model.subgraphs
-    codes = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     computed = set(map(int, graph.inputs))  # of images, not of constants alone
     for operator in graph.operators:
         computed |= set(map(int, operator.outputs)) if computed & set(map(int, operator.inputs)) else set()
@@ -70,8 +68,7 @@ def _tflite(path: Path, batch: int) -> bytes:
         graph.tensors[i].shape = np.array([length * batch, *graph.tensors[i].shape[1:]], np.int32)
         graph.tensors[i].shapeSignature = None
     for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        name = codes.get(max(code.builtinCode, code.deprecatedBuiltinCode), "")
+        name = names[operator.opcodeIndex]
         if int(operator.outputs[0]) not in first:
             continue
         if name in JOINING:

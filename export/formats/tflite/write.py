@@ -13,9 +13,6 @@ from fsg.runtime.model.tflite import op_counts
 PACKAGES = ("larq_compute_engine", "tensorflow")
 
 
-WRITERS = ("auto", "direct", "lce")
-
-
 def prepare(formats: Collection[str], writer: str = "auto") -> None:
     """Starts what LCE's converter needs, which takes a while, if it may be used for the formats to come.
 
